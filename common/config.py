@@ -1,0 +1,268 @@
+"""Every setting of FedDAC, defined once.
+
+Each field below is at the same time a command-line flag (`--local-epochs`), a key of a `--config` TOML file,
+and a key of `[tool.flwr.app.config]` (`local-epochs`). Flower carries only int, float, bool and str and checks
+none of them, so `from_mapping` coerces and validates whatever it is given.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias
+
+from common.errors import ConfigurationError
+
+Scalar: TypeAlias = bool | int | float | str
+
+
+def setting(
+    default: Scalar,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    pattern: str = "",
+) -> Any:
+    """A dataclass field with its help text and the values it accepts.
+
+    `minimum` and `maximum` are inclusive, `above` is exclusive; `pattern` must match the whole string.
+    """
+    limits = {"choices": choices, "minimum": minimum, "above": above, "maximum": maximum, "pattern": pattern}
+    return field(default=default, metadata={"help": help, **limits})
+
+
+class Settings:
+    """Base of the frozen settings dataclasses: validation, and conversion from and to flat TOML keys."""
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = _coerce(key_of(one.name), getattr(self, one.name), one.default, one.metadata)
+            object.__setattr__(self, one.name, value)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The TOML keys of this group, in order."""
+        return [key_of(one.name) for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """Flat `key: value` pairs, ready for TOML."""
+        return {key_of(one.name): getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Settings from kebab-case keys; a missing key keeps its default.
+
+        Raises ConfigurationError for an unknown key (with the nearest known one) or a bad value.
+        """
+        check_known(mapping, cls.keys())
+        return cls(**{name_of(key): value for key, value in mapping.items()})
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which images, and how they are divided among the server and the devices."""
+
+    data: str = setting(
+        "digits", "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, or hub:NAME."
+    )
+    data_folder: str = setting("", "Where downloads and decoded images are kept (default: ~/.cache/feddac).")
+    reference_fraction: float = setting(
+        0.2, "Share of the training images the server keeps as the reference set of the search.", above=0.0, maximum=0.9
+    )
+    validation_fraction: float = setting(
+        0.2, "Share of the reference set used to choose, never to train.", above=0.0, maximum=0.9
+    )
+    partition: str = setting(
+        "iid",
+        "How devices share the data: iid, dirichlet:ALPHA, classes:N (classes per device), shards:N (shards per "
+        "device), paper-iid:N (N images per class) or paper-shards:N (two single-class shards of N images).",
+        pattern=r"iid|dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
+    )
+    augment: str = setting(
+        "auto",
+        "Training augmentation: none, crop, crop+flip; auto is crop+flip for colour images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip"),
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    """The base network every architecture is cut from."""
+
+    model: str = setting("mobilenet_v2", "Base network.", choices=("mobilenet_v2", "cnn", "mlp"))
+    width: float = setting(1.0, "Width multiplier of the base network.", above=0.0, maximum=4.0)
+    stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
+    strides: str = setting(
+        "1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}"
+    )
+
+
+@dataclass(frozen=True)
+class SearchSettings(Settings):
+    """Differentiable Architecture Compression."""
+
+    preset: str = setting("default", "Search recipe; paper is the published one.", choices=("default", "paper"))
+    warmup_epochs: int = setting(8, "Epochs the full supernet trains before the first removal.", minimum=0)
+    epochs_per_step: int = setting(1, "Epochs of training after each removal step.", minimum=0)
+    step_share: float = setting(
+        0.25, "Largest share of the binding resource removed in one step.", above=0.0, maximum=1.0
+    )
+    fine_tune_epochs: int = setting(2, "Epochs each found architecture trains on the reference set.", minimum=0)
+    search_learning_rate: float = setting(0.05, "Learning rate of the supernet.", above=0.0)
+    search_batch_size: int = setting(32, "Batch size of the search.", minimum=2)
+    search_momentum: float = setting(0.9, "Momentum of the search.", minimum=0.0, maximum=0.999)
+    search_weight_decay: float = setting(4e-5, "Weight decay of the supernet's weights.", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class FleetSettings(Settings):
+    """The devices and what they can afford."""
+
+    devices: int = setting(8, "Number of devices.", minimum=1)
+    fleet: str = setting(
+        "microcontroller,large-microcontroller,single-board,phone,workstation",
+        "Device profiles, dealt to the devices in turn, or a TOML file of devices.",
+    )
+    target_latency_ms: float = setting(
+        20.0, "Time one inference may take; turns a profile's speed into a MAC budget.", above=0.0
+    )
+    max_macs: str = setting("", "MACs per image every device must stay below (30M, 1.2e6).")
+    max_params: str = setting("", "Parameters every device must stay below.")
+    max_memory: str = setting("", "Peak activation memory every device must stay below (512KB, 2MiB).")
+    max_cohorts: int = setting(0, "Merge near budgets into at most this many; 0 keeps them all.", minimum=0)
+
+
+@dataclass(frozen=True)
+class FederationSettings(Settings):
+    """Rounds of local training and aggregation."""
+
+    rounds: int = setting(10, "Federated rounds.", minimum=0)
+    local_epochs: str = setting(
+        "1", "Epochs a device trains per round: a number, or a range such as 3-5 drawn anew for each.",
+        pattern=r"[1-9][0-9]*(-[1-9][0-9]*)?",
+    )
+    local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
+    learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
+    momentum: float = setting(0.5, "Momentum on the devices.", minimum=0.0, maximum=0.999)
+    weight_decay: float = setting(0.0, "Weight decay on the devices.", minimum=0.0)
+    fraction: float = setting(1.0, "Share of each cohort that trains in a round.", above=0.0, maximum=1.0)
+    min_devices: int = setting(1, "Fewest devices of a cohort that train in a round.", minimum=1)
+    initial_weights: str = setting(
+        "inherited", "Start from the weights the search left, or from scratch.", choices=("inherited", "random")
+    )
+    test_batch_size: int = setting(256, "Batch size of evaluation.", minimum=1)
+    evaluate_every: int = setting(1, "Evaluate every this many rounds.", minimum=1)
+    device_evaluation: bool = setting(False, "Also evaluate each cohort's model on its devices' own held-out data.")
+    patience: int = setting(0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.",
+                            minimum=0)
+    handshake_timeout: float = setting(60.0, "Seconds to wait for the devices to report.", above=0.0)
+    round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
+
+
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """How and where the run happens."""
+
+    seed: int = setting(0, "Seed of partitions, search, sampling and training.", minimum=0)
+    out: str = setting("", "Run folder (default: runs/DATE-TIME).")
+    accelerator: str = setting("auto", "Where tensors live.", choices=("auto", "cpu", "cuda"))
+
+
+GROUPS: tuple[type[Settings], ...] = (
+    DataSettings, ModelSettings, SearchSettings, FleetSettings, FederationSettings, RunSettings,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a federated run."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """A configuration from flat kebab-case keys; raises ConfigurationError as `Settings.from_mapping` does."""
+        check_known(mapping, [key for group in GROUPS for key in group.keys()])
+        return cls(*(group.from_mapping({k: mapping[k] for k in group.keys() if k in mapping}) for group in GROUPS))
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """Flat `key: value` pairs in the order of the groups."""
+        groups = [self.data, self.model, self.search, self.fleet, self.federation, self.run]
+        return {key: value for group in groups for key, value in group.to_mapping().items()}
+
+
+def key_of(name: str) -> str:
+    """`local_epochs` -> `local-epochs`; the only place where the two spellings meet, with `name_of`."""
+    return name.replace("_", "-")
+
+
+def name_of(key: str) -> str:
+    """`local-epochs` -> `local_epochs`."""
+    return key.replace("-", "_")
+
+
+def check_known(mapping: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise ConfigurationError for the first key of `mapping` that is not known, naming the nearest known one."""
+    known = list(known)
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+            raise ConfigurationError(f"unknown setting {key!r}: {hint}")
+
+
+def _coerce(key: str, value: Any, default: Scalar, limits: Mapping[str, Any]) -> Scalar:
+    kind = type(default)
+    try:
+        if kind is bool:
+            result: Scalar = _boolean(value)
+        elif kind is int:
+            if isinstance(value, bool) or int(value) != float(value):
+                raise ValueError
+            result = int(value)
+        elif kind is float:
+            if isinstance(value, bool):
+                raise ValueError
+            result = float(value)
+        else:
+            result = str(value)
+    except (TypeError, ValueError, OverflowError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise ConfigurationError(f"{key} must be {wanted}, not {value!r}") from None
+    _check_limits(key, result, limits)
+    return result
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError
+    return words[str(value).lower()]
+
+
+def _check_limits(key: str, value: Scalar, limits: Mapping[str, Any]) -> None:
+    if limits["choices"] and value not in limits["choices"]:
+        raise ConfigurationError(f"{key} must be one of {', '.join(limits['choices'])}, not {value!r}")
+    if limits["pattern"] and not re.fullmatch(limits["pattern"], str(value)):
+        raise ConfigurationError(f"{key} cannot be {value!r}; see the help of --{key}")
+    if isinstance(value, str) or isinstance(value, bool):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ConfigurationError(f"{key} must be a finite number, not {value}")
+    if limits["minimum"] is not None and value < limits["minimum"]:
+        raise ConfigurationError(f"{key} must be at least {limits['minimum']:g}, not {value}")
+    if limits["above"] is not None and value <= limits["above"]:
+        raise ConfigurationError(f"{key} must be above {limits['above']:g}, not {value}")
+    if limits["maximum"] is not None and value > limits["maximum"]:
+        raise ConfigurationError(f"{key} must be at most {limits['maximum']:g}, not {value}")
