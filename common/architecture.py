@@ -1,0 +1,169 @@
+"""An architecture as immutable data: the base network and, per channel group, the indices it keeps of it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from common.errors import ArchitectureError
+from common.models import build_module, describe
+from common.models.description import BaseNetwork, Description
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is built on a device. Hashable; equal architectures have equal kept channels of equal bases.
+
+    `kept` holds, for every channel group of the base in its order, the ascending indices of the kept channels.
+    Raises ArchitectureError for indices that are not ascending, out of range, empty, or of a group that cannot be
+    reduced.
+    """
+
+    base: BaseNetwork
+    kept: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        groups = self.description.groups
+        if len(self.kept) != len(groups):
+            raise ArchitectureError(f"{self.base.model} has {len(groups)} channel groups, not {len(self.kept)}")
+        for group, indices in zip(groups, self.kept, strict=True):
+            if not indices:
+                raise ArchitectureError(f"{group.name} keeps no channel")
+            if any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+                raise ArchitectureError(f"the channels kept of {group.name} are not in ascending order")
+            if indices[0] < 0 or indices[-1] >= group.size:
+                raise ArchitectureError(f"{group.name} has channels 0 to {group.size - 1}, not {indices[-1]}")
+            if group.name in ("input", "classes") and len(indices) != group.size:
+                raise ArchitectureError(f"{group.name} cannot be reduced")
+
+    @classmethod
+    def full(cls, base: BaseNetwork) -> Self:
+        """The base network itself."""
+        return cls(base, tuple(tuple(range(group.size)) for group in describe(base).groups))
+
+    @classmethod
+    def with_kept(cls, base: BaseNetwork, kept: Mapping[str, Iterable[int]]) -> Self:
+        """An architecture that keeps `kept` of the groups named there and all of the others."""
+        groups = describe(base).groups
+        unknown = set(kept) - {group.name for group in groups}
+        if unknown:
+            raise ArchitectureError(f"{base.model} has no channel group {sorted(unknown)[0]!r}")
+        return cls(base, tuple(tuple(kept.get(group.name, range(group.size))) for group in groups))
+
+    @property
+    def description(self) -> Description:
+        """The description of the base network."""
+        return describe(self.base)
+
+    @cached_property
+    def indices(self) -> dict[str, tuple[int, ...]]:
+        """Kept channel indices by group name."""
+        return {group.name: kept for group, kept in zip(self.description.groups, self.kept, strict=True)}
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Number of kept channels by group name."""
+        return {name: len(indices) for name, indices in self.indices.items()}
+
+    def contains(self, other: "Architecture") -> bool:
+        """Whether every channel `other` keeps is kept here too (they must have the same base)."""
+        return self.base == other.base and all(
+            set(mine) >= set(theirs) for mine, theirs in zip(self.kept, other.kept, strict=True)
+        )
+
+    def build(self, seed: int | None = None) -> nn.Module:
+        """A fresh module; with `seed` its initial weights depend on nothing else and no global state changes."""
+        if seed is None:
+            return build_module(self.base, self.sizes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_module(self.base, self.sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data; groups kept whole are left out, index lists are written as ranges such as `0-3,7`."""
+        full = self.description.full_sizes
+        kept = {name: _ranges(indices) for name, indices in self.indices.items() if len(indices) < full[name]}
+        base = {
+            "model": self.base.model,
+            "input_shape": list(self.base.input_shape),
+            "classes": self.base.classes,
+            "width": self.base.width,
+            "stem_stride": self.base.stem_stride,
+            "strides": list(self.base.strides),
+        }
+        return {"base": base, "kept": kept}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The inverse of `to_dict`; raises ArchitectureError for anything it would not have written."""
+        try:
+            base = data["base"]
+            network = BaseNetwork(
+                model=_typed(base["model"], str),
+                input_shape=_whole_numbers(base["input_shape"], 3),
+                classes=_typed(base["classes"], int),
+                width=float(_typed(base["width"], (int, float))),
+                stem_stride=_typed(base["stem_stride"], int),
+                strides=_whole_numbers(base["strides"], 7),
+            )
+            kept = {_typed(name, str): _typed(text, str) for name, text in data["kept"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArchitectureError(f"this is not an architecture: {type(error).__name__}: {error}") from None
+        sizes = describe(network).full_sizes
+        return cls.with_kept(network, {name: _parse_ranges(text, sizes.get(name, 0)) for name, text in kept.items()})
+
+    def to_json(self) -> str:
+        """Compact JSON, the same for equal architectures."""
+        return json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`; raises ArchitectureError."""
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
+        return cls.from_dict(data)
+
+
+def _ranges(indices: tuple[int, ...]) -> str:
+    """`(0, 1, 2, 7)` -> `"0-2,7"`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _parse_ranges(text: str, size: int) -> tuple[int, ...]:
+    """`"0-2,7"` -> `(0, 1, 2, 7)`, refusing indices of `size` or more before anything is allocated."""
+    indices: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
+        if match is None:
+            raise ArchitectureError(f"channel indices are written as 0-3,7, not {text[:40]!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= size:
+            raise ArchitectureError(f"channel {last} is out of range: the group has {size}")
+        indices.extend(range(first, last + 1))
+    return tuple(indices)
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"unexpected {value!r}")
+    return value
+
+
+def _whole_numbers(values: Any, count: int) -> Any:
+    numbers = tuple(_typed(value, int) for value in _typed(values, list))
+    if len(numbers) != count:
+        raise ValueError(f"expected {count} numbers, not {len(numbers)}")
+    return numbers
