@@ -1,0 +1,95 @@
+"""One epoch of training and one pass of evaluation: the loops that the search, the devices and the server share."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.data.augment import Preprocessor
+from common.data.batches import batches
+from common.data.images import Images
+from common.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean cross-entropy (natural logarithm) and accuracy (0 to 1) over `samples` images."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Images, how they are prepared, and in batches of which size."""
+
+    images: Images
+    preprocessor: Preprocessor
+    batch_size: int
+
+    def training(self, generator: torch.Generator, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Shuffled, augmented batches: images (B, C, H, W) float32 and labels (B,)."""
+        for index in batches(len(self.images), self.batch_size, generator):
+            images = self.images.images[index].to(device, non_blocking=True)
+            yield self.preprocessor.train_batch(images, generator), self.images.labels[index].to(device)
+
+    def evaluation(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Every image once, in order, unaugmented."""
+        for index in torch.arange(len(self.images)).split(self.batch_size):
+            images = self.images.images[index].to(device, non_blocking=True)
+            yield self.preprocessor.eval_batch(images), self.images.labels[index].to(device)
+
+
+def train_epoch(
+    module: nn.Module,
+    feed: Feed,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    device: torch.device,
+    penalty: Callable[[], torch.Tensor] | None = None,
+) -> Score:
+    """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
+
+    All randomness comes from `generator`, except dropout, which draws from torch's global one.
+    """
+    module.train()
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for images, labels in feed.training(generator, device):
+        logits = module(images)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss_sum += loss.detach().double() * len(labels)
+        correct += (logits.detach().argmax(1) == labels).sum()
+    return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, feed: Feed, device: torch.device) -> Score:
+    """Cross-entropy and accuracy in evaluation mode."""
+    module.eval()
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for images, labels in feed.evaluation(device):
+        logits = module(images)
+        loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
+        correct += (logits.argmax(1) == labels).sum()
+    return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """`auto` takes the first CUDA device if there is one; raises ConfigurationError if `cuda` is asked for in vain."""
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ConfigurationError("accelerator cuda was asked for, but torch finds no CUDA device; use cpu or auto")
+    return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on `device` with channels-last weights, which convolutions run about twice as fast on CPU."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,325 @@
+"""The wire schema: what is in every query, train and evaluate message and in its reply. Version 1.
+
+Client and server share nothing but this file. Every `decode` validates what it is given, because it comes from another
+machine, and raises MessageError saying what was wrong; nothing is ever unpickled.
+"""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.errors import ArchitectureError, BudgetError, MessageError
+from common.weights import Layout, Vector
+
+SCHEMA = 1
+HANDSHAKE = "query.handshake"
+LARGEST_DEVICE_SAMPLES = 2**40
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+_HEADER_BYTES = 512  # an .npy header of a flat array is 128 bytes; anything much longer is not ours
+
+
+@cache
+def code_fingerprint() -> str:
+    """A hash of the code both sides must share, so that a process that imported other code is found out."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.glob("common/**/*.py"), *root.glob("client/**/*.py")]):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+@cache
+def code_version() -> str:
+    """The installed version, or `source` when run from a checkout that is not installed."""
+    try:
+        return metadata.version("feddac")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The server's handshake query."""
+
+    schema: int
+    fingerprint: str
+    version: str
+
+    @classmethod
+    def mine(cls) -> Self:
+        """What this process runs."""
+        return cls(SCHEMA, code_fingerprint(), code_version())
+
+    def encode(self) -> RecordDict:
+        """As a query's content."""
+        values = {"schema": self.schema, "fingerprint": self.fingerprint, "version": self.version}
+        return RecordDict({"hello": ConfigRecord(values)})
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Self:
+        """From a query's content."""
+        values = _config(content, "hello")
+        return cls(_integer(values, "schema"), _text(values, "fingerprint"), _text(values, "version"))
+
+    def require_match(self, mine: "Hello") -> None:
+        """Raise MessageError unless both sides run the same schema and code."""
+        if (self.schema, self.fingerprint) != (mine.schema, mine.fingerprint):
+            raise MessageError(
+                f"server and device run different code: server {self.version} ({self.fingerprint}), "
+                f"device {mine.version} ({mine.fingerprint}); install the same FedDAC on both"
+            )
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """A device's answer to the handshake: who it is, what it can afford, how many training images it has."""
+
+    name: str
+    profile: str
+    partition: int
+    samples: int
+    budget: DeviceBudget
+
+    def encode(self) -> RecordDict:
+        """As a reply's content; 0 stands for a bound that the device does not have."""
+        budget = self.budget
+        values: dict[str, Any] = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "profile": self.profile,
+            "partition": self.partition,
+            "samples": self.samples,
+            "macs": budget.macs or 0,
+            "params": budget.params or 0,
+            "peak-memory-bytes": budget.peak_memory_bytes or 0,
+        }
+        return RecordDict({"report": ConfigRecord(values)})
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Self:
+        """From a reply's content; raises MessageError."""
+        values = _config(content, "report")
+        if _integer(values, "schema") != SCHEMA:
+            raise MessageError(f"the device speaks schema {values['schema']}, the server {SCHEMA}")
+        name, profile = _text(values, "name"), _text(values, "profile")
+        for what, text in (("name", name), ("profile", profile)):
+            if not _DEVICE_NAME.fullmatch(text):
+                raise MessageError(f"a device's {what} is 1 to 64 letters, digits, spaces, '.', '_' or '-'")
+        samples = _integer(values, "samples")
+        if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:
+            raise MessageError(f"{name} reports {samples} training images")
+        bounds = []
+        for key in ("macs", "params", "peak-memory-bytes"):
+            bound = _integer(values, key)
+            if not 0 <= bound < 2**62:
+                raise MessageError(f"{name} reports {key} = {bound}")
+            bounds.append(bound or None)
+        try:
+            budget = DeviceBudget(*bounds)
+        except BudgetError as error:
+            raise MessageError(f"{name}: {error}") from None
+        return cls(name, profile, _integer(values, "partition"), samples, budget)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the server asks of a device: the model, and for training its hyper-parameters.
+
+    `weights` has shape (Layout.of(architecture).size,). An evaluation task uses only the model and `batch_size`.
+    """
+
+    round: int
+    architecture: Architecture
+    weights: Vector
+    seed: int = 0
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    deadline_seconds: float = 600.0
+
+    def encode(self) -> RecordDict:
+        """As a train or evaluate message's content."""
+        values: dict[str, Any] = {
+            "schema": SCHEMA,
+            "round": self.round,
+            "architecture": self.architecture.to_json(),
+            "layout": Layout.of(self.architecture).hash,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "batch-size": self.batch_size,
+            "learning-rate": self.learning_rate,
+            "momentum": self.momentum,
+            "weight-decay": self.weight_decay,
+            "deadline-seconds": self.deadline_seconds,
+        }
+        return RecordDict({"weights": _encode_weights(self.weights), "task": ConfigRecord(values)})
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Self:
+        """From a message's content; raises MessageError."""
+        values = _config(content, "task")
+        if _integer(values, "schema") != SCHEMA:
+            raise MessageError(f"the server speaks schema {values['schema']}, this device {SCHEMA}")
+        try:
+            architecture = Architecture.from_json(_text(values, "architecture"))
+        except ArchitectureError as error:
+            raise MessageError(str(error)) from None
+        layout = Layout.of(architecture)
+        if _text(values, "layout") != layout.hash:
+            raise MessageError("the architecture's layout differs between server and device")
+        return cls(
+            round=_integer(values, "round"),
+            architecture=architecture,
+            weights=_decode_weights(content, layout),
+            seed=_integer(values, "seed"),
+            epochs=_integer(values, "epochs"),
+            batch_size=_integer(values, "batch-size"),
+            learning_rate=_number(values, "learning-rate"),
+            momentum=_number(values, "momentum"),
+            weight_decay=_number(values, "weight-decay"),
+            deadline_seconds=_number(values, "deadline-seconds"),
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A device's trained weights and what it took: mean loss of the last epoch, seconds, peak resident bytes."""
+
+    round: int
+    layout_hash: str
+    weights: Vector
+    samples: int
+    loss: float
+    seconds: float
+    peak_rss_bytes: int
+
+    def encode(self) -> RecordDict:
+        """As a train reply's content."""
+        echo: dict[str, Any] = {"schema": SCHEMA, "round": self.round, "layout": self.layout_hash}
+        metrics: dict[str, Any] = {
+            "num-examples": self.samples,
+            "loss": self.loss,
+            "seconds": self.seconds,
+            "peak-rss-bytes": self.peak_rss_bytes,
+        }
+        weights = _encode_weights(self.weights)
+        return RecordDict({"weights": weights, "result": MetricRecord(metrics), "echo": ConfigRecord(echo)})
+
+    @classmethod
+    def decode(cls, content: RecordDict, architecture: Architecture) -> Self:
+        """From a train reply's content, for the architecture that was sent; raises MessageError.
+
+        Only form is checked here (types, shape, layout); whether the values are sane is the server's admission.
+        """
+        echo, metrics = _config(content, "echo"), _metrics(content)
+        layout = Layout.of(architecture)
+        if _text(echo, "layout") != layout.hash:
+            raise MessageError("the reply is for another architecture")
+        return cls(
+            round=_integer(echo, "round"),
+            layout_hash=layout.hash,
+            weights=_decode_weights(content, layout),
+            samples=_integer(metrics, "num-examples"),
+            loss=_number(metrics, "loss"),
+            seconds=_number(metrics, "seconds"),
+            peak_rss_bytes=_integer(metrics, "peak-rss-bytes"),
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """A device's score of the model it was sent, on its own held-out images."""
+
+    round: int
+    loss: float
+    accuracy: float
+    samples: int
+
+    def encode(self) -> RecordDict:
+        """As an evaluate reply's content."""
+        metrics: dict[str, Any] = {"num-examples": self.samples, "loss": self.loss, "accuracy": self.accuracy}
+        echo: dict[str, Any] = {"schema": SCHEMA, "round": self.round}
+        return RecordDict({"result": MetricRecord(metrics), "echo": ConfigRecord(echo)})
+
+    @classmethod
+    def decode(cls, content: RecordDict) -> Self:
+        """From an evaluate reply's content; raises MessageError."""
+        echo, metrics = _config(content, "echo"), _metrics(content)
+        accuracy, samples = _number(metrics, "accuracy"), _integer(metrics, "num-examples")
+        if not 0 <= accuracy <= 1 or samples < 1:
+            raise MessageError(f"an accuracy of {accuracy} over {samples} images is impossible")
+        return cls(_integer(echo, "round"), _number(metrics, "loss"), accuracy, samples)
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Serialised size of a message's records, in bytes."""
+    return sum(record.count_bytes() for record in content.values())
+
+
+def _encode_weights(weights: Vector) -> ArrayRecord:
+    return ArrayRecord({"weights": Array(np.ascontiguousarray(weights, dtype="<f4"))})
+
+
+def _decode_weights(content: RecordDict, layout: Layout) -> Vector:
+    record = content.get("weights")
+    if not isinstance(record, ArrayRecord) or list(record) != ["weights"]:
+        raise MessageError("the message must carry one array record with one array named 'weights'")
+    array = record["weights"]
+    if array.dtype != "float32" or tuple(array.shape) != (layout.size,):
+        raise MessageError(f"weights must be float32 of shape ({layout.size},), not {array.dtype} of {array.shape}")
+    if not 4 * layout.size <= len(array.data) <= 4 * layout.size + _HEADER_BYTES:
+        raise MessageError(f"weights take {4 * layout.size} bytes, the message has {len(array.data)}")
+    try:
+        values = array.numpy()  # numpy.load with allow_pickle=False; NEVER allow pickles here
+    except Exception as error:  # a malformed buffer can raise almost anything
+        raise MessageError(f"the weights cannot be read: {error}") from None
+    if values.dtype != np.dtype("<f4") or values.shape != (layout.size,):
+        raise MessageError(f"weights must be float32 of shape ({layout.size},), not {values.dtype} of {values.shape}")
+    return values
+
+
+def _config(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise MessageError(f"the message has no {name!r} record")
+    return record
+
+
+def _metrics(content: RecordDict) -> MetricRecord:
+    record = content.get("result")
+    if not isinstance(record, MetricRecord):
+        raise MessageError("the reply has no 'result' record")
+    return record
+
+
+def _integer(values: Any, key: str) -> int:
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MessageError(f"{key} must be a whole number, not {value!r:.60}")
+    return value
+
+
+def _number(values: Any, key: str) -> float:
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise MessageError(f"{key} must be a finite number, not {value!r:.60}")
+    return float(value)
+
+
+def _text(values: Any, key: str) -> str:
+    value = values.get(key)
+    if not isinstance(value, str):
+        raise MessageError(f"{key} must be text, not {value!r:.60}")
+    return value
