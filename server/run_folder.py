@@ -1,0 +1,342 @@
+"""The run folder: the one place that knows the names of its files and how they are written.
+
+    config.toml                   every setting, enough to run it again
+    budgets.json                  what each device can afford
+    architectures/COHORT.json     the architecture of each cohort
+    models/COHORT.safetensors     its weights
+    metrics.jsonl                 one event per line, in the order things happened
+    summary.json                  the result
+    tensorboard/                  the same figures for TensorBoard
+    checkpoint/                   what `--resume` needs
+    report.html                   all of it for a reader
+
+A whole file is written beside its name and then moved there, so that a reader or a crash never sees half of one.
+"""
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+import safetensors.torch
+import tomli_w
+import torch
+from safetensors import SafetensorError
+
+from common.config import Scalar
+from common.errors import CheckpointError, ConfigurationError
+
+
+class RunFolder:
+    """One run's folder; `create` makes a new one, `open` takes one that exists. A context manager.
+
+    Reading raises CheckpointError for a file that is missing or damaged. JSON never holds NaN or infinity: they are
+    written as null.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / "config.toml"
+        self.budgets_path = path / "budgets.json"
+        self.metrics_path = path / "metrics.jsonl"
+        self.summary_path = path / "summary.json"
+        self.report_path = path / "report.html"
+        self.architectures_folder = path / "architectures"
+        self.models_folder = path / "models"
+        self.tensorboard_folder = path / "tensorboard"
+        self.checkpoint_folder = path / "checkpoint"
+        self._log: IO[bytes] | None = None
+        self._scalars = _Scalars(self.tensorboard_folder)
+
+    @classmethod
+    def create(cls, path: str | Path = "") -> Self:
+        """A new run folder at `path`, or at runs/YYYYMMDD-HHMMSS of the working directory when it is empty.
+
+        Raises ConfigurationError if there is a run already or the place cannot be written.
+        """
+        place = Path(path) if str(path) else Path("runs")
+        try:
+            folder = cls(place if str(path) else _new_dated_folder(place))
+            if folder.config_path.exists():
+                raise ConfigurationError(
+                    f"{folder.path} already holds a run: use --resume {folder.path} to continue it, or another --out"
+                )
+            for each in (folder.architectures_folder, folder.models_folder, folder.checkpoint_folder):
+                each.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigurationError(f"cannot write a run folder at {place} ({reason}): choose another --out") from None
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The run folder at `path`; raises CheckpointError if no run was started there."""
+        folder = cls(Path(path))
+        if not folder.config_path.is_file():
+            raise CheckpointError(
+                f"there is no run in {path}: it has no config.toml; give the folder of an earlier run"
+            )
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish the open files; the folder may be used again afterwards."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self._scalars.close()
+
+    def write_config(self, settings: Mapping[str, Scalar]) -> None:
+        """Write the flat kebab-case settings."""
+        write_atomically(self.config_path, tomli_w.dumps(dict(settings)).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings as they were written."""
+        try:
+            return tomllib.loads(_read(self.config_path).decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
+
+    def write_budgets(self, budgets: Sequence[Mapping[str, Any]]) -> None:
+        """Write one entry per device: device, profile, samples, macs, params, peak_memory_bytes, cohort.
+
+        A bound is None where the device has none.
+        """
+        write_json(self.budgets_path, list(budgets))
+
+    def read_budgets(self) -> list[dict[str, Any]]:
+        """The budgets as they were written."""
+        return _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the result of the run."""
+        write_json(self.summary_path, summary)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The result of the run."""
+        summary = read_json(self.summary_path)
+        if not isinstance(summary, dict):
+            raise CheckpointError(f"{self.summary_path} is damaged: it is not a JSON object")
+        return summary
+
+    def architecture_path(self, cohort: str) -> Path:
+        """Where the architecture of `cohort` is kept."""
+        return self.architectures_folder / f"{_checked_name(cohort)}.json"
+
+    def model_path(self, cohort: str) -> Path:
+        """Where the weights of `cohort` are kept."""
+        return self.models_folder / f"{_checked_name(cohort)}.safetensors"
+
+    def save_model(
+        self, cohort: str, state_dict: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the weights of `cohort`; `metadata` are free texts kept beside them."""
+        # Cloned, because safetensors refuses tensors that are views of one buffer.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in state_dict.items()
+        }
+        data = safetensors.torch.save(tensors, dict(metadata) if metadata else None)
+        write_atomically(self.model_path(cohort), data)
+
+    def load_model(self, cohort: str) -> dict[str, torch.Tensor]:
+        """The weights of `cohort`, on the CPU."""
+        path = self.model_path(cohort)
+        try:
+            return safetensors.torch.load(_read(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Add one event to metrics.jsonl and to TensorBoard; it is on disk when this returns."""
+        record = {"event": event, **fields}
+        if self._log is None:
+            self._cut_torn_line()
+            self._log = open(self.metrics_path, "ab")  # noqa: SIM115 (closed by close)
+        self._log.write(_json_line(record))
+        self._log.flush()
+        os.fsync(self._log.fileno())
+        self._scalars.add(record)
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """All events, or those named `event`, in order; none if the run has not begun. A torn last line is ignored."""
+        parsed = [_parse_event(self.metrics_path, number, line) for number, line in self._lines()]
+        return [each for each in parsed if event is None or each["event"] == event]
+
+    def truncate_after(self, round: int) -> None:
+        """Forget what was recorded of rounds after `round`, so that a resumed run records them anew.
+
+        Every event that carries a later "round" goes (round, device, evaluation), and with it a torn last line.
+        """
+        self.close()
+        kept = [event for event in self.events() if event.get("round") is None or event["round"] <= round]
+        if self.metrics_path.exists():
+            write_atomically(self.metrics_path, b"".join(map(_json_line, kept)))
+        self._scalars = _Scalars(self.tensorboard_folder, purge_step=round + 1)
+
+    def _lines(self) -> list[tuple[int, bytes]]:
+        """Numbered complete lines; a crash can only tear the last one, which then lacks its newline."""
+        if not self.metrics_path.exists():
+            return []
+        complete = _read(self.metrics_path).split(b"\n")[:-1]
+        return [(number, line) for number, line in enumerate(complete, start=1) if line.strip()]
+
+    def _cut_torn_line(self) -> None:
+        if self.metrics_path.exists():
+            data = _read(self.metrics_path)
+            if data and not data.endswith(b"\n"):
+                write_atomically(self.metrics_path, data[: data.rfind(b"\n") + 1])
+
+
+class _Scalars:
+    """The events' figures as TensorBoard scalars; the writer is imported with the first one, for that takes a second.
+
+    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all cohorts of a round).
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        self._folder = folder
+        self._purge_step = purge_step
+        self._writer: Any = None
+        self._round = 0
+        self._bytes = 0
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "evaluation":
+            for tag, key in (("accuracy", "accuracy"), ("loss", "loss"), ("validation", "validation_accuracy")):
+                self._write(f"{tag}/{event['cohort']}", event.get(key), event["round"])
+        elif event["event"] == "round":
+            if event["round"] != self._round:
+                self._write_bytes()
+            self._round = event["round"]
+            self._bytes += event["bytes_down"] + event["bytes_up"]
+
+    def close(self) -> None:
+        self._write_bytes()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_bytes(self) -> None:
+        """A round's bytes are complete once an event of another round, or the end, has come."""
+        if self._bytes:
+            self._write("bytes", self._bytes, self._round)
+            self._bytes = 0
+
+    def _write(self, tag: str, value: float | None, step: int) -> None:
+        if value is None or not np.isfinite(value):
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+        self._writer.add_scalar(tag, value, step)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step that survives a crash or power loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp files are private to the owner; results are as readable as any other file.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented strict JSON, atomically."""
+    text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Strict JSON from `path`; raises CheckpointError if it is missing or damaged."""
+    return _parse_json(path, "", _read(path))
+
+
+def _json_line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NumPy numbers become Python's, NaN and infinity become None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8 form
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _parse_json(path: Path, where: str, data: bytes) -> Any:
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}{where} is damaged: {error}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_event(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    event = _parse_json(path, f", line {number},", line)
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise CheckpointError(f'{path}, line {number}, is damaged: it is not an object with an "event"')
+    return event
+
+
+def _list_of_objects(path: Path, data: Any) -> list[dict[str, Any]]:
+    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+        raise CheckpointError(f"{path} is damaged: it is not a list of JSON objects")
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _checked_name(cohort: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]+", cohort):
+        raise CheckpointError(f"{cohort!r} cannot name a cohort's file: use only a to z, 0 to 9 and -")
+    return cohort
+
+
+def _new_dated_folder(parent: Path) -> Path:
+    """A folder that did not exist before, named by the time; runs started in the same second get -2, -3, ..."""
+    parent.mkdir(parents=True, exist_ok=True)
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    attempt = 1
+    while True:
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            attempt += 1
