@@ -1,0 +1,87 @@
+"""Normalisation and augmentation of whole batches, without a loop over images."""
+
+import torch
+from torch import Tensor
+
+from common.errors import DataError
+
+AUGMENTATIONS = ("none", "crop", "crop+flip")
+
+
+def resolve_augment(augment: str, channels: int) -> str:
+    """The augmentation that `auto` stands for: crop+flip for colour (3 channels), else crop.
+
+    Greyscale sets are mostly digits and letters, which a flip would turn into other signs.
+    Raises DataError for an unknown name.
+    """
+    if augment == "auto":
+        return "crop+flip" if channels == 3 else "crop"
+    if augment not in AUGMENTATIONS:
+        raise DataError(f"unknown augmentation {augment!r}: use auto, {', '.join(AUGMENTATIONS)}")
+    return augment
+
+
+def padding(side: int) -> int:
+    """Pixels of black added on each edge before a random crop: 4 at 32 pixels, in proportion elsewhere, at least 1."""
+    return max(1, side // 8)
+
+
+class Preprocessor:
+    """Turns stored images into what a network trains or is evaluated on.
+
+    mean, std: float, (C,), of images scaled to 0..1; a channel of zero deviation is only shifted.
+    augment: auto, none, crop or crop+flip.
+
+    Both methods take (N, C, H, W) with values 0 to 255 on any device, and return float32 on that device, in
+    channels_last memory format when C > 1.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, augment: str) -> None:
+        deviation = torch.where(std > 0, std, 1).double()
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        self._scale = (1 / (255 * deviation)).float().view(1, -1, 1, 1)
+        self._shift = (-mean.double() / deviation).float().view(1, -1, 1, 1)
+        self.augment = resolve_augment(augment, len(mean))
+
+    def train_batch(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augmented and normalised images: each is cropped at its own offset and flipped with probability 1/2.
+
+        `generator` may live on another device than `images`: a CPU generator gives the same batch everywhere.
+        """
+        if self.augment == "none":
+            return self.eval_batch(images)
+        return self._normalise(_crop(images, generator, flip=self.augment == "crop+flip"))
+
+    def eval_batch(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        return self._normalise(images)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        # Kept on the device of the last batch: a copy to a GPU for every batch would wait for the queue.
+        self._scale = scale = self._scale.to(images.device)
+        self._shift = shift = self._shift.to(images.device)
+        layout = torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
+        result = images.to(torch.float32, memory_format=layout, copy=True)
+        return result.mul_(scale).add_(shift)
+
+
+def _crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+    """Every image shifted by up to its padding (black comes in at the edges) and, with `flip`, half of them mirrored.
+
+    The crop is a gather over a padded copy: pixel (i, j) of image n comes from (i + top[n], j + left[n]).
+    """
+    count, _, height, width = images.shape
+    top_room, left_room = padding(height), padding(width)
+    source = generator.device
+    top = torch.randint(2 * top_room + 1, (count, 1), generator=generator, device=source)
+    left = torch.randint(2 * left_room + 1, (count, 1), generator=generator, device=source)
+    rows = top + torch.arange(height, device=source)
+    columns = left + torch.arange(width, device=source)
+    if flip:
+        mirrored = torch.rand((count, 1), generator=generator, device=source) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = torch.nn.functional.pad(images, (left_room, left_room, top_room, top_room))
+    which = torch.arange(count, device=images.device)[:, None, None]
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    # The slice between index tensors puts the channels last: (N, H, W, C), which is the layout wanted.
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,26 @@
+"""Mini-batches as tensors of indices."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from common.errors import DataError
+
+
+def batches(count: int, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """Yield every index of `range(count)` exactly once, `batch_size` at a time, as int64 tensors.
+
+    The order is shuffled with `generator` (on the CPU), or ascending without one. A last batch of a single index
+    joins the one before it, because batch norm cannot train on one sample; a `batch_size` of 1 is left alone.
+
+    Raises DataError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise DataError(f"a batch needs at least one image, not {batch_size}")
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1 and batch_size > 1:
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], count], strict=True):
+        yield order[start:end]

@@ -1,0 +1,67 @@
+"""Where images come from: one function, `load`, for every spelling of `--data`."""
+
+import difflib
+from pathlib import Path
+
+from common.config import DataSettings
+from common.data.images import DataSet
+from common.errors import DataError
+
+NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
+DEFAULT_FOLDER = "~/.cache/feddac"
+HUB = "hub:"
+
+
+def load(settings: DataSettings) -> DataSet:
+    """The data set that `settings.data` names.
+
+    A known name comes first, then `hub:NAME`, then a path: a Parquet file, a folder with Parquet files, or a folder
+    with one folder of images per class (write ./cifar10 for a folder called like a known set).
+
+    Raises DataError for a name or path that is neither, with the nearest known name, and for whatever makes the
+    data set unreachable or unusable.
+    """
+    folder = data_folder(settings)
+    name = settings.data
+    if name == "digits":
+        from common.data.digits import load_digits
+
+        return load_digits()
+    if name in NAMES:
+        from common.data.download import load_download
+
+        return load_download(name, folder)
+    if name.startswith(HUB):
+        from common.data.hub import load_hub
+
+        return load_hub(name.removeprefix(HUB), folder)
+    try:
+        return _load_path(Path(name).expanduser(), folder)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def data_folder(settings: DataSettings) -> Path:
+    """Where downloads and decoded images are kept."""
+    return Path(settings.data_folder or DEFAULT_FOLDER).expanduser()
+
+
+def _load_path(path: Path, folder: Path) -> DataSet:
+    if path.is_dir():
+        if any(path.glob("*.parquet")):
+            from common.data.parquet import load_parquet_folder
+
+            return load_parquet_folder(path, folder)
+        from common.data.folder import load_image_folder
+
+        return load_image_folder(path, folder)
+    if path.is_file() and path.suffix == ".parquet":
+        from common.data.parquet import load_parquet_file
+
+        return load_parquet_file(path, folder)
+    works = f"{', '.join(NAMES)}, a folder, a .parquet file or hub:NAME"
+    if path.exists():
+        raise DataError(f"{path} is neither a folder nor a .parquet file; --data takes {works}")
+    near = difflib.get_close_matches(str(path), NAMES, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise DataError(f"there is no data set, folder or file called {str(path)!r}: {hint}--data takes {works}")
