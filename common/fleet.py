@@ -1,0 +1,233 @@
+"""Virtual devices: named hardware profiles, and the fleet a simulation deals from them or reads from a file."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.budget import DeviceBudget, parse_bytes, parse_count
+from common.config import FleetSettings
+from common.errors import BudgetError, ConfigurationError
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+MODEL_SHARE = 0.75
+"""Share of memory and storage a model may take; the rest is for the runtime, the program and the input."""
+
+SUSTAINED_SHARE = 0.2
+"""Share of the peak arithmetic rate that small convolutions are assumed to reach on a CPU with caches."""
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """Hardware as far as it bounds a model, and where the figures come from.
+
+    `macs_per_second` is sustained, `memory_bytes` holds activations, `storage_bytes` holds parameters, and one
+    parameter or activation takes `bytes_per_value` on the device (1 where it runs in int8, 4 in float32).
+    """
+
+    macs_per_second: float
+    memory_bytes: int
+    storage_bytes: int
+    bytes_per_value: int
+    source: str
+
+    def budget(self, target_latency_ms: float) -> DeviceBudget:
+        """What fits when one inference may take `target_latency_ms`; BudgetError where not even one MAC does.
+
+        FedDAC counts activations as float32, so a device that holds them in int8 affords four times its bytes.
+        """
+        return DeviceBudget(
+            macs=int(self.macs_per_second * target_latency_ms / 1000),
+            params=int(MODEL_SHARE * self.storage_bytes) // self.bytes_per_value,
+            peak_memory_bytes=int(MODEL_SHARE * self.memory_bytes) // self.bytes_per_value * FLOAT32_BYTES,
+        )
+
+
+# Lai et al. 2018 count a multiply and an add as two operations.
+_CORTEX_M7_216_MHZ = 24.7e6 / 2 / 99.1e-3
+
+PROFILES: Mapping[str, DeviceProfile] = {
+    "microcontroller": DeviceProfile(
+        macs_per_second=_CORTEX_M7_216_MHZ,
+        memory_bytes=320 * KIB,
+        storage_bytes=1 * MIB,
+        bytes_per_value=1,
+        source="STM32F746, Cortex-M7 at 216 MHz, 320 KB SRAM, 1 MB flash; CIFAR-10 network of 24.7 MOp in 99.1 ms "
+        "with CMSIS-NN in int8 (Lai et al. 2018, arXiv:1801.06601)",
+    ),
+    "large-microcontroller": DeviceProfile(
+        macs_per_second=_CORTEX_M7_216_MHZ * 480 / 216,
+        memory_bytes=512 * KIB,
+        storage_bytes=2 * MIB,
+        bytes_per_value=1,
+        source="STM32H743, Cortex-M7 at 480 MHz, 512 KB of its SRAM for activations, 2 MB flash; speed of the "
+        "STM32F746 scaled by the clock, int8",
+    ),
+    "single-board": DeviceProfile(
+        macs_per_second=1e9 * SUSTAINED_SHARE,
+        memory_bytes=512 * MIB,
+        storage_bytes=512 * MIB,
+        bytes_per_value=4,
+        source="Raspberry Pi Zero W, ARM1176 at 1 GHz, 512 MB; peak of one float32 multiply-accumulate per cycle, "
+        "20 % sustained (assumed); parameters are held in memory",
+    ),
+    "single-board-4": DeviceProfile(
+        macs_per_second=4 * 4 * 1.5e9 * SUSTAINED_SHARE,
+        memory_bytes=4 * GIB,
+        storage_bytes=4 * GIB,
+        bytes_per_value=4,
+        source="Raspberry Pi 4, four Cortex-A72 at 1.5 GHz, 128-bit NEON (4 float32 multiply-accumulates per cycle "
+        "and core), 20 % sustained (assumed), 4 GB; parameters are held in memory",
+    ),
+    "phone": DeviceProfile(
+        macs_per_second=4 * 8 * 2.4e9 * SUSTAINED_SHARE,
+        memory_bytes=256 * MIB,
+        storage_bytes=256 * MIB,
+        bytes_per_value=4,
+        source="four Cortex-A78 at 2.4 GHz, two 128-bit FMA units (8 float32 multiply-accumulates per cycle and "
+        "core), 20 % sustained (assumed), 256 MB for one app; parameters are held in memory",
+    ),
+    "workstation": DeviceProfile(
+        macs_per_second=16 * 16 * 3.5e9 * SUSTAINED_SHARE,
+        memory_bytes=16 * GIB,
+        storage_bytes=16 * GIB,
+        bytes_per_value=4,
+        source="16 cores at 3.5 GHz, two 256-bit FMA units (16 float32 multiply-accumulates per cycle and core), "
+        "20 % sustained (assumed), 16 GB; parameters are held in memory",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class VirtualDevice:
+    """One simulated device; `profile` is empty for a device that a fleet file describes by its bounds."""
+
+    name: str
+    profile: str
+    budget: DeviceBudget
+
+
+def virtual_fleet(settings: FleetSettings) -> list[VirtualDevice]:
+    """The devices of a simulation; the position in the list is the partition id.
+
+    `settings.fleet` is a comma-separated list of profiles, dealt to `settings.devices` devices in turn, or the path
+    of a TOML file with one `[[device]]` table per device (see `read_fleet`). The bounds `max_macs`, `max_params`
+    and `max_memory` tighten every device's budget.
+
+    Raises ConfigurationError for an unknown profile, an unreadable file, or a file of another number of devices
+    than `settings.devices`; BudgetError for a bound that cannot be read or is not positive.
+    """
+    if is_fleet_file(settings.fleet):
+        devices = read_fleet(Path(settings.fleet))
+        if len(devices) != settings.devices:
+            raise ConfigurationError(
+                f"{settings.fleet} describes {len(devices)} devices but devices is {settings.devices}; "
+                f"use --devices {len(devices)}"
+            )
+    else:
+        devices = _deal(settings)
+    cap = _cap(settings)
+    return [VirtualDevice(device.name, device.profile, device.budget.meet(cap)) for device in devices]
+
+
+def is_fleet_file(fleet: str) -> bool:
+    """Whether the `fleet` setting names a file rather than profiles."""
+    return fleet.endswith(".toml")
+
+
+def read_fleet(path: Path) -> list[VirtualDevice]:
+    """The devices of a TOML file, in its order.
+
+    Each `[[device]]` table has any of `name` (text), `count` (default 1), and the bounds `macs`, `params` and
+    `memory` as numbers or as texts such as "30M" and "512KB"; a bound left out does not bind. Of several devices
+    with one name, each gets the name and its number: `sensor-00`, `sensor-01`.
+
+    Raises ConfigurationError that names the file and what in it is wrong.
+    """
+    tables = _device_tables(path)
+    devices: list[VirtualDevice] = []
+    for number, table in enumerate(tables, start=1):
+        where = f"{path}: device {number}"
+        count, name = _count_and_name(table, where)
+        budget = _declared_budget(table, where)
+        for position in range(count):
+            given = name if name is None or count == 1 else f"{name}-{position:02d}"
+            devices.append(VirtualDevice(given or _device_name(len(devices)), "", budget))
+    _check_distinct(path, [device.name for device in devices])
+    return devices
+
+
+def _deal(settings: FleetSettings) -> list[VirtualDevice]:
+    names = [name.strip() for name in settings.fleet.split(",")]
+    for name in names:
+        if name not in PROFILES:
+            near = difflib.get_close_matches(name, PROFILES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "a file of devices must end in .toml;"
+            raise ConfigurationError(f"unknown device profile {name!r}: {hint} profiles are {', '.join(PROFILES)}")
+    budgets = {name: PROFILES[name].budget(settings.target_latency_ms) for name in names}
+    dealt = [names[position % len(names)] for position in range(settings.devices)]
+    return [VirtualDevice(_device_name(i), profile, budgets[profile]) for i, profile in enumerate(dealt)]
+
+
+def _device_name(position: int) -> str:
+    return f"device-{position:02d}"
+
+
+def _cap(settings: FleetSettings) -> DeviceBudget:
+    return DeviceBudget(
+        macs=parse_count(settings.max_macs, "max-macs") if settings.max_macs else None,
+        params=parse_count(settings.max_params, "max-params") if settings.max_params else None,
+        peak_memory_bytes=parse_bytes(settings.max_memory, "max-memory") if settings.max_memory else None,
+    )
+
+
+def _device_tables(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the fleet file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the fleet file {path} is not valid TOML: {error}") from None
+    tables = content.get("device")
+    if set(content) != {"device"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise ConfigurationError(f"the fleet file {path} must hold [[device]] tables and nothing else")
+    if not tables:
+        raise ConfigurationError(f"the fleet file {path} describes no device")
+    return tables
+
+
+def _count_and_name(table: Mapping[str, Any], where: str) -> tuple[int, str | None]:
+    known = ("name", "count", "macs", "params", "memory")
+    for key in table:
+        if key not in known:
+            raise ConfigurationError(f"{where}: unknown key {key!r}; known keys are {', '.join(known)}")
+    count, name = table.get("count", 1), table.get("name")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigurationError(f"{where}: count must be a positive whole number, not {count!r}")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ConfigurationError(f"{where}: name must be a text that is not empty, not {name!r}")
+    return count, name
+
+
+def _declared_budget(table: Mapping[str, Any], where: str) -> DeviceBudget:
+    try:
+        return DeviceBudget(
+            macs=parse_count(str(table["macs"]), "macs") if "macs" in table else None,
+            params=parse_count(str(table["params"]), "params") if "params" in table else None,
+            peak_memory_bytes=parse_bytes(str(table["memory"]), "memory") if "memory" in table else None,
+        )
+    except BudgetError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _check_distinct(path: Path, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigurationError(f"{path}: two devices are called {name!r}; names must differ")
+        seen.add(name)

@@ -1,0 +1,148 @@
+"""Virtual fleets: profiles give hand-computed budgets, files give declared ones, mistakes give one clear line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.budget import DeviceBudget
+from common.config import FleetSettings
+from common.errors import BudgetError, ConfigurationError
+from common.fleet import PROFILES, VirtualDevice, virtual_fleet
+
+
+def test_microcontroller_budget_by_hand() -> None:
+    # 24.7 MOp = 12.35 MMAC in 99.1 ms, so 20 ms hold 2,492,431 MACs; int8: one byte per parameter, and a float32
+    # byte count four times the device's own.
+    assert PROFILES["microcontroller"].budget(20.0) == DeviceBudget(
+        macs=2_492_431, params=786_432, peak_memory_bytes=983_040
+    )
+
+
+def test_large_microcontroller_is_faster_by_the_ratio_of_the_clocks() -> None:
+    ratio = PROFILES["large-microcontroller"].macs_per_second / PROFILES["microcontroller"].macs_per_second
+    assert ratio == pytest.approx(480 / 216)
+
+
+@pytest.mark.parametrize(
+    ("profile", "macs", "params", "peak_memory_bytes"),
+    [
+        ("single-board", 4_000_000, 100_663_296, 402_653_184),
+        ("single-board-4", 96_000_000, 805_306_368, 3_221_225_472),
+        ("phone", 307_200_000, 50_331_648, 201_326_592),
+        ("workstation", 3_584_000_000, 3_221_225_472, 12_884_901_888),
+    ],
+)
+def test_float32_profiles_at_20_ms(profile: str, macs: int, params: int, peak_memory_bytes: int) -> None:
+    assert PROFILES[profile].budget(20.0) == DeviceBudget(macs, params, peak_memory_bytes)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_says_where_its_figures_come_from(profile: str) -> None:
+    assert len(PROFILES[profile].source) > 40
+
+
+def test_profiles_are_dealt_in_turn() -> None:
+    fleet = virtual_fleet(FleetSettings(devices=5, fleet="phone, microcontroller"))
+    assert [device.profile for device in fleet] == ["phone", "microcontroller", "phone", "microcontroller", "phone"]
+    assert [device.name for device in fleet] == ["device-00", "device-01", "device-02", "device-03", "device-04"]
+    assert fleet[0].budget == fleet[2].budget == PROFILES["phone"].budget(20.0)
+
+
+@given(
+    devices=st.integers(1, 40),
+    profiles=st.lists(st.sampled_from(sorted(PROFILES)), min_size=1, max_size=4),
+    latency=st.floats(0.01, 1000),
+    cap=st.integers(1, 10**10),
+)
+def test_caps_bound_every_device_and_never_loosen(devices: int, profiles: list[str], latency: float, cap: int) -> None:
+    settings = FleetSettings(
+        devices=devices, fleet=",".join(profiles), target_latency_ms=latency, max_macs=str(cap), max_memory="512KB"
+    )
+    fleet = virtual_fleet(settings)
+    assert len(fleet) == devices
+    assert len({device.name for device in fleet}) == devices
+    for device in fleet:
+        assert device.budget.within(DeviceBudget(macs=cap, peak_memory_bytes=512_000))
+        assert device.budget.within(PROFILES[device.profile].budget(latency))
+
+
+def test_unknown_profile_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown device profile 'phon': did you mean 'phone'\?"):
+        virtual_fleet(FleetSettings(fleet="phon"))
+
+
+def test_no_time_at_all_is_no_budget() -> None:
+    with pytest.raises(BudgetError, match="macs"):
+        virtual_fleet(FleetSettings(fleet="microcontroller", target_latency_ms=1e-9))
+
+
+def test_bad_cap_names_the_setting() -> None:
+    with pytest.raises(BudgetError, match="max-params"):
+        virtual_fleet(FleetSettings(max_params="lots"))
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "fleet.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_file_of_devices(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [[device]]
+        name = "gateway"
+        macs = "30M"
+        params = 1000
+        memory = "2MiB"
+        [[device]]
+        count = 2
+        name = "sensor"
+        memory = "512KB"
+        [[device]]
+        """,
+    )
+    assert virtual_fleet(FleetSettings(devices=4, fleet=path, max_macs="20M")) == [
+        VirtualDevice("gateway", "", DeviceBudget(20_000_000, 1000, 2_097_152)),
+        VirtualDevice("sensor-00", "", DeviceBudget(20_000_000, None, 512_000)),
+        VirtualDevice("sensor-01", "", DeviceBudget(20_000_000, None, 512_000)),
+        VirtualDevice("device-03", "", DeviceBudget(20_000_000, None, None)),
+    ]
+
+
+def test_file_of_another_number_of_devices_says_what_to_pass(tmp_path: Path) -> None:
+    path = write(tmp_path, "[[device]]\ncount = 3\n")
+    with pytest.raises(ConfigurationError, match="describes 3 devices but devices is 8; use --devices 3"):
+        virtual_fleet(FleetSettings(fleet=path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[device", "not valid TOML"),
+        ("", r"\[\[device\]\] tables"),
+        ("device = []", "describes no device"),
+        ("other = 1\n[[device]]", r"\[\[device\]\] tables and nothing else"),
+        ("[[device]]\nmax-macs = 3", "device 1: unknown key 'max-macs'"),
+        ("[[device]]\ncount = 0", "device 1: count must be a positive whole number"),
+        ("[[device]]\n[[device]]\nname = ' '", "device 2: name"),
+        ("[[device]]\nmacs = 'many'", "device 1: macs must be"),
+        ("[[device]]\nmacs = -5", "device 1: macs must be"),
+        ("[[device]]\nmacs = true", "device 1: macs must be"),
+        ("[[device]]\nname = 'a'\n[[device]]\nname = 'a'", "two devices are called 'a'"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        virtual_fleet(FleetSettings(fleet=path))
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        virtual_fleet(FleetSettings(fleet=str(tmp_path / "none.toml")))

@@ -1,0 +1,162 @@
+"""Both engines: the same result, the server's own exceptions, error replies, and no hanging."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from common.errors import ConfigurationError, DataError, FederationError
+from simulation.engines import ENGINES, run_federation
+from simulation.environment import CODE_ROOT
+
+T = TypeVar("T")
+DEVICES = 3
+CLIENT = "tests.simulation.counting_app:app"
+both_engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+def run(engine: str, server: Callable[[Grid, Context], T], bad_partition: int = -1) -> T:
+    return run_federation(engine, server, CLIENT, {"bad-partition": bad_partition, "rounds": 2}, DEVICES, workers=2)
+
+
+def request(node_id: int, weights: np.ndarray, misbehave: str = "") -> Message:
+    content = {
+        "arrays": ArrayRecord({"weights": Array(weights)}),
+        "config": ConfigRecord({"misbehave": misbehave}),
+    }
+    return Message(RecordDict(content), node_id, "train", group_id="round")
+
+
+def train_round(grid: Grid, weights: np.ndarray, misbehave: str = "", timeout: float = 60) -> list[Message]:
+    requests = [request(node_id, weights, misbehave) for node_id in grid.get_node_ids()]
+    return list(grid.send_and_receive(requests, timeout=timeout))
+
+
+def by_partition(replies: list[Message]) -> dict[int, list[float]]:
+    return {
+        int(reply.content["metrics"]["partition"]): reply.content["arrays"]["weights"].numpy().tolist()
+        for reply in replies
+        if not reply.has_error()
+    }
+
+
+@both_engines
+def test_result_state_and_configuration(engine: str) -> None:
+    def server(grid: Grid, context: Context) -> list[dict[int, list[float]]]:
+        rounds = int(context.run_config["rounds"])
+        return [by_partition(train_round(grid, np.float32([0.0, 0.5]))) for _ in range(rounds)]
+
+    first, second = run(engine, server)
+    assert first == {0: [1.0, 1.5], 1: [2.0, 2.5], 2: [3.0, 3.5]}
+    # Every device remembers its first visit, which adds 100.
+    assert second == {0: [101.0, 101.5], 1: [102.0, 102.5], 2: [103.0, 103.5]}
+
+
+@both_engines
+def test_a_client_that_raises_is_an_error_reply_and_the_run_goes_on(engine: str) -> None:
+    def server(grid: Grid, context: Context) -> tuple[list[Message], list[Message]]:
+        weights = np.zeros(1, np.float32)
+        return train_round(grid, weights, "raise"), train_round(grid, weights)
+
+    bad, good = run(engine, server, bad_partition=1)
+    assert by_partition(bad).keys() == {0, 2}
+    [error] = [reply.error for reply in bad if reply.has_error()]
+    assert error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert error.reason == "<class 'ValueError'>:<'out of battery'>"
+    assert by_partition(good).keys() == {0, 1, 2}
+
+
+@both_engines
+@pytest.mark.parametrize("error", [DataError("the digits are gone"), KeyboardInterrupt()])
+def test_the_servers_exception_comes_out_as_it_is(engine: str, error: BaseException) -> None:
+    def server(grid: Grid, context: Context) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(engine, server)
+    assert caught.value is error
+
+
+def test_a_process_that_dies_costs_one_reply() -> None:
+    def server(grid: Grid, context: Context) -> list[list[Message]]:
+        weights = np.zeros(1, np.float32)
+        return [train_round(grid, weights, "die"), train_round(grid, weights), train_round(grid, weights)]
+
+    bad, *good = run("ray", server, bad_partition=2)
+    assert [reply.error.code for reply in bad if reply.has_error()] == [ErrorCode.UNKNOWN]
+    assert all(by_partition(replies).keys() == {0, 1, 2} for replies in good)
+
+
+def test_a_device_that_hangs_does_not_keep_the_run_alive() -> None:
+    def server(grid: Grid, context: Context) -> list[Message]:
+        return train_round(grid, np.zeros(1, np.float32), "hang", timeout=6)
+
+    assert by_partition(run("ray", server, bad_partition=0)).keys() == {1, 2}
+
+
+def facts(grid: Grid, question: str) -> list[ConfigRecord]:
+    questions = [Message(RecordDict(), node_id, f"query.{question}") for node_id in grid.get_node_ids()]
+    return [reply.content["facts"] for reply in grid.send_and_receive(questions, timeout=60)]
+
+
+def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    answers = run("ray", lambda grid, context: facts(grid, "environment"))
+    assert len(answers) == DEVICES
+    for answer in answers:
+        assert answer["threads"] == "1"
+        assert int(answer["malloc"]) == 2**30
+        assert answer["folder"] == str(tmp_path)
+        assert answer["process"] != os.getpid()
+    assert dict(os.environ) == before
+
+
+QUIET_SCRIPT = """
+import numpy as np
+from tests.simulation.test_engines import DEVICES, facts, run, train_round
+
+def server(grid, context):
+    assert len(train_round(grid, np.zeros(1, np.float32), "die")) == DEVICES
+    return facts(grid, "code")
+
+print(*[answer["client"] for answer in run("ray", server, bad_partition=1)], sep="\\n")
+"""
+
+
+def test_ray_is_silent_even_when_a_process_dies_and_imports_our_client_although_the_folder_has_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "__init__.py").write_text("")
+    environment = {**os.environ, "PYTHONPATH": str(CODE_ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET_SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(CODE_ROOT / "client" / "__init__.py")] * DEVICES
+    assert done.stderr == ""
+
+
+def test_ray_that_cannot_start_suggests_the_inline_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
+    with pytest.raises(FederationError, match=r"Ray could not start \(.*--engine inline") as caught:
+        run("ray", lambda grid, context: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(ConfigurationError, match="engine must be one of ray, inline, not 'cluster'"):
+        run("cluster", lambda grid, context: None)
+
+
+def test_client_app_that_cannot_be_imported() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        run_federation("inline", lambda grid, context: None, "no_such_module:app", {}, 1)
