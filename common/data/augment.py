@@ -68,20 +68,18 @@ class Preprocessor:
 def _crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
     """Every image shifted by up to its padding (black comes in at the edges) and, with `flip`, half of them mirrored.
 
-    The crop is a gather over a padded copy: pixel (i, j) of image n comes from (i + top[n], j + left[n]).
+    Every possible crop is a window of the padded batch; unfolding makes them a view, and one index picks and copies
+    a window of each image.
     """
     count, _, height, width = images.shape
     top_room, left_room = padding(height), padding(width)
     source = generator.device
-    top = torch.randint(2 * top_room + 1, (count, 1), generator=generator, device=source)
-    left = torch.randint(2 * left_room + 1, (count, 1), generator=generator, device=source)
-    rows = top + torch.arange(height, device=source)
-    columns = left + torch.arange(width, device=source)
-    if flip:
-        mirrored = torch.rand((count, 1), generator=generator, device=source) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    top = torch.randint(2 * top_room + 1, (count,), generator=generator, device=source).to(images.device)
+    left = torch.randint(2 * left_room + 1, (count,), generator=generator, device=source).to(images.device)
     padded = torch.nn.functional.pad(images, (left_room, left_room, top_room, top_room))
-    which = torch.arange(count, device=images.device)[:, None, None]
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    # The slice between index tensors puts the channels last: (N, H, W, C), which is the layout wanted.
-    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    cropped = windows[torch.arange(count, device=images.device), :, top, left]
+    if not flip:
+        return cropped
+    mirrored = torch.rand((count, 1, 1, 1), generator=generator, device=source) < 0.5
+    return torch.where(mirrored.to(images.device), cropped.flip(3), cropped)

@@ -19,8 +19,8 @@ def batches(count: int, batch_size: int, generator: torch.Generator | None) -> I
     if batch_size < 1:
         raise DataError(f"a batch needs at least one image, not {batch_size}")
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1 and batch_size > 1:
-        starts.pop()
-    for start, end in zip(starts, [*starts[1:], count], strict=True):
-        yield order[start:end]
+    ends = list(range(batch_size, count, batch_size))
+    if ends and count - ends[-1] == 1 and batch_size > 1:
+        ends.pop()
+    if count > 0:
+        yield from order.tensor_split(ends)

@@ -10,6 +10,7 @@ from common.errors import DataError
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
 DEFAULT_FOLDER = "~/.cache/feddac"
 HUB = "hub:"
+WORKS = f"{', '.join(NAMES)}, a folder, a .parquet file or {HUB}NAME"
 
 
 def load(settings: DataSettings) -> DataSet:
@@ -23,6 +24,8 @@ def load(settings: DataSettings) -> DataSet:
     """
     folder = data_folder(settings)
     name = settings.data
+    if name in ("", HUB):
+        raise DataError(f"--data is {name!r}, which names no data set: it takes {WORKS}")
     if name == "digits":
         from common.data.digits import load_digits
 
@@ -59,9 +62,8 @@ def _load_path(path: Path, folder: Path) -> DataSet:
         from common.data.parquet import load_parquet_file
 
         return load_parquet_file(path, folder)
-    works = f"{', '.join(NAMES)}, a folder, a .parquet file or hub:NAME"
     if path.exists():
-        raise DataError(f"{path} is neither a folder nor a .parquet file; --data takes {works}")
+        raise DataError(f"{path} is neither a folder nor a .parquet file; --data takes {WORKS}")
     near = difflib.get_close_matches(str(path), NAMES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise DataError(f"there is no data set, folder or file called {str(path)!r}: {hint}--data takes {works}")
+    raise DataError(f"there is no data set, folder or file called {str(path)!r}: {hint}--data takes {WORKS}")

@@ -139,7 +139,7 @@ def _namer(source: Source) -> Callable[[int], str]:
 
 
 def _reader(source: Source) -> Callable[[int], bytes]:
-    column = source.table.column("image").combine_chunks()
+    column = source.table.column("image")
 
     def read(row: int) -> bytes:
         encoded = column[row].as_py()

@@ -1,0 +1,143 @@
+import pytest
+import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from common.data.partition import class_coverage, partition
+from common.errors import DataError
+
+BALANCED = torch.arange(400) % 10
+EVERY_SPEC = ["iid", "dirichlet:0.5", "classes:2", "shards:2", "paper-iid:4", "paper-shards:10"]
+
+
+def lists(parts: list[Tensor]) -> list[list[int]]:
+    return [part.tolist() for part in parts]
+
+
+@pytest.mark.parametrize("spec", EVERY_SPEC)
+def test_parts_are_sorted_disjoint_in_range_and_large_enough(spec: str) -> None:
+    parts = partition(BALANCED, spec, 10, seed=1)
+    together = [index for part in lists(parts) for index in part]
+    assert len(parts) == 10
+    assert len(together) == len(set(together))
+    assert set(together) <= set(range(400))
+    assert all(part == sorted(part) for part in lists(parts))
+    assert all(len(part) >= 2 and part.dtype == torch.int64 for part in parts)
+
+
+@pytest.mark.parametrize("spec", EVERY_SPEC)
+def test_the_seed_decides_the_parts(spec: str) -> None:
+    first, again, other = (lists(partition(BALANCED, spec, 10, seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=40, max_size=120),
+    spec=st.sampled_from(["iid", "dirichlet:1", "dirichlet:0.3", "classes:1", "classes:2", "shards:2"]),
+    devices=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_specs_for_all_images_leave_none_over(labels: list[int], spec: str, devices: int, seed: int) -> None:
+    tensor = torch.tensor(labels)
+    try:
+        parts = partition(tensor, spec, devices, seed)
+    except DataError:
+        reject()  # Rare classes and many devices may be impossible.
+    together = sorted(index for part in lists(parts) for index in part)
+    if spec.startswith("shards"):
+        assert len(labels) - len(together) < 2 * devices
+        assert len(set(together)) == len(together)
+    elif spec.startswith("classes") and devices < len(set(labels)):
+        used = {labels[index] for index in together}
+        assert together == [index for index, label in enumerate(labels) if label in used]
+    else:
+        assert together == list(range(len(labels)))
+
+
+def test_iid_parts_are_equal_and_random() -> None:
+    parts = partition(BALANCED, "iid", 8, seed=0)
+    assert [len(part) for part in parts] == [50] * 8
+    assert parts[0].tolist() != list(range(50))
+
+
+def test_a_small_alpha_gives_fewer_classes_than_a_large_one() -> None:
+    uneven = class_coverage(BALANCED, partition(BALANCED, "dirichlet:0.05", 5, seed=0))
+    even = class_coverage(BALANCED, partition(BALANCED, "dirichlet:100", 5, seed=0))
+    assert even == [10] * 5
+    assert sum(uneven) < sum(even)
+
+
+@pytest.mark.parametrize("number", [1, 3, 10])
+def test_classes_gives_every_device_that_many(number: int) -> None:
+    assert class_coverage(BALANCED, partition(BALANCED, f"classes:{number}", 10, seed=0)) == [number] * 10
+
+
+def test_shards_are_equal_runs_of_the_sorted_labels() -> None:
+    parts = partition(BALANCED, "shards:2", 10, seed=0)
+    assert [len(part) for part in parts] == [40] * 10
+    assert max(class_coverage(BALANCED, parts)) <= 2
+
+
+def test_paper_iid_gives_every_device_so_many_of_every_class() -> None:
+    parts = partition(BALANCED, "paper-iid:3", 13, seed=0)
+    assert [torch.bincount(BALANCED[part]).tolist() for part in parts] == [[3] * 10] * 13
+
+
+def test_paper_shards_gives_two_single_class_shards() -> None:
+    parts = partition(BALANCED, "paper-shards:20", 10, seed=0)
+    for part in parts:
+        counts = torch.bincount(BALANCED[part])
+        assert sorted(counts[counts > 0].tolist()) in ([20, 20], [40])
+    assert sum(map(len, parts)) == 400
+
+
+def test_labels_need_not_be_consecutive() -> None:
+    labels = torch.tensor([3, 9] * 20)
+    assert class_coverage(labels, partition(labels, "classes:1", 2, seed=0)) == [1, 1]
+
+
+def test_class_coverage_by_hand() -> None:
+    labels = torch.tensor([0, 0, 1, 2])
+    assert class_coverage(labels, [torch.tensor([0, 1]), torch.tensor([1, 2, 3])]) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("spec", "devices", "message"),
+    [
+        ("iid", 201, "at least 402 images, but there are 400: use at most 200 devices"),
+        ("iid", 0, "at least one device"),
+        ("dirichlet:0", 4, "ALPHA above 0"),
+        ("dirichlet:-1", 4, "ALPHA above 0"),
+        ("dirichlet:nan", 4, "ALPHA above 0"),
+        ("dirichlet:.", 4, "unknown partition"),
+        ("dirichlet:0.0001", 30, "larger ALPHA or fewer than 30 devices"),
+        ("classes:0", 4, "at least 1"),
+        ("classes:11", 4, "needs 11 classes, but the images have 10"),
+        ("classes:10", 41, "use fewer devices or fewer classes"),
+        ("shards:101", 4, "use at most shards:100"),
+        ("paper-iid:11", 4, "use at most paper-iid:10"),
+        ("paper-iid:1", 41, "use at most 40 devices"),
+        ("paper-shards:40", 6, "the images give 10: use at most paper-shards:20"),
+        ("by-moon:3", 4, "unknown partition 'by-moon:3': use iid"),
+        ("classes:two", 4, "unknown partition"),
+        ("iid:3", 4, "unknown partition"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_can(spec: str, devices: int, message: str) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*$") as caught:
+        partition(BALANCED, spec, devices, seed=0)
+    assert message in str(caught.value)
+
+
+def test_advice_for_paper_shards_works() -> None:
+    assert len(partition(BALANCED, "paper-shards:20", 6, seed=0)) == 6
+
+
+def test_partitioning_is_silent(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+    for spec in EVERY_SPEC:
+        partition(BALANCED, spec, 10, seed=0)
+    assert capfd.readouterr() == ("", "")
+    assert [str(one.message) for one in recwarn] == []
