@@ -1,0 +1,1 @@
+"""The shared vocabulary of server and devices; imports nothing else of this project."""

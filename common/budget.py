@@ -14,6 +14,8 @@ _BYTE_UNITS = {
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
+# A comma only groups three digits, so that the 1,5M of other countries is refused, not read as 15M.
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9]*)?(?:e[+-]?[0-9]{1,3})?"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class DeviceBudget:
 
     def bound(self, resource: str) -> float:
         """The bound on one of RESOURCES; infinity where there is none."""
-        value = getattr(self, resource)
-        return math.inf if value is None else float(value)
+        value: int | None = getattr(self, resource)
+        return math.inf if value is None else value
 
     def violated(self, costs: Costs) -> list[str]:
         """The resources of which `costs` takes as much as the bound or more."""
@@ -101,7 +103,7 @@ def parse_bytes(text: str, what: str) -> int:
 
 
 def _parse(text: str, what: str, units: dict[str, int], wanted: str) -> int:
-    match = re.fullmatch(r"\s*([+-]?[0-9][0-9_,]*\.?[0-9]*(?:e[+-]?[0-9]{1,3})?|\.[0-9]+)\s*([a-z]*)\s*", text.lower())
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in units:
         raise BudgetError(f"{what} must be {wanted}, not {text!r}")
     value = float(match[1].replace("_", "").replace(",", "")) * units[match[2]]
@@ -111,4 +113,4 @@ def _parse(text: str, what: str, units: dict[str, int], wanted: str) -> int:
 
 
 def _to_bound(value: float) -> int | None:
-    return None if math.isinf(value) else int(value)
+    return None if value == math.inf else int(value)

@@ -10,11 +10,13 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias
+from itertools import chain
+from typing import Any, Self, TypeAlias, TypeVar
 
 from common.errors import ConfigurationError
 
 Scalar: TypeAlias = bool | int | float | str
+Group = TypeVar("Group", bound="Settings")
 
 
 def setting(
@@ -96,9 +98,7 @@ class ModelSettings(Settings):
     model: str = setting("mobilenet_v2", "Base network.", choices=("mobilenet_v2", "cnn", "mlp"))
     width: float = setting(1.0, "Width multiplier of the base network.", above=0.0, maximum=4.0)
     stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
-    strides: str = setting(
-        "1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}"
-    )
+    strides: str = setting("1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ class FederationSettings(Settings):
 
     rounds: int = setting(10, "Federated rounds.", minimum=0)
     local_epochs: str = setting(
-        "1", "Epochs a device trains per round: a number, or a range such as 3-5 drawn anew for each.",
+        "1",
+        "Epochs a device trains per round: a number, or a range such as 3-5 drawn anew for each.",
         pattern=r"[1-9][0-9]*(-[1-9][0-9]*)?",
     )
     local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
@@ -157,8 +158,9 @@ class FederationSettings(Settings):
     test_batch_size: int = setting(256, "Batch size of evaluation.", minimum=1)
     evaluate_every: int = setting(1, "Evaluate every this many rounds.", minimum=1)
     device_evaluation: bool = setting(False, "Also evaluate each cohort's model on its devices' own held-out data.")
-    patience: int = setting(0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.",
-                            minimum=0)
+    patience: int = setting(
+        0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.", minimum=0
+    )
     handshake_timeout: float = setting(60.0, "Seconds to wait for the devices to report.", above=0.0)
     round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
 
@@ -173,7 +175,12 @@ class RunSettings(Settings):
 
 
 GROUPS: tuple[type[Settings], ...] = (
-    DataSettings, ModelSettings, SearchSettings, FleetSettings, FederationSettings, RunSettings,
+    DataSettings,
+    ModelSettings,
+    SearchSettings,
+    FleetSettings,
+    FederationSettings,
+    RunSettings,
 )
 
 
@@ -191,8 +198,20 @@ class Config:
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
         """A configuration from flat kebab-case keys; raises ConfigurationError as `Settings.from_mapping` does."""
-        check_known(mapping, [key for group in GROUPS for key in group.keys()])
-        return cls(*(group.from_mapping({k: mapping[k] for k in group.keys() if k in mapping}) for group in GROUPS))
+        check_known(mapping, chain.from_iterable(group.keys() for group in GROUPS))
+
+        def part(group: type[Group]) -> Group:
+            known = set(group.keys())
+            return group.from_mapping({key: value for key, value in mapping.items() if key in known})
+
+        return cls(
+            part(DataSettings),
+            part(ModelSettings),
+            part(SearchSettings),
+            part(FleetSettings),
+            part(FederationSettings),
+            part(RunSettings),
+        )
 
     def to_mapping(self) -> dict[str, Scalar]:
         """Flat `key: value` pairs in the order of the groups."""
@@ -220,23 +239,25 @@ def check_known(mapping: Mapping[str, Any], known: Iterable[str]) -> None:
             raise ConfigurationError(f"unknown setting {key!r}: {hint}")
 
 
-def _coerce(key: str, value: Any, default: Scalar, limits: Mapping[str, Any]) -> Scalar:
+def _coerce(key: str, value: Any, default: Any, limits: Mapping[str, Any]) -> Scalar:
     kind = type(default)
     try:
         if kind is bool:
             result: Scalar = _boolean(value)
         elif kind is int:
-            if isinstance(value, bool) or int(value) != float(value):
-                raise ValueError
             result = int(value)
+            if isinstance(value, bool) or (isinstance(value, float) and result != value):
+                raise ValueError
         elif kind is float:
             if isinstance(value, bool):
                 raise ValueError
             result = float(value)
         else:
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                raise ValueError
             result = str(value)
     except (TypeError, ValueError, OverflowError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise ConfigurationError(f"{key} must be {wanted}, not {value!r}") from None
     _check_limits(key, result, limits)
     return result
@@ -256,7 +277,7 @@ def _check_limits(key: str, value: Scalar, limits: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"{key} must be one of {', '.join(limits['choices'])}, not {value!r}")
     if limits["pattern"] and not re.fullmatch(limits["pattern"], str(value)):
         raise ConfigurationError(f"{key} cannot be {value!r}; see the help of --{key}")
-    if isinstance(value, str) or isinstance(value, bool):
+    if isinstance(value, str | bool):
         return
     if value != value or value in (float("inf"), float("-inf")):
         raise ConfigurationError(f"{key} must be a finite number, not {value}")
