@@ -74,7 +74,7 @@ def run_federation(
     if engine == "inline":
         node_configs = [{"partition-id": i, "num-partitions": devices} for i in range(devices)]
         return server_main(InlineGrid(load_client_app(client_app), node_configs, run_config, run), context)
-    workers = min(workers or os.cpu_count() or 1, devices)
+    workers = min(workers or _cpus(), devices)
     with _ray(workers), _RaySimulation(client_app, run, context, devices, workers, gpus) as grid:
         return server_main(grid, context)
 
@@ -268,6 +268,11 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+def _cpus() -> int:
+    """CPUs this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kill_workers() -> None:

@@ -1,0 +1,116 @@
+"""`feddac simulate`: the whole system on one machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.config import GROUPS, Config
+from common.errors import ConfigurationError
+from common.fleet import virtual_fleet
+from simulation.failures import run_ends_well
+from simulation.options import merge, with_settings
+from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
+
+if TYPE_CHECKING:
+    from server.run_folder import RunFolder
+
+CLIENT_APP = "client.app:app"
+
+EXAMPLES = """
+Examples:
+
+feddac simulate
+
+feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
+
+feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
+
+feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
+
+feddac simulate --resume runs/seed-1
+"""
+
+
+@with_settings(*GROUPS)
+def simulate(
+    settings: dict[str, Any],
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where the devices run: ray (one process per worker) or inline (in this process).",
+            metavar="ray|inline",
+            rich_help_panel="Simulation",
+        ),
+    ] = "ray",
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes of the ray engine; 0 is one per CPU.",
+            metavar="N",
+            min=0,
+            rich_help_panel="Simulation",
+        ),
+    ] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Simulation"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue the run of this folder with its settings.",
+            metavar="RUN_FOLDER",
+            rich_help_panel="Simulation",
+        ),
+    ] = None,
+) -> None:
+    """Simulate a federation: devices report budgets, the server searches, cohorts train.
+
+    Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
+    """
+    from server.run_folder import RunFolder
+    from simulation.engines import ENGINES
+
+    if engine not in ENGINES:
+        raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if resume is not None and (config is not None or "out" in settings):
+        raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
+    file = None if resume is None else RunFolder.open(resume).config_path
+    given = merge(config or file, settings)
+    whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
+    # What can be wrong is found before any work: first the fleet, then the accelerator, then the run folder.
+    virtual_fleet(whole.fleet)
+    gpus = uses_gpu(whole.run.accelerator)
+    folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
+    if resume is None:
+        folder.write_config(whole.to_mapping())
+    with folder, run_ends_well(folder.path):
+        _run(whole, folder, engine, workers, gpus, resume is not None)
+
+
+def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
+    from server.federation import federate
+
+    from server.report.build import build_report
+    from server.report.record import read_run
+    from simulation.display import result_table, show_progress
+    from simulation.engines import run_federation
+
+    with show_progress(Console(stderr=True)) as progress:
+        run_federation(
+            engine,
+            lambda grid, context: federate(grid, config, folder, progress, resume),
+            CLIENT_APP,
+            config.to_mapping(),
+            config.fleet.devices,
+            workers,
+            gpus,
+        )
+    report = build_report(folder.path)
+    console = Console()
+    console.print(result_table(read_run(folder).cohorts))
+    console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,45 @@
+"""Settings that depend on this machine: paths, the size of a fleet file, the accelerator."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.config import Config
+from common.errors import ConfigurationError
+from common.fleet import is_fleet_file, read_fleet
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """`config` with every path absolute, so that other processes and a later `--resume` find the same files."""
+    from common.data.sources import HUB, NAMES
+
+    data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
+    if data not in NAMES and not data.startswith(HUB) and Path(data).expanduser().exists():
+        data = _absolute(data)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data=data, data_folder=_absolute(folder) if folder else ""),
+        fleet=dataclasses.replace(config.fleet, fleet=_absolute(fleet) if is_fleet_file(fleet) else fleet),
+    )
+
+
+def fit_to_fleet_file(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings`, with as many devices as the fleet file describes when the user named a file but no number."""
+    fleet = str(settings.get("fleet", ""))
+    if is_fleet_file(fleet) and "devices" not in settings:
+        return {**settings, "devices": len(read_fleet(Path(fleet).expanduser()))}
+    return dict(settings)
+
+
+def uses_gpu(accelerator: str) -> bool:
+    """Whether tensors live on a CUDA GPU; ConfigurationError if that was asked for and there is none."""
+    import torch
+
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("accelerator is cuda but PyTorch finds no CUDA device; use --accelerator auto or cpu")
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
