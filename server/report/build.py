@@ -1,0 +1,143 @@
+"""Build report.html from a run folder."""
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from common.config import Config
+from server.report import figures, wording
+from server.report.drawing import marks_of, report_style
+from server.report.page import SCRIPT, STYLE, TEMPLATE
+from server.report.record import Cohort, Run, read_run
+from server.report.wording import count, number_of, printable, size
+from server.run_folder import RunFolder, write_atomically
+
+RESOURCES = (("macs", "MACs", count), ("params", "Parameters", count), ("peak_memory_bytes", "Peak memory", size))
+MOST_TROUBLES = 200
+
+
+@dataclass(frozen=True)
+class Use:
+    """What an architecture takes of one bound: `share` is 1 at the bound, which it must stay below."""
+
+    used: str
+    bound: str
+    share: float
+
+    @property
+    def within(self) -> bool:
+        """Whether the use is below the bound, or there is none."""
+        return not self.share >= 1
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """Devices of one cohort with the same bounds."""
+
+    cohort: str
+    devices: tuple[str, ...]
+    profiles: str
+    samples: int
+    uses: tuple[Use, ...]
+
+
+def build_report(folder: Path) -> Path:
+    """Write report.html into the run folder and return its path.
+
+    The page is one file without outside references, and the same bytes whenever it is built from the same folder.
+    What an interrupted run did not record is left out. Raises CheckpointError if `folder` holds no run or a file of it
+    is damaged.
+    """
+    run_folder = RunFolder.open(folder)
+    page = render(read_run(run_folder))
+    write_atomically(run_folder.report_path, page.encode())
+    return run_folder.report_path
+
+
+def render(run: Run) -> str:
+    """The report of `run` as one HTML page."""
+    marks = marks_of(cohort.name for cohort in run.cohorts)
+    with report_style():
+        panels = {
+            "accuracy": figures.accuracy_panels(run, marks),
+            "cost": figures.cost_panels(run, marks),
+            "channels": figures.channel_panels(run, marks),
+            "search": figures.search_panels(run, marks),
+            "traffic": figures.traffic_panels(run, marks),
+        }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "count": count,
+        "size": size,
+        "percent": wording.percent,
+        "duration": wording.duration,
+        "printable": printable,
+    }
+    return environment.from_string(TEMPLATE).render(
+        run=run,
+        marks=marks,
+        panels=panels,
+        best=_extreme(run.cohorts, max),
+        cheapest=_extreme(run.cohorts, min),
+        budgets=_budget_rows(run),
+        resources=[title for _, title, _ in RESOURCES],
+        troubles=run.troubles[:MOST_TROUBLES],
+        trouble_counts=sorted(Counter(printable(event.get("status"), 20) for event in run.troubles).items()),
+        settings=_settings(run.config),
+        plural=wording.plural,
+        number_of=number_of,
+        style=STYLE,
+        script=SCRIPT,
+        script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
+    )
+
+
+def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:
+    """The cohort with the most or the fewest MACs among those that were evaluated."""
+    known = [each for each in cohorts if math.isfinite(each.macs) and math.isfinite(each.accuracy)]
+    chosen: Cohort | None = choose(known, key=lambda each: each.macs, default=None)
+    return chosen
+
+
+def _budget_rows(run: Run) -> list[BudgetRow]:
+    """One row per cohort and distinct bounds, in the order of the cohorts."""
+    cohorts = {cohort.name: cohort for cohort in run.cohorts}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for budget in run.budgets:
+        key = (str(budget.get("cohort")), *(str(budget.get(name)) for name, _, _ in RESOURCES))
+        groups.setdefault(key, []).append(budget)
+    order = list(cohorts)
+    rows = []
+    for key in sorted(groups, key=lambda key: (order.index(key[0]) if key[0] in cohorts else len(order), key)):
+        budgets, cohort = groups[key], cohorts.get(key[0])
+        uses = []
+        for name, _, words in RESOURCES:
+            bound = number_of(budgets[0].get(name))
+            used = getattr(cohort, name) if cohort else math.nan
+            uses.append(Use(words(used), words(bound), used / bound if bound > 0 else math.nan))
+        samples = (number_of(budget.get("samples")) for budget in budgets)
+        rows.append(
+            BudgetRow(
+                cohort=key[0],
+                devices=tuple(printable(budget.get("device"), 40) for budget in budgets),
+                profiles=", ".join(sorted({printable(budget.get("profile"), 40) for budget in budgets})),
+                samples=int(sum(value for value in samples if math.isfinite(value))),
+                uses=tuple(uses),
+            )
+        )
+    return rows
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Key, value, and whether the value differs from the default."""
+    defaults = Config().to_mapping()
+    return [(key, str(value), key in defaults and defaults[key] != value) for key, value in config.items()]

@@ -1,0 +1,206 @@
+"""What a run folder says, gathered for the report; a run that was interrupted says less."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from server.report.wording import number_of
+from server.run_folder import RunFolder, read_json
+
+Event = Mapping[str, Any]
+STAGES = ("handshake", "search", "rounds", "report")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One cohort's result; a number that was never recorded is NaN. Accuracies lie between 0 and 1."""
+
+    name: str
+    devices: int
+    macs: float
+    params: float
+    peak_memory_bytes: float
+    accuracy: float
+    validation_accuracy: float
+    bytes_moved: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the report tells it. Events are in the order they were recorded.
+
+    `channels` maps cohort and block to (kept, of the base); `stages` maps a stage to seconds.
+    """
+
+    config: Mapping[str, Any]
+    finished: bool
+    data: str
+    method: str
+    rounds: int
+    devices: int
+    device_accuracy: float
+    seconds_total: float
+    bytes_down: float
+    bytes_up: float
+    peak_rss_bytes: float
+    stages: Mapping[str, float]
+    cohorts: tuple[Cohort, ...]
+    budgets: tuple[Mapping[str, Any], ...]
+    channels: Mapping[str, Mapping[str, tuple[int, int]]]
+    search_events: tuple[Event, ...]
+    round_events: tuple[Event, ...]
+    evaluations: tuple[Event, ...]
+    troubles: tuple[Event, ...]
+
+
+def read_run(folder: RunFolder) -> Run:
+    """Everything the report needs; raises CheckpointError for a file that is damaged, not for one that is missing."""
+    config = folder.read_config()
+    events = folder.events()
+    by_name = {
+        name: tuple(event for event in events if event["event"] == name)
+        for name in ("stage", "search", "architecture", "round", "device", "evaluation")
+    }
+    budgets = folder.read_budgets() if folder.budgets_path.exists() else []
+    summary = folder.read_summary() if folder.summary_path.exists() else {}
+    cohorts = _cohorts(summary, by_name, budgets)
+    rounds = by_name["round"]
+    stages = _stages(summary, by_name["stage"])
+    return Run(
+        config=config,
+        finished=bool(summary),
+        data=str(summary.get("data") or config.get("data", "")),
+        method=str(summary.get("method") or "dac"),
+        rounds=max((int(number_of(event.get("round"))) for event in rounds if "round" in event), default=0),
+        devices=sum(cohort.devices for cohort in cohorts),
+        device_accuracy=_first(number_of(summary.get("device_accuracy")), _device_accuracy(cohorts)),
+        seconds_total=_first(number_of(summary.get("seconds_total")), sum(stages.values()) or math.nan),
+        bytes_down=_first(number_of(summary.get("bytes_down")), _total(rounds, "bytes_down")),
+        bytes_up=_first(number_of(summary.get("bytes_up")), _total(rounds, "bytes_up")),
+        peak_rss_bytes=_first(
+            number_of(summary.get("peak_rss_bytes")),
+            max((number_of(event.get("peak_rss_bytes")) for event in by_name["stage"]), default=math.nan),
+        ),
+        stages=stages,
+        cohorts=cohorts,
+        budgets=tuple(budgets),
+        channels=_channels(folder, cohorts),
+        search_events=by_name["search"],
+        round_events=rounds,
+        evaluations=by_name["evaluation"],
+        troubles=tuple(event for event in by_name["device"] if event.get("status") != "trained"),
+    )
+
+
+def of_cohort(events: Iterable[Event], cohort: str) -> list[Event]:
+    """The events of one cohort."""
+    return [event for event in events if event.get("cohort") == cohort]
+
+
+def series(events: Iterable[Event], *keys: str) -> tuple[list[float], ...]:
+    """One list of numbers per key, NaN where an event has none."""
+    kept = list(events)
+    return tuple([number_of(event.get(key)) for event in kept] for key in keys)
+
+
+def _cohorts(
+    summary: Mapping[str, Any], events: Mapping[str, tuple[Event, ...]], budgets: list[dict[str, Any]]
+) -> tuple[Cohort, ...]:
+    """The summary's cohorts; what it lacks comes from the events, latest first."""
+    entries = {str(entry["cohort"]): entry for entry in summary.get("cohorts", []) if "cohort" in entry}
+    named = [event for name in ("architecture", "round", "evaluation") for event in events[name]]
+    names = {*entries, *(str(event["cohort"]) for event in named if "cohort" in event)}
+    cohorts = []
+    for name in sorted(names, key=_natural_order):
+        found = of_cohort(events["architecture"], name)
+        evaluated = of_cohort(events["evaluation"], name)
+        rounds = of_cohort(events["round"], name)
+        # Later mappings win: the summary over the last evaluation over the search.
+        known: dict[str, Any] = {}
+        for source in (*found[-1:], *evaluated[-1:], entries.get(name, {})):
+            known |= {key: value for key, value in source.items() if value is not None}
+        moved = _total(rounds, "bytes_down") + _total(rounds, "bytes_up")
+        devices = number_of(known.get("devices"))
+        if not math.isfinite(devices):
+            devices = sum(budget.get("cohort") == name for budget in budgets)
+        cohorts.append(
+            Cohort(
+                name=name,
+                devices=int(devices),
+                macs=number_of(known.get("macs")),
+                params=number_of(known.get("params")),
+                peak_memory_bytes=number_of(known.get("peak_memory_bytes")),
+                accuracy=number_of(known.get("accuracy")),
+                validation_accuracy=number_of(known.get("validation_accuracy")),
+                bytes_moved=_first(number_of(known.get("bytes_moved")), moved),
+            )
+        )
+    return tuple(cohorts)
+
+
+def _stages(summary: Mapping[str, Any], events: Iterable[Event]) -> dict[str, float]:
+    """Seconds per stage in order; a stage that was resumed counts all its parts."""
+    seconds: dict[str, float] = {}
+    for event in events:
+        name, value = str(event.get("stage")), number_of(event.get("seconds"))
+        if math.isfinite(value):
+            seconds[name] = seconds.get(name, 0.0) + value
+    for name, recorded in summary.get("stages", {}).items():
+        value = number_of(recorded)
+        if math.isfinite(value):
+            seconds[name] = value
+    return {name: seconds[name] for name in sorted(seconds, key=_stage_order)}
+
+
+def _stage_order(name: str) -> tuple[int, str]:
+    return (STAGES.index(name) if name in STAGES else len(STAGES), name)
+
+
+def _channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dict[str, tuple[int, int]]]:
+    """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all."""
+    every: dict[str, dict[str, tuple[int, int]]] = {}
+    for cohort in cohorts:
+        path = folder.architecture_path(cohort.name)
+        data = read_json(path) if path.exists() else None
+        if not isinstance(data, dict) or not isinstance(data.get("base_sizes"), dict):
+            continue
+        sizes, kept = data.get("sizes") or {}, data.get("kept") or {}
+        groups = {}
+        for group, whole in data["base_sizes"].items():
+            size = sizes.get(group, _count_ranges(kept[group]) if group in kept else whole)
+            groups[str(group)] = (int(size), int(whole))
+        every[cohort.name] = groups
+    reduced = {group for groups in every.values() for group, (size, whole) in groups.items() if size < whole}
+    inner = {group for group in reduced if group.endswith(".inner")}
+    shown = {group for groups in every.values() for group in groups if group in reduced or group.endswith(".inner")}
+    if not inner:
+        shown = reduced or shown
+    return {name: {group: value for group, value in groups.items() if group in shown} for name, groups in every.items()}
+
+
+def _count_ranges(ranges: str) -> int:
+    """How many indices "0-3,7" holds: 5."""
+    bounds = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in str(ranges).split(",")]
+    return sum(int(match[2] or match[1]) - int(match[1]) + 1 for match in bounds if match)
+
+
+def _device_accuracy(cohorts: Iterable[Cohort]) -> float:
+    known = [cohort for cohort in cohorts if math.isfinite(cohort.accuracy) and cohort.devices]
+    devices = sum(cohort.devices for cohort in known)
+    return sum(cohort.accuracy * cohort.devices for cohort in known) / devices if devices else math.nan
+
+
+def _total(events: Iterable[Event], key: str) -> float:
+    return sum(value for value in series(events, key)[0] if math.isfinite(value))
+
+
+def _first(*values: float) -> float:
+    """The first value that is a number."""
+    return next((value for value in values if math.isfinite(value)), math.nan)
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """cohort-2 before cohort-10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
