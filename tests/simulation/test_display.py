@@ -1,0 +1,64 @@
+"""What is printed: short lines off a terminal, bars on one, and the table of results."""
+
+import io
+import math
+
+from rich.console import Console
+
+from server.report.record import Cohort
+from server.report.wording import MISSING
+from simulation.display import result_table, show_progress
+
+
+def output_of(terminal: bool) -> str:
+    stream = io.StringIO()
+    with show_progress(Console(file=stream, force_terminal=terminal, width=120)) as progress:
+        progress.start("handshake", 0)
+        progress.finish("handshake", "no devices")
+        progress.start("search", 40)
+        for step in range(40):
+            progress.advance("search", 1, f"step {step}")
+        progress.note("device-03 was [bold]rejected[/bold]\x1b[2J: NaN")
+        progress.finish("search", "5 architectures")
+    return stream.getvalue()
+
+
+def test_lines_are_few_and_plain() -> None:
+    lines = output_of(terminal=False).splitlines()
+    assert lines[:2] == ["handshake: no devices", "search 4/40: step 3"]
+    assert [line for line in lines if line.startswith("search ")] == [
+        f"search {4 * tenth}/40: step {4 * tenth - 1}" for tenth in range(1, 11)
+    ]
+    assert lines[-2:] == ["note: device-03 was [bold]rejected[/bold] [2J: NaN", "search: 5 architectures"]
+
+
+def test_bars_on_a_terminal() -> None:
+    text = output_of(terminal=True)
+    assert "40/40" in text
+    assert "5 architectures" in text
+    assert "[bold]rejected[/bold] [2J" in text  # Foreign text neither colours nor clears the screen.
+
+
+def test_a_stage_may_begin_again_when_a_run_is_resumed() -> None:
+    stream = io.StringIO()
+    with show_progress(Console(file=stream, force_terminal=True, width=120)) as progress:
+        for _ in range(2):
+            progress.start("rounds", 2)
+            progress.advance("rounds", 1, "round 1")
+        progress.finish("rounds", "done")
+    assert "2/2" in stream.getvalue()
+
+
+def test_result_table() -> None:
+    cohorts = [
+        Cohort("cohort-0", 3, 2.49e6, 31_000.0, 98_304.0, 0.942, 0.95, 1.2e6),
+        Cohort("cohort-1", 1, 3.0e6, 62_000.0, 131_072.0, math.nan, math.nan, 0.0),
+    ]
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(result_table(cohorts))
+    rows = stream.getvalue().splitlines()
+    [first] = [row for row in rows if "cohort-0" in row]
+    for figure in ("3", "2.49 M", "31.0 k", "98.3 kB", "94.2 %", "1.20 MB"):
+        assert figure in first
+    [second] = [row for row in rows if "cohort-1" in row]
+    assert MISSING in second
