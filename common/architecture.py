@@ -2,9 +2,11 @@
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -34,7 +36,7 @@ class Architecture:
         for group, indices in zip(groups, self.kept, strict=True):
             if not indices:
                 raise ArchitectureError(f"{group.name} keeps no channel")
-            if any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+            if any(a >= b for a, b in pairwise(indices)):
                 raise ArchitectureError(f"the channels kept of {group.name} are not in ascending order")
             if indices[0] < 0 or indices[-1] >= group.size:
                 raise ArchitectureError(f"{group.name} has channels 0 to {group.size - 1}, not {indices[-1]}")
@@ -52,7 +54,7 @@ class Architecture:
         groups = describe(base).groups
         unknown = set(kept) - {group.name for group in groups}
         if unknown:
-            raise ArchitectureError(f"{base.model} has no channel group {sorted(unknown)[0]!r}")
+            raise ArchitectureError(f"{base.model} has no channel group {sorted(unknown)[0]!r:.60}")
         return cls(base, tuple(tuple(kept.get(group.name, range(group.size))) for group in groups))
 
     @property
@@ -92,7 +94,7 @@ class Architecture:
             "model": self.base.model,
             "input_shape": list(self.base.input_shape),
             "classes": self.base.classes,
-            "width": self.base.width,
+            "width": float(self.base.width),
             "stem_stride": self.base.stem_stride,
             "strides": list(self.base.strides),
         }
@@ -100,9 +102,15 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """The inverse of `to_dict`; raises ArchitectureError for anything it would not have written."""
+        """The inverse of `to_dict`, raises ArchitectureError for anything it would not have written.
+
+        Keys beside `base` and `kept` belong to the file that the architecture is part of and are not looked at.
+        """
         try:
-            base = data["base"]
+            base = _typed(data["base"], dict)
+            unknown = set(base) - {field.name for field in fields(BaseNetwork)}
+            if unknown:
+                raise ValueError(f"unknown key {reprlib.repr(sorted(unknown)[0])}")
             network = BaseNetwork(
                 model=_typed(base["model"], str),
                 input_shape=_whole_numbers(base["input_shape"], 3),
@@ -112,7 +120,7 @@ class Architecture:
                 strides=_whole_numbers(base["strides"], 7),
             )
             kept = {_typed(name, str): _typed(text, str) for name, text in data["kept"].items()}
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ArchitectureError(f"this is not an architecture: {type(error).__name__}: {error}") from None
         sizes = describe(network).full_sizes
         return cls.with_kept(network, {name: _parse_ranges(text, sizes.get(name, 0)) for name, text in kept.items()})
@@ -126,7 +134,7 @@ class Architecture:
         """The inverse of `to_json`; raises ArchitectureError."""
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a ValueError also for a number of more than 4300 digits
             raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
         return cls.from_dict(data)
 
@@ -143,7 +151,7 @@ def _ranges(indices: tuple[int, ...]) -> str:
 
 
 def _parse_ranges(text: str, size: int) -> tuple[int, ...]:
-    """`"0-2,7"` -> `(0, 1, 2, 7)`, refusing indices of `size` or more before anything is allocated."""
+    """`"0-2,7"` -> `(0, 1, 2, 7)`; never more than `size` indices, whatever a stranger wrote."""
     indices: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
@@ -152,13 +160,15 @@ def _parse_ranges(text: str, size: int) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last >= size:
             raise ArchitectureError(f"channel {last} is out of range: the group has {size}")
+        if last < first or (indices and first <= indices[-1]):
+            raise ArchitectureError(f"channel indices must ascend, {part!r} does not")
         indices.extend(range(first, last + 1))
     return tuple(indices)
 
 
 def _typed(value: Any, kind: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"unexpected {value!r}")
+        raise TypeError(f"unexpected {reprlib.repr(value)}")
     return value
 
 

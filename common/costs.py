@@ -47,7 +47,7 @@ def legacy_peak_elements(architecture: Architecture) -> int:
     return max(
         sizes[layer.target] * layer.positions
         for layer in architecture.description.layers
-        if layer.kind != "linear" and not layer.name.endswith(("expand_conv", "expand_norm"))
+        if not layer.name.endswith(("expand_conv", "expand_norm"))
     )
 
 

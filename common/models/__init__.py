@@ -18,7 +18,9 @@ _MAXIMUM = 4096  # no image side, class count or channel count that we would bui
 def describe(base: BaseNetwork) -> Description:
     """The description of a base network; raises ArchitectureError if no such network can be built."""
     if base.model not in _DESCRIBE:
-        raise ArchitectureError(f"unknown base network {base.model!r}; known are {', '.join(_DESCRIBE)}")
+        raise ArchitectureError(f"unknown base network {base.model!r:.60}; known are {', '.join(_DESCRIBE)}")
+    if len(base.input_shape) != 3:
+        raise ArchitectureError(f"an input shape is (channels, height, width), not {base.input_shape}")
     if not all(1 <= value <= _MAXIMUM for value in (*base.input_shape, base.classes)) or not 0 < base.width <= 4:
         raise ArchitectureError(f"cannot build {base.model} for input {base.input_shape} and {base.classes} classes")
     if len(base.strides) != len(mobilenet_v2.STAGES) or not all(1 <= s <= 4 for s in (base.stem_stride, *base.strides)):

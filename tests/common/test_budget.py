@@ -103,7 +103,24 @@ def test_sizes(text: str, expected: int) -> None:
 
 
 # 1,5M is one and a half million in half of Europe: refused rather than read as 15 million.
-NONSENSE = ["", " ", ".", "abc", "-5", "0", "0.2", "1..2", "1,5M", "1,,000", "5 MM", "inf", "nan", "1e999", "9e18g", "0x10"]
+NONSENSE = [
+    "",
+    " ",
+    ".",
+    "abc",
+    "-5",
+    "0",
+    "0.2",
+    "1..2",
+    "1,5M",
+    "1,,000",
+    "5 MM",
+    "inf",
+    "nan",
+    "1e999",
+    "9e18g",
+    "0x10",
+]
 
 
 @pytest.mark.parametrize("text", NONSENSE)

@@ -79,7 +79,12 @@ def test_a_missing_key_keeps_its_default() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("local-epoch", "local-epochs"), ("max_macs", "max-macs"), ("Rounds", "rounds"), ("learning-rat", "learning-rate")],
+    [
+        ("local-epoch", "local-epochs"),
+        ("max_macs", "max-macs"),
+        ("Rounds", "rounds"),
+        ("learning-rat", "learning-rate"),
+    ],
 )
 def test_an_unknown_key_suggests_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(ConfigurationError, match=f"unknown setting '{wrong}': did you mean '{right}'"):
@@ -161,12 +166,16 @@ def test_a_64_bit_seed_is_taken_exactly() -> None:
     assert RunSettings(seed=str(2**53 + 1)).seed == 2**53 + 1  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("partition", ["iid", "dirichlet:0.1", "classes:2", "shards:2", "paper-iid:300", "paper-shards:20"])
+@pytest.mark.parametrize(
+    "partition", ["iid", "dirichlet:0.1", "classes:2", "shards:2", "paper-iid:300", "paper-shards:20"]
+)
 def test_partitions_of_the_help_text(partition: str) -> None:
     assert Config.from_mapping({"partition": partition}).data.partition == partition
 
 
-@pytest.mark.parametrize("strides", ["1,1,2,2,1,2", "1,1,2,2,1,2,0", "1,1,2,2,1,2,5", "1 1 2 2 1 2 1", "1,1,2,2,1,2,1\n"])
+@pytest.mark.parametrize(
+    "strides", ["1,1,2,2,1,2", "1,1,2,2,1,2,0", "1,1,2,2,1,2,5", "1 1 2 2 1 2 1", "1,1,2,2,1,2,1\n"]
+)
 def test_strides_are_seven_small_numbers(strides: str) -> None:
     with pytest.raises(ConfigurationError, match="strides cannot be"):
         ModelSettings(strides=strides)
