@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app.typing import ConfigRecordValues
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
@@ -12,7 +13,7 @@ app = ClientApp()
 
 @app.query("environment")
 def environment(message: Message, context: Context) -> Message:
-    facts = {
+    facts: dict[str, ConfigRecordValues] = {
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "malloc": os.environ.get("MALLOC_MMAP_THRESHOLD_", ""),
         "folder": os.getcwd(),
@@ -32,7 +33,7 @@ def code(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Adds partition id + 1 and this device's number of visits to the array it is sent."""
     partition = int(context.node_config["partition-id"])
-    misbehaviour = str(message.content["config"]["misbehave"])
+    misbehaviour = str(message.content.config_records["config"]["misbehave"])
     if partition == int(context.run_config["bad-partition"]):
         if misbehaviour == "raise":
             raise ValueError("out of battery")
@@ -40,13 +41,9 @@ def train(message: Message, context: Context) -> Message:
             os._exit(3)
         if misbehaviour == "hang":
             time.sleep(3600)
-    visits = int(context.state["visits"]["count"]) if "visits" in context.state else 0
+    visits = int(str(context.state.metric_records["visits"]["count"])) if "visits" in context.state else 0
     context.state["visits"] = MetricRecord({"count": visits + 1})
-    array = message.content["arrays"]["weights"].numpy() + np.float32(partition + 1) + np.float32(100 * visits)
-    content = RecordDict(
-        {
-            "arrays": ArrayRecord({"weights": Array(array)}),
-            "metrics": MetricRecord({"partition": partition, "of": int(context.node_config["num-partitions"])}),
-        }
-    )
-    return Message(content, reply_to=message)
+    weights = message.content.array_records["arrays"]["weights"].numpy() + np.float32(partition + 1 + 100 * visits)
+    arrays = ArrayRecord({"weights": Array(weights)})
+    metrics = MetricRecord({"partition": partition, "of": int(context.node_config["num-partitions"])})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

@@ -27,32 +27,34 @@ def run(engine: str, server: Callable[[Grid, Context], T], bad_partition: int = 
     return run_federation(engine, server, CLIENT, {"bad-partition": bad_partition, "rounds": 2}, DEVICES, workers=2)
 
 
-def request(node_id: int, weights: np.ndarray, misbehave: str = "") -> Message:
-    content = {
-        "arrays": ArrayRecord({"weights": Array(weights)}),
-        "config": ConfigRecord({"misbehave": misbehave}),
-    }
-    return Message(RecordDict(content), node_id, "train", group_id="round")
+def request(node_id: int, weights: list[float], misbehave: str) -> Message:
+    arrays = ArrayRecord({"weights": Array(np.array(weights, np.float32))})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"misbehave": misbehave})})
+    return Message(content, node_id, "train", group_id="round")
 
 
-def train_round(grid: Grid, weights: np.ndarray, misbehave: str = "", timeout: float = 60) -> list[Message]:
-    requests = [request(node_id, weights, misbehave) for node_id in grid.get_node_ids()]
+def train_round(grid: Grid, misbehave: str = "", timeout: float = 60) -> list[Message]:
+    requests = [request(node_id, [0.0, 0.5], misbehave) for node_id in grid.get_node_ids()]
     return list(grid.send_and_receive(requests, timeout=timeout))
 
 
 def by_partition(replies: list[Message]) -> dict[int, list[float]]:
     return {
-        int(reply.content["metrics"]["partition"]): reply.content["arrays"]["weights"].numpy().tolist()
+        int(str(reply.content.metric_records["metrics"]["partition"])): arrays_of(reply)
         for reply in replies
         if not reply.has_error()
     }
 
 
+def arrays_of(reply: Message) -> list[float]:
+    weights: list[float] = reply.content.array_records["arrays"]["weights"].numpy().tolist()
+    return weights
+
+
 @both_engines
 def test_result_state_and_configuration(engine: str) -> None:
     def server(grid: Grid, context: Context) -> list[dict[int, list[float]]]:
-        rounds = int(context.run_config["rounds"])
-        return [by_partition(train_round(grid, np.float32([0.0, 0.5]))) for _ in range(rounds)]
+        return [by_partition(train_round(grid)) for _ in range(int(context.run_config["rounds"]))]
 
     first, second = run(engine, server)
     assert first == {0: [1.0, 1.5], 1: [2.0, 2.5], 2: [3.0, 3.5]}
@@ -63,8 +65,7 @@ def test_result_state_and_configuration(engine: str) -> None:
 @both_engines
 def test_a_client_that_raises_is_an_error_reply_and_the_run_goes_on(engine: str) -> None:
     def server(grid: Grid, context: Context) -> tuple[list[Message], list[Message]]:
-        weights = np.zeros(1, np.float32)
-        return train_round(grid, weights, "raise"), train_round(grid, weights)
+        return train_round(grid, "raise"), train_round(grid)
 
     bad, good = run(engine, server, bad_partition=1)
     assert by_partition(bad).keys() == {0, 2}
@@ -87,8 +88,7 @@ def test_the_servers_exception_comes_out_as_it_is(engine: str, error: BaseExcept
 
 def test_a_process_that_dies_costs_one_reply() -> None:
     def server(grid: Grid, context: Context) -> list[list[Message]]:
-        weights = np.zeros(1, np.float32)
-        return [train_round(grid, weights, "die"), train_round(grid, weights), train_round(grid, weights)]
+        return [train_round(grid, "die"), train_round(grid), train_round(grid)]
 
     bad, *good = run("ray", server, bad_partition=2)
     assert [reply.error.code for reply in bad if reply.has_error()] == [ErrorCode.UNKNOWN]
@@ -97,14 +97,14 @@ def test_a_process_that_dies_costs_one_reply() -> None:
 
 def test_a_device_that_hangs_does_not_keep_the_run_alive() -> None:
     def server(grid: Grid, context: Context) -> list[Message]:
-        return train_round(grid, np.zeros(1, np.float32), "hang", timeout=6)
+        return train_round(grid, "hang", timeout=6)
 
     assert by_partition(run("ray", server, bad_partition=0)).keys() == {1, 2}
 
 
 def facts(grid: Grid, question: str) -> list[ConfigRecord]:
     questions = [Message(RecordDict(), node_id, f"query.{question}") for node_id in grid.get_node_ids()]
-    return [reply.content["facts"] for reply in grid.send_and_receive(questions, timeout=60)]
+    return [reply.content.config_records["facts"] for reply in grid.send_and_receive(questions, timeout=60)]
 
 
 def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,18 +114,17 @@ def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(tmp_path: Path, mo
     assert len(answers) == DEVICES
     for answer in answers:
         assert answer["threads"] == "1"
-        assert int(answer["malloc"]) == 2**30
+        assert answer["malloc"] == str(2**30)
         assert answer["folder"] == str(tmp_path)
         assert answer["process"] != os.getpid()
     assert dict(os.environ) == before
 
 
 QUIET_SCRIPT = """
-import numpy as np
 from tests.simulation.test_engines import DEVICES, facts, run, train_round
 
 def server(grid, context):
-    assert len(train_round(grid, np.zeros(1, np.float32), "die")) == DEVICES
+    assert len(train_round(grid, "die")) == DEVICES
     return facts(grid, "code")
 
 print(*[answer["client"] for answer in run("ray", server, bad_partition=1)], sep="\\n")

@@ -12,8 +12,11 @@ from simulation.grid import InlineGrid
 
 
 def queries(grid: Grid) -> list[Message]:
-    content = {"arrays": ArrayRecord({"a": Array(np.ones(2, np.float32))}), "config": ConfigRecord({"n": 1})}
-    return [Message(RecordDict(dict(content)), node_id, "query") for node_id in grid.get_node_ids()]
+    def content() -> RecordDict:
+        arrays = ArrayRecord({"a": Array(np.ones(2, np.float32))})
+        return RecordDict({"arrays": arrays, "config": ConfigRecord({"n": 1})})
+
+    return [Message(content(), node_id, "query") for node_id in grid.get_node_ids()]
 
 
 def recording_app() -> tuple[ClientApp, list[int]]:
@@ -22,7 +25,7 @@ def recording_app() -> tuple[ClientApp, list[int]]:
     @app.query()
     def query(message: Message, context: Context) -> Message:
         visited.append(int(context.node_config["partition-id"]))
-        message.content["config"]["n"] = 2
+        message.content.config_records["config"]["n"] = 2
         return Message(message.content, reply_to=message)
 
     return app, visited
@@ -57,12 +60,13 @@ def test_replies_name_the_message_and_the_node_they_answer() -> None:
 def test_a_device_cannot_reach_into_the_servers_memory() -> None:
     app, _ = recording_app()
 
-    def server(grid: Grid, context: Context) -> tuple[int, int]:
+    def server(grid: Grid, context: Context) -> list[ConfigRecord]:
         [message] = queries(grid)
         [reply] = grid.send_and_receive([message])
-        return int(message.content["config"]["n"]), int(reply.content["config"]["n"])
+        return [one.content.config_records["config"] for one in (message, reply)]
 
-    assert run_federation("inline", server, app, {}, 1) == (1, 2)
+    sent, received = run_federation("inline", server, app, {}, 1)
+    assert (sent["n"], received["n"]) == (1, 2)
 
 
 def test_devices_whose_turn_comes_after_the_deadline_do_not_run() -> None:
@@ -85,7 +89,7 @@ def test_a_client_that_returns_no_message_or_exits_is_an_error_reply() -> None:
             return None  # type: ignore[return-value]
         raise SystemExit(3)
 
-    def server(grid: Grid, context: Context) -> list[tuple[int, str]]:
+    def server(grid: Grid, context: Context) -> list[tuple[int, str | None]]:
         return [(reply.error.code, reply.error.reason) for reply in grid.send_and_receive(queries(grid))]
 
     nothing, left = run_federation("inline", server, app, {}, 2)
