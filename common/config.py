@@ -73,7 +73,7 @@ class DataSettings(Settings):
     )
     data_folder: str = setting("", "Where downloads and decoded images are kept (default: ~/.cache/feddac).")
     reference_fraction: float = setting(
-        0.2, "Share of the training images the server keeps as the reference set of the search.", above=0.0, maximum=0.9
+        0.3, "Share of the training images the server keeps as the reference set of the search.", above=0.0, maximum=0.9
     )
     validation_fraction: float = setting(
         0.2, "Share of the reference set used to choose, never to train.", above=0.0, maximum=0.9
@@ -106,13 +106,13 @@ class SearchSettings(Settings):
     """Differentiable Architecture Compression."""
 
     preset: str = setting("default", "Search recipe; paper is the published one.", choices=("default", "paper"))
-    warmup_epochs: int = setting(8, "Epochs the full supernet trains before the first removal.", minimum=0)
-    epochs_per_step: int = setting(1, "Epochs of training after each removal step.", minimum=0)
+    warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
+    epochs_per_step: int = setting(2, "Epochs of training after each removal step.", minimum=0)
     step_share: float = setting(
         0.25, "Largest share of the binding resource removed in one step.", above=0.0, maximum=1.0
     )
-    fine_tune_epochs: int = setting(2, "Epochs each found architecture trains on the reference set.", minimum=0)
-    search_learning_rate: float = setting(0.05, "Learning rate of the supernet.", above=0.0)
+    fine_tune_epochs: int = setting(3, "Epochs each found architecture trains on the reference set.", minimum=0)
+    search_learning_rate: float = setting(0.02, "Learning rate of the supernet.", above=0.0)
     search_batch_size: int = setting(32, "Batch size of the search.", minimum=2)
     search_momentum: float = setting(0.9, "Momentum of the search.", minimum=0.0, maximum=0.999)
     search_weight_decay: float = setting(4e-5, "Weight decay of the supernet's weights.", minimum=0.0)

@@ -38,7 +38,7 @@ class Feed:
 
     def evaluation(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Every image once, in order, unaugmented."""
-        for index in torch.arange(len(self.images)).split(self.batch_size):
+        for index in torch.split(torch.arange(len(self.images)), self.batch_size):
             images = self.images.images[index].to(device, non_blocking=True)
             yield self.preprocessor.eval_batch(images), self.images.labels[index].to(device)
 
@@ -80,6 +80,27 @@ def evaluate(module: nn.Module, feed: Feed, device: torch.device) -> Score:
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
         correct += (logits.argmax(1) == labels).sum()
     return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
+
+
+@torch.no_grad()
+def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
+    """Replace every batch norm's running statistics by the average over one pass of `feed`, unaugmented.
+
+    After few steps, or after channels were removed, the exponential average of training still lags behind the weights.
+    """
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch then keeps a cumulative average
+    module.train()
+    for images, _ in feed.evaluation(device):
+        if len(images) > 1:
+            module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def pick_device(accelerator: str) -> torch.device:

@@ -1,0 +1,1 @@
+"""Differentiable Architecture Compression: search one nested family of architectures for many budgets."""

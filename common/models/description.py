@@ -98,11 +98,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class GatePoint:
-    """Where a gate may sit: the module that is replaced by it and the layer that reads the gated channels."""
+    """Where a gate may sit: the module that is replaced by it and the layer that reads the gated channels.
+
+    `constant_path` is set where a channel gated to zero still leaves a constant behind: the batch norm and the
+    convolution that the constant passes through and the batch norm that it ends in.
+    """
 
     group: str
     module: str
     reader: str
+    constant_path: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def describe(base: BaseNetwork) -> Description:
                 Layer(f"{path}.shortcut_norm", "batch_norm", target, target, 1, area),
             ]
             steps.append(((source, wide), (target, area), (target, area)))
-        before.append(GatePoint(inner, f"{path}.before_depthwise", f"{path}.depthwise_conv"))
+        constant = (f"{path}.depthwise_norm", f"{path}.project_conv", f"{path}.project_norm")
+        before.append(GatePoint(inner, f"{path}.before_depthwise", f"{path}.depthwise_conv", constant))
         after.append(GatePoint(inner, f"{path}.after_depthwise", f"{path}.project_conv"))
     last = f"stage{len(STAGES)}"
     groups += [

@@ -1,0 +1,69 @@
+"""The state of an unfinished search in one file: tensors and JSON together, replaced atomically, never pickled."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from common.errors import CheckpointError
+from common.slicing import State
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """JSON-ready `progress` and named groups of tensors."""
+
+    progress: dict[str, Any]
+    tensors: dict[str, State]
+
+
+def save_search(path: Path, state: SearchState, signature: str) -> None:
+    """Write the state; `signature` names the search it belongs to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = {
+        f"{group}/{name}": t.contiguous() for group, tensors in state.tensors.items() for name, t in tensors.items()
+    }
+    progress = json.dumps(state.progress)
+    metadata = {"progress": progress, "signature": signature, "sha256": _digest(flat, progress)}
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(flat, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def load_search(path: Path, signature: str) -> SearchState | None:
+    """The saved state, or None where there is none. Raises CheckpointError if it is damaged or of another search."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        progress = json.loads(metadata["progress"])
+        intact = metadata["sha256"] == _digest(flat, metadata["progress"])
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"the search checkpoint {path} is damaged ({error}); delete it to search anew") from None
+    if not intact:
+        raise CheckpointError(f"the search checkpoint {path} is damaged; delete it to search anew")
+    if metadata["signature"] != signature:
+        raise CheckpointError(
+            f"the search checkpoint {path} belongs to other budgets, settings or data; use another run folder"
+        )
+    tensors: dict[str, State] = {}
+    for name, tensor in flat.items():
+        group, _, rest = name.partition("/")
+        tensors.setdefault(group, {})[rest] = tensor
+    return SearchState(progress, tensors)
+
+
+def _digest(flat: dict[str, torch.Tensor], progress: str) -> str:
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(flat):
+        digest.update(name.encode())
+        digest.update(flat[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""Which budgets one shrinking trajectory can serve, and where it must branch.
+
+A trajectory heads for the *join* of the budgets it still has to serve: the tightest bounds that are as loose as all of
+them. Where the join is one of the budgets, reaching it serves that budget and the trajectory goes on to the next. Where
+it is not, two budgets bind on different resources, and the trajectory forks.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+
+from common.budget import RESOURCES, Costs, DeviceBudget
+from common.costs import count
+from common.errors import BudgetError
+from common.models import describe
+from common.models.description import BaseNetwork
+
+
+def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> None:
+    """Raise BudgetError for the first budget that even the smallest architecture breaks, naming that floor."""
+    description = describe(base)
+    floor = count(description, description.floor_sizes)
+    for budget in budgets:
+        if not budget.admits(floor):
+            raise BudgetError(
+                f"no architecture fits a budget {budget}: the smallest {base.model} for {base.input_shape} needs "
+                f"{floor.macs:,} MACs, {floor.params:,} parameters and {floor.peak_memory_bytes:,} bytes of peak "
+                "memory; raise the budget, or lower --width or raise --strides"
+            )
+
+
+def clipped(budget: DeviceBudget, full: Costs) -> DeviceBudget:
+    """The budget with bounds that cannot bind replaced by the loosest that matter: one above the full network's."""
+    return DeviceBudget(*(int(min(budget.bound(resource), full.get(resource) + 1)) for resource in RESOURCES))
+
+
+def join(budgets: Sequence[DeviceBudget]) -> DeviceBudget:
+    """The tightest budget that is as loose as every one of `budgets`."""
+    return reduce(DeviceBudget.join, budgets)
+
+
+def fork(budgets: Sequence[DeviceBudget]) -> tuple[list[int], list[int]]:
+    """Split budgets of which none equals their join: the loosest in MACs with all that lie within it, and the rest.
+
+    Returns positions in `budgets`; both lists are non-empty, and the join of the first is its loosest budget.
+    """
+    loosest = max(budgets, key=lambda budget: tuple(budget.bound(resource) for resource in RESOURCES))
+    within = [position for position, budget in enumerate(budgets) if budget.within(loosest)]
+    return within, [position for position in range(len(budgets)) if position not in within]

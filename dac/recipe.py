@@ -1,0 +1,42 @@
+"""The two search recipes: what the paper published, and what we ship."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How gates are placed, trained and turned into an order of removal.
+
+    `gate_position` is before-depthwise or after-depthwise; `importance` is gate (its size) or saliency (the squared
+    first-order change of the loss, see `dac.gates`); channels whose gate is at most `threshold` go first.
+    """
+
+    gate_position: str
+    entropy: str
+    entropy_coefficient: float
+    bound_coefficient: float
+    gate_weight_decay: float
+    importance: str
+    threshold: float = 0.1
+
+
+RECIPES = {
+    "default": Recipe(
+        gate_position="after-depthwise",
+        entropy="normalised",
+        entropy_coefficient=0.1,
+        bound_coefficient=0.01,
+        gate_weight_decay=0.0,
+        importance="saliency",
+    ),
+    # A gate before the depthwise convolution is undone by that channel's own batch norm, so cross-entropy gives it
+    # almost no gradient and weight decay alone shrinks it; kept because it is what was published.
+    "paper": Recipe(
+        gate_position="before-depthwise",
+        entropy="paper",
+        entropy_coefficient=0.1,
+        bound_coefficient=0.01,
+        gate_weight_decay=5e-4,
+        importance="gate",
+    ),
+}

@@ -1,0 +1,234 @@
+"""Search of one nested family of architectures for many budgets (DAC paper, section 3.2 and algorithm 1).
+
+Train the gated supernet; remove its least valuable channels, a share at a time, inheriting weights and momentum; train
+on; and whenever the next budget is met to the channel, fold the gates in and keep that architecture. Smaller members
+are cut from larger ones, so their channels are subsets. Every choice is made on the validation split.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.architecture import Architecture
+from common.budget import Costs, DeviceBudget
+from common.config import SearchSettings
+from common.costs import costs_of
+from common.errors import FedDACError
+from common.learning import Feed, evaluate, place, recalibrate, train_epoch
+from common.models.description import BaseNetwork
+from common.progress import Progress
+from common.seeds import derive_seed, torch_generator
+from dac.checkpoint import SearchState, load_search, save_search
+from dac.files import Member
+from dac.plan import check_feasible, clipped, fork, join
+from dac.recipe import RECIPES
+from dac.supernet import Supernet
+from dac.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a search found: one member per budget asked for, in that order; `parent` counts in that order too."""
+
+    members: tuple[Member, ...]
+
+
+def search(
+    base: BaseNetwork,
+    budgets: Sequence[DeviceBudget],
+    train: Feed,
+    validation: Feed,
+    settings: SearchSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    checkpoint: Path,
+    record: Callable[[dict[str, Any]], None],
+) -> Family:
+    """Find an architecture for every budget; resumes from the file `checkpoint` if a search was cut short there.
+
+    `record` is given one dictionary per epoch of the supernet (epoch, train_loss, validation_accuracy, macs, params,
+    kept_channels). Raises BudgetError for a budget below the floor, before any training, CheckpointError for a damaged
+    or foreign checkpoint, and FedDACError if training diverges.
+    """
+    check_feasible(base, budgets)
+    under_way = _Search(base, budgets, train, validation, settings, seed, device, checkpoint)
+    under_way.restore()
+    progress.start("search", len(under_way.budgets))
+    progress.advance("search", len(under_way.members), "training the supernet")
+    while under_way.trajectories:
+        trajectory = under_way.trajectories[-1]
+        target = join([under_way.budgets[number] for number in trajectory.todo])
+        costs = costs_of(trajectory.supernet.architecture)
+        if trajectory.epochs_left > 0:
+            row = under_way.train(trajectory)
+            record(row)
+            accuracy = f"validation {row['validation_accuracy']:.1%}"
+            progress.advance("search", 0, f"epoch {row['epoch']}: {costs.macs / 1e6:.2f} M MACs, {accuracy}")
+        elif not target.admits(costs):
+            trajectory.shrink(target)
+            continue
+        else:
+            served, member = under_way.serve_or_fork(trajectory, costs)
+            if member is not None:
+                accuracy = f"validation {member.validation_accuracy:.1%}"
+                progress.advance(
+                    "search", served, f"found {costs.macs:,} MACs, {costs.params:,} parameters: {accuracy}"
+                )
+        under_way.save()
+    progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
+    return under_way.family()
+
+
+class _Search:
+    """A search under way: trajectories still shrinking, members found so far, epochs trained."""
+
+    def __init__(
+        self,
+        base: BaseNetwork,
+        budgets: Sequence[DeviceBudget],
+        train: Feed,
+        validation: Feed,
+        settings: SearchSettings,
+        seed: int,
+        device: torch.device,
+        checkpoint: Path,
+    ) -> None:
+        self.settings, self.seed, self.device, self.checkpoint = settings, seed, device, checkpoint
+        self.train_feed, self.validation_feed = train, validation
+        full = Architecture.full(base)
+        self.asked = list(budgets)
+        bounds = [clipped(budget, costs_of(full)) for budget in budgets]
+        self.budgets = list(dict.fromkeys(bounds))  # those that cannot be told apart are served once
+        self.number_of = [self.budgets.index(bound) for bound in bounds]
+        self.members: dict[int, Member] = {}
+        self.epoch = 0
+        supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), device)
+        todo = list(range(len(self.budgets)))
+        self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
+        parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]
+        self.signature = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def train(self, trajectory: Trajectory) -> dict[str, Any]:
+        """One epoch of the trajectory's supernet; returns its row of the record."""
+        supernet = trajectory.supernet
+        loss = self._epoch(supernet.module, trajectory.optimizer, trajectory.penalty)
+        trajectory.epochs_left -= 1
+        architecture = supernet.architecture
+        costs = costs_of(architecture)
+        return {
+            "epoch": self.epoch,
+            "train_loss": loss,
+            "validation_accuracy": evaluate(supernet.module, self.validation_feed, self.device).accuracy,
+            "macs": costs.macs,
+            "params": costs.params,
+            "kept_channels": sum(architecture.sizes[group.name] for group in architecture.description.prunable),
+        }
+
+    def serve_or_fork(self, trajectory: Trajectory, costs: Costs) -> tuple[int, Member | None]:
+        """The trajectory reached the join of its budgets: keep a member for those it meets, or split it in two.
+
+        Returns how many budgets were served and the member.
+        """
+        served = [number for number in trajectory.todo if self.budgets[number].admits(costs)]
+        if not served:
+            first, _ = fork([self.budgets[number] for number in trajectory.todo])
+            self.trajectories.append(trajectory.fork([trajectory.todo[position] for position in first]))
+            return 0, None
+        member = self._finish(trajectory, served[0])
+        self.members |= dict.fromkeys(served, member)
+        trajectory.parent = served[0]
+        trajectory.todo = [number for number in trajectory.todo if number not in served]
+        if not trajectory.todo:
+            self.trajectories.remove(trajectory)
+        return len(served), member
+
+    def family(self) -> Family:
+        """The members in the order in which budgets were asked for."""
+        found = []
+        for number, budget in zip(self.number_of, self.asked, strict=True):
+            member = self.members[number]
+            parent = None if member.parent is None else self.number_of.index(member.parent)
+            found.append(replace(member, budget=budget, parent=parent))
+        return Family(tuple(found))
+
+    def _finish(self, trajectory: Trajectory, number: int) -> Member:
+        """The trajectory's architecture without gates, fine-tuned with a cosine schedule on the reference set."""
+        settings, architecture = self.settings, trajectory.supernet.architecture
+        module = architecture.build(0)
+        module.load_state_dict(trajectory.supernet.extract(architecture))
+        place(module, self.device)
+        optimizer = torch.optim.SGD(
+            module.parameters(),
+            lr=settings.search_learning_rate,
+            momentum=settings.search_momentum,
+            weight_decay=settings.search_weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.fine_tune_epochs))
+        for _ in range(settings.fine_tune_epochs):
+            self._epoch(module, optimizer)
+            schedule.step()
+        recalibrate(module, self.train_feed, self.device)
+        accuracy = evaluate(module, self.validation_feed, self.device).accuracy
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+        return Member(architecture, self.budgets[number], state, accuracy, trajectory.parent)
+
+    def _epoch(
+        self,
+        module: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        penalty: Callable[[], torch.Tensor] | None = None,
+    ) -> float:
+        """One epoch whose randomness depends on its number alone; returns the mean loss."""
+        self.epoch += 1
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
+            generator = torch_generator(self.seed, "search", self.epoch)
+            score = train_epoch(module, self.train_feed, optimizer, generator, self.device, penalty)
+        if not math.isfinite(score.loss):
+            raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
+        return score.loss
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        distinct = list({id(member): member for member in self.members.values()}.values())
+        progress = {
+            "epoch": self.epoch,
+            "trajectories": [trajectory.to_progress() for trajectory in self.trajectories],
+            "members": [
+                {
+                    "numbers": [number for number, one in self.members.items() if one is member],
+                    "architecture": member.architecture.to_dict(),
+                    "accuracy": member.validation_accuracy,
+                    "parent": member.parent,
+                }
+                for member in distinct
+            ],
+        }
+        tensors = {f"trajectory{n}": trajectory.to_tensors() for n, trajectory in enumerate(self.trajectories)}
+        tensors |= {f"member{n}": member.state for n, member in enumerate(distinct)}
+        save_search(self.checkpoint, SearchState(progress, tensors), self.signature)
+
+    def restore(self) -> None:
+        """Continue from the checkpoint where there is one."""
+        saved = load_search(self.checkpoint, self.signature)
+        if saved is None:
+            return
+        self.epoch = int(saved.progress["epoch"])
+        for n, entry in enumerate(saved.progress["members"]):
+            numbers = entry["numbers"]
+            architecture = Architecture.from_dict(entry["architecture"])
+            budget = self.budgets[numbers[0]]
+            member = Member(architecture, budget, saved.tensors[f"member{n}"], entry["accuracy"], entry["parent"])
+            self.members |= dict.fromkeys(numbers, member)
+        self.trajectories = [
+            Trajectory.restore(entry, saved.tensors[f"trajectory{n}"], self.settings, self.device)
+            for n, entry in enumerate(saved.progress["trajectories"])
+        ]
