@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.lib import format as npy
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
@@ -25,7 +27,6 @@ SCHEMA = 1
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
-_HEADER_BYTES = 512  # an .npy header of a flat array is 128 bytes; anything much longer is not ours
 
 
 @cache
@@ -62,7 +63,7 @@ class Hello:
 
     def encode(self) -> RecordDict:
         """As a query's content."""
-        values = {"schema": self.schema, "fingerprint": self.fingerprint, "version": self.version}
+        values: dict[str, Any] = {"schema": self.schema, "fingerprint": self.fingerprint, "version": self.version}
         return RecordDict({"hello": ConfigRecord(values)})
 
     @classmethod
@@ -109,8 +110,7 @@ class DeviceReport:
     def decode(cls, content: RecordDict) -> Self:
         """From a reply's content; raises MessageError."""
         values = _config(content, "report")
-        if _integer(values, "schema") != SCHEMA:
-            raise MessageError(f"the device speaks schema {values['schema']}, the server {SCHEMA}")
+        _require_schema(values)
         name, profile = _text(values, "name"), _text(values, "profile")
         for what, text in (("name", name), ("profile", profile)):
             if not _DEVICE_NAME.fullmatch(text):
@@ -128,7 +128,7 @@ class DeviceReport:
             budget = DeviceBudget(*bounds)
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
-        return cls(name, profile, _integer(values, "partition"), samples, budget)
+        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget)
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,7 @@ class Task:
     def decode(cls, content: RecordDict) -> Self:
         """From a message's content; raises MessageError."""
         values = _config(content, "task")
-        if _integer(values, "schema") != SCHEMA:
-            raise MessageError(f"the server speaks schema {values['schema']}, this device {SCHEMA}")
+        _require_schema(values)
         try:
             architecture = Architecture.from_json(_text(values, "architecture"))
         except ArchitectureError as error:
@@ -180,16 +179,16 @@ class Task:
         if _text(values, "layout") != layout.hash:
             raise MessageError("the architecture's layout differs between server and device")
         return cls(
-            round=_integer(values, "round"),
+            round=_integer(values, "round", minimum=0),
             architecture=architecture,
             weights=_decode_weights(content, layout),
-            seed=_integer(values, "seed"),
-            epochs=_integer(values, "epochs"),
-            batch_size=_integer(values, "batch-size"),
-            learning_rate=_number(values, "learning-rate"),
-            momentum=_number(values, "momentum"),
-            weight_decay=_number(values, "weight-decay"),
-            deadline_seconds=_number(values, "deadline-seconds"),
+            seed=_integer(values, "seed", minimum=0),
+            epochs=_integer(values, "epochs", minimum=0),
+            batch_size=_integer(values, "batch-size", minimum=1),
+            learning_rate=_number(values, "learning-rate", minimum=0),
+            momentum=_number(values, "momentum", minimum=0),
+            weight_decay=_number(values, "weight-decay", minimum=0),
+            deadline_seconds=_number(values, "deadline-seconds", minimum=0),
         )
 
 
@@ -224,11 +223,12 @@ class TrainResult:
         Only form is checked here (types, shape, layout); whether the values are sane is the server's admission.
         """
         echo, metrics = _config(content, "echo"), _metrics(content)
+        _require_schema(echo)
         layout = Layout.of(architecture)
         if _text(echo, "layout") != layout.hash:
             raise MessageError("the reply is for another architecture")
         return cls(
-            round=_integer(echo, "round"),
+            round=_integer(echo, "round", minimum=0),
             layout_hash=layout.hash,
             weights=_decode_weights(content, layout),
             samples=_integer(metrics, "num-examples"),
@@ -257,10 +257,11 @@ class EvaluateResult:
     def decode(cls, content: RecordDict) -> Self:
         """From an evaluate reply's content; raises MessageError."""
         echo, metrics = _config(content, "echo"), _metrics(content)
+        _require_schema(echo)
         accuracy, samples = _number(metrics, "accuracy"), _integer(metrics, "num-examples")
         if not 0 <= accuracy <= 1 or samples < 1:
             raise MessageError(f"an accuracy of {accuracy} over {samples} images is impossible")
-        return cls(_integer(echo, "round"), _number(metrics, "loss"), accuracy, samples)
+        return cls(_integer(echo, "round", minimum=0), _number(metrics, "loss"), accuracy, samples)
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -279,15 +280,18 @@ def _decode_weights(content: RecordDict, layout: Layout) -> Vector:
     array = record["weights"]
     if array.dtype != "float32" or tuple(array.shape) != (layout.size,):
         raise MessageError(f"weights must be float32 of shape ({layout.size},), not {array.dtype} of {array.shape}")
-    if not 4 * layout.size <= len(array.data) <= 4 * layout.size + _HEADER_BYTES:
-        raise MessageError(f"weights take {4 * layout.size} bytes, the message has {len(array.data)}")
+    # numpy.load would also open zip archives, ignore trailing bytes and allocate whatever the header claims
+    stream = BytesIO(array.data)
     try:
-        values = array.numpy()  # numpy.load with allow_pickle=False; NEVER allow pickles here
-    except Exception as error:  # a malformed buffer can raise almost anything
-        raise MessageError(f"the weights cannot be read: {error}") from None
-    if values.dtype != np.dtype("<f4") or values.shape != (layout.size,):
-        raise MessageError(f"weights must be float32 of shape ({layout.size},), not {values.dtype} of {values.shape}")
-    return values
+        version = npy.read_magic(stream)
+        shape, _, dtype = npy.read_array_header_1_0(stream)
+    except Exception as error:  # a malformed header can raise almost anything
+        raise MessageError(f"the weights cannot be read: {error!s:.200}") from None
+    if version != (1, 0) or dtype != np.dtype("<f4") or shape != (layout.size,):
+        raise MessageError(f"weights must be little-endian float32 of shape ({layout.size},), not {dtype} of {shape}")
+    if len(array.data) - stream.tell() != 4 * layout.size:
+        raise MessageError(f"weights take {4 * layout.size} bytes, not {len(array.data) - stream.tell()}")
+    return np.frombuffer(array.data, dtype="<f4", offset=stream.tell()).copy()
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:
@@ -297,6 +301,11 @@ def _config(content: RecordDict, name: str) -> ConfigRecord:
     return record
 
 
+def _require_schema(values: ConfigRecord) -> None:
+    if _integer(values, "schema") != SCHEMA:
+        raise MessageError(f"the other side speaks schema {values['schema']!r}, this one {SCHEMA}")
+
+
 def _metrics(content: RecordDict) -> MetricRecord:
     record = content.get("result")
     if not isinstance(record, MetricRecord):
@@ -304,17 +313,21 @@ def _metrics(content: RecordDict) -> MetricRecord:
     return record
 
 
-def _integer(values: Any, key: str) -> int:
+def _integer(values: Any, key: str, minimum: int | None = None) -> int:
     value = values.get(key)
     if isinstance(value, bool) or not isinstance(value, int):
         raise MessageError(f"{key} must be a whole number, not {value!r:.60}")
+    if minimum is not None and value < minimum:
+        raise MessageError(f"{key} must be at least {minimum}, not {value}")
     return value
 
 
-def _number(values: Any, key: str) -> float:
+def _number(values: Any, key: str, minimum: float | None = None) -> float:
     value = values.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise MessageError(f"{key} must be a finite number, not {value!r:.60}")
+    if minimum is not None and value < minimum:
+        raise MessageError(f"{key} must be at least {minimum:g}, not {value}")
     return float(value)
 
 
