@@ -42,7 +42,7 @@ def test_streams_repeat_and_differ_by_name() -> None:
 
 
 def test_no_global_state_changes() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index, union-attr]
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
     torch.rand(4, generator=torch_generator(0, "x"))
     numpy_generator(0, "x").random(4)
     assert torch.equal(before[0], torch.get_rng_state())

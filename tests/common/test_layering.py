@@ -1,0 +1,134 @@
+"""The arrows between the packages, read from the source: who may import whom, and what must run without Flower."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("common", "dac", "server", "client", "simulation")
+FORBIDDEN = {
+    "common": {"dac", "server", "client", "simulation"},
+    "dac": {"server", "client", "simulation", "flwr", "flwr_datasets", "ray"},
+    "client": {"server", "dac", "simulation"},
+    "server": {"client", "simulation"},
+    "simulation": set[str](),
+}
+SOURCES = {package: sorted((ROOT / package).rglob("*.py")) for package in PACKAGES}
+FILES = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for paths in SOURCES.values() for path in paths]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module named by an import statement, also inside functions, and by importlib.import_module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "" if node.level == 0 else "." * node.level
+        elif isinstance(node, ast.Call) and _called(node).endswith(("import_module", "__import__")):
+            yield from (str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant))
+
+
+def _called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def top_level(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+
+
+def test_the_reader_of_imports_sees_every_form() -> None:
+    text = "import a.b, c\nfrom d.e import f\ndef g():\n import h\n importlib.import_module('i.j')\nfrom . import k"
+    assert set(imports(ast.parse(text))) == {"a.b", "c", "d.e", "h", "i.j", "."}
+
+
+def test_every_package_has_sources() -> None:
+    assert all(SOURCES.values())
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    assert not top_level(path) & FORBIDDEN[package]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_imports_are_absolute(path: Path) -> None:
+    # one spelling per module, so that the test above cannot be walked around
+    assert "" not in top_level(path)
+
+
+@pytest.mark.parametrize("path", [one for one in FILES if "common/" in str(one.id)])
+def test_flower_enters_common_only_through_the_messages(path: Path) -> None:
+    assert path == ROOT / "common" / "messages.py" or "flwr" not in top_level(path)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_nothing_is_unpickled(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not top_level(path) & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        options = {one.arg: ast.unparse(one.value) for one in node.keywords}
+        assert options.get("allow_pickle", "False") == "False"
+        if _called(node) == "torch.load":
+            assert options.get("weights_only") == "True"
+
+
+BLOCKED = (
+    "flwr",
+    "flwr_datasets",
+    "ray",
+    "typer",
+    "rich",
+    "sklearn",
+    "datasets",
+    "tensorboard",
+    "matplotlib",
+    "jinja2",
+)
+NEEDS_MORE = {"common.messages", "common.fleet", "common.data.partition"}
+
+PROGRAM = """
+import importlib, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+sys.path.insert(0, sys.argv[2])
+for name in sys.argv[3:]:
+    importlib.import_module(name)
+print("imported", len(sys.argv) - 3)
+"""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_blocked(names: list[str]) -> subprocess.CompletedProcess[str]:
+    arguments = [",".join(BLOCKED), str(ROOT), *names]
+    return subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_search_and_training_import_without_flower_and_the_rest() -> None:
+    """A bare machine with a GPU needs torch, torchvision, numpy, pillow and pyarrow alone."""
+    names = [module_name(path) for path in [*SOURCES["common"], *SOURCES["dac"]]]
+    names = [name for name in names if name not in NEEDS_MORE]
+    result = run_blocked(names)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"imported {len(names)}"
+
+
+def test_the_blocker_blocks() -> None:
+    result = run_blocked(["common.messages"])
+    assert result.returncode != 0
+    assert "flwr is blocked" in result.stderr

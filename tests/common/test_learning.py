@@ -1,0 +1,136 @@
+"""Training and evaluation loops: hand-computed steps, exact means over uneven batches, one source of randomness."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.architecture import Architecture
+from common.data.augment import Preprocessor
+from common.data.images import Images
+from common.errors import ConfigurationError
+from common.learning import Feed, evaluate, pick_device, place, train_epoch
+from common.models.description import BaseNetwork
+
+CPU = torch.device("cpu")
+
+
+def feed(count: int, batch_size: int, augment: str = "none") -> Feed:
+    """Random 8x8 images of three classes, neither shifted nor scaled."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    return Feed(Images(pixels, labels), Preprocessor(torch.zeros(1), torch.ones(1), augment), batch_size)
+
+
+def linear(weight: float = 0.0) -> nn.Sequential:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, weight)
+    return module
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_one_step_by_hand() -> None:
+    # all logits 0, so the loss is ln 3 and the gradient of the bias is softmax - one-hot, averaged
+    one = feed(6, batch_size=6)
+    module = linear()
+    score = train_epoch(module, one, torch.optim.SGD(module.parameters(), lr=0.3), generator(), CPU)
+    shares = torch.bincount(one.images.labels, minlength=3) / 6
+    assert score.loss == pytest.approx(math.log(3))
+    assert score.accuracy == pytest.approx(float(shares[0]))  # the first of equal logits
+    assert score.samples == 6
+    torch.testing.assert_close(module.get_parameter("1.bias").data, -0.3 * (1 / 3 - shares))
+
+
+def test_the_penalty_is_minimised_but_not_reported() -> None:
+    module = linear()
+    bias = module.get_parameter("1.bias")
+    data = Feed(feed(6, 6).images, Preprocessor(torch.zeros(1), torch.ones(1), "none"), 6)
+    optimizer = torch.optim.SGD([bias], lr=0.1)
+    score = train_epoch(module, data, optimizer, generator(), CPU, penalty=lambda: 5 * bias.sum())
+    shares = torch.bincount(data.images.labels, minlength=3) / 6
+    assert score.loss == pytest.approx(math.log(3))
+    torch.testing.assert_close(bias.data, -0.1 * (1 / 3 - shares + 5))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 10, 100])
+def test_evaluation_is_the_mean_over_images_whatever_the_batches(batch_size: int) -> None:
+    data = feed(10, batch_size)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    logits = module(data.images.images.float() / 255).detach()
+    score = evaluate(module, data, CPU)
+    assert score.loss == pytest.approx(float(F.cross_entropy(logits, data.images.labels)), rel=1e-6)
+    assert score.accuracy == pytest.approx(float((logits.argmax(1) == data.images.labels).float().mean()))
+    assert score.samples == 10
+
+
+def test_evaluation_neither_trains_nor_drops_out() -> None:
+    module = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 3)).build(seed=0)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    data = feed(12, 5)
+    assert evaluate(module, data, CPU) == evaluate(module, data, CPU)
+    assert not module.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_training_sees_every_image_once_and_in_a_seeded_order() -> None:
+    data = feed(11, 4)
+    labels = [torch.cat([labels for _, labels in data.training(generator(seed), CPU)]) for seed in (1, 1, 2)]
+    assert torch.equal(labels[0], labels[1])
+    assert not torch.equal(labels[0], labels[2])
+    assert torch.equal(labels[0].sort().values, data.images.labels.sort().values)
+    images = torch.cat([images for images, _ in data.training(generator(), CPU)])
+    brightness, expected = (tensor.mean((1, 2, 3)) for tensor in (images, data.images.images / 255))
+    torch.testing.assert_close(brightness.sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize("model", ["cnn", "mobilenet_v2"])
+def test_equal_seeds_train_equal_weights(model: str) -> None:
+    architecture = Architecture.full(BaseNetwork(model, (1, 8, 8), 3, 0.25))
+
+    def trained(seed: int) -> list[torch.Tensor]:
+        module = place(architecture.build(seed=0), CPU)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        train_epoch(module, feed(9, 4, "crop+flip"), optimizer, generator(seed), CPU)
+        return list(module.state_dict().values())
+
+    one, again, other = trained(1), trained(1), trained(2)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_training_learns() -> None:
+    labels = torch.arange(30) % 3
+    images = Images((40 + 80 * labels).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 8, 8), labels)
+    data = Feed(images, Preprocessor(torch.full((1,), 0.5), torch.full((1,), 0.25), "none"), 10)
+    module = place(Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3)).build(seed=0), CPU)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+    for epoch in range(30):
+        train_epoch(module, data, optimizer, generator(epoch), CPU)
+    assert evaluate(module, data, CPU).accuracy == 1.0
+
+
+def test_place_changes_the_layout_not_the_values() -> None:
+    module = Architecture.full(BaseNetwork("cnn", (3, 8, 8), 3)).build(seed=0)
+    before = module.get_parameter("conv2.weight").detach().clone()
+    placed = place(module, CPU).get_parameter("conv2.weight")
+    assert placed.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(placed, before)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    with pytest.raises(ConfigurationError, match="torch finds no CUDA device; use cpu or auto"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cpu") == CPU
