@@ -1,0 +1,132 @@
+"""A supernet with gates at zero and the network cut out of it are the same function."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.architecture import Architecture
+from common.models.description import BaseNetwork
+from common.seeds import torch_generator
+from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum, slice_momentum
+
+BASES = {
+    "mobilenet_v2": BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25),
+    "mobilenet_v2-colour": BaseNetwork("mobilenet_v2", (3, 16, 16), 5, width=0.25, stem_stride=2),
+    "cnn": BaseNetwork("cnn", (1, 8, 8), 10, width=2.0),
+    "mlp": BaseNetwork("mlp", (1, 8, 8), 10),
+}
+CPU = torch.device("cpu")
+
+
+def trained_supernet(base: BaseNetwork, position: str, seed: int) -> Supernet:
+    """A supernet whose weights, statistics and gates are all away from their initial values."""
+    supernet = Supernet(Architecture.full(base), position, seed, CPU)
+    generator = torch_generator(seed, "values")
+    with torch.no_grad():
+        for gate in supernet.gates.values():
+            gate.weight.copy_(torch.rand(gate.weight.shape, generator=generator) * 1.5 + 0.05)
+        for name, value in supernet.module.state_dict().items():
+            if name.endswith(("norm.bias", "running_mean")):
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
+            elif name.endswith("running_var"):
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return supernet
+
+
+def random_part(base: BaseNetwork, seed: int) -> Architecture:
+    """An architecture that keeps a random half of every prunable group."""
+    full = Architecture.full(base)
+    kept = {}
+    for group in full.description.prunable:
+        order = torch.randperm(group.size, generator=torch_generator(seed, group.name))
+        kept[group.name] = sorted(order[: max(1, group.size // 2)].tolist())
+    return Architecture.with_kept(base, kept)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    name=st.sampled_from(sorted(BASES)),
+    position=st.sampled_from(["before-depthwise", "after-depthwise"]),
+    seed=st.integers(0, 10_000),
+)
+def test_masked_supernet_equals_sliced_network(name: str, position: str, seed: int) -> None:
+    base = BASES[name]
+    supernet, part = trained_supernet(base, position, seed), random_part(base, seed)
+    sliced = part.build(seed + 1)
+    sliced.load_state_dict(supernet.extract(part))
+    with torch.no_grad():
+        for group, gate in supernet.gates.items():
+            closed = sorted(set(range(len(gate.weight))) - set(part.indices[group]))
+            gate.weight[closed] = 0.0
+    images = torch.randn(4, *base.input_shape, generator=torch_generator(seed, "images"))
+    with torch.no_grad():
+        masked_logits = supernet.module.eval()(images)
+        sliced_logits = sliced.eval()(images)
+    torch.testing.assert_close(sliced_logits, masked_logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["before-depthwise", "after-depthwise"])
+def test_extracting_everything_changes_nothing(position: str) -> None:
+    base = BASES["mobilenet_v2"]
+    supernet = trained_supernet(base, position, 3)
+    whole = supernet.architecture.build(0)
+    whole.load_state_dict(supernet.extract(supernet.architecture))
+    images = torch.randn(4, 1, 8, 8, generator=torch_generator(0, "images"))
+    with torch.no_grad():
+        torch.testing.assert_close(whole.eval()(images), supernet.module.eval()(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_shrunk_supernet_inherits_weights_gates_and_momentum_channel_by_channel() -> None:
+    base = BASES["cnn"]
+    supernet = trained_supernet(base, "after-depthwise", 1)
+    optimizer = make_optimizer(supernet, 0.1, 0.9, 0.0, 0.0)
+    supernet.module(torch.randn(4, 1, 8, 8, generator=torch_generator(0))).square().sum().backward()
+    optimizer.step()
+    part = random_part(base, 1)
+    smaller = supernet.shrunk(part)
+    kept = list(part.indices["conv2"])
+    assert torch.equal(smaller.gates["conv2"].weight, supernet.gates["conv2"].weight[kept])
+    rows, columns = torch.tensor(kept)[:, None], torch.tensor(part.indices["conv1"])
+    assert torch.equal(smaller.state()["conv2.weight"], supernet.state()["conv2.weight"][rows, columns])
+    momentum = momentum_of(supernet, optimizer)
+    restored = make_optimizer(smaller, 0.1, 0.9, 0.0, 0.0)
+    restore_momentum(smaller, restored, slice_momentum(momentum, supernet, part))
+    assert torch.equal(momentum_of(smaller, restored)["conv2.weight"], momentum["conv2.weight"][rows, columns])
+    assert torch.equal(momentum_of(smaller, restored)["gate2.weight"], momentum["gate2.weight"][kept])
+
+
+def test_gates_have_their_own_weight_decay() -> None:
+    supernet = trained_supernet(BASES["mlp"], "after-depthwise", 0)
+    weights, gates = make_optimizer(supernet, 0.1, 0.9, 4e-5, 5e-4).param_groups
+    assert [id(p) for p in gates["params"]] == [id(p) for p in supernet.gate_weights]
+    assert (weights["weight_decay"], gates["weight_decay"]) == (4e-5, 5e-4)
+    assert len(weights["params"]) + len(gates["params"]) == len(list(supernet.module.parameters()))
+
+
+def test_saliency_is_the_squared_product_of_gate_and_gradient_and_ignores_penalties() -> None:
+    supernet = trained_supernet(BASES["mlp"], "after-depthwise", 0)
+    gate = supernet.gates["hidden"]
+    supernet.module.train()
+    images = torch.randn(4, 1, 8, 8, generator=torch_generator(0))
+    torch.manual_seed(0)
+    supernet.module(images).square().sum().backward()
+    assert gate.weight.grad is not None
+    expected = (gate.weight * gate.weight.grad).detach() ** 2
+    torch.testing.assert_close(gate.saliency, expected)
+    gate.saliency.zero_()
+    torch.manual_seed(0)
+    (supernet.module(images).square().sum() + 100 * gate.weight.square().sum()).backward()
+    torch.testing.assert_close(gate.saliency, expected)
+
+
+def test_a_gate_before_the_depthwise_convolution_gets_almost_no_gradient_and_one_after_it_does() -> None:
+    """The finding that decides the default: the channel's own batch norm undoes the size of the gate."""
+    gradients = {}
+    for position in ("before-depthwise", "after-depthwise"):
+        supernet = Supernet(Architecture.full(BASES["mobilenet_v2-colour"]), position, 0, CPU)
+        supernet.module.train()
+        logits = supernet.module(torch.randn(32, 3, 16, 16, generator=torch_generator(0)))
+        torch.nn.functional.cross_entropy(logits, torch.arange(32) % 5).backward()
+        gradients[position] = max(float(gate.weight.grad.abs().mean()) for gate in supernet.gates.values())  # type: ignore[union-attr]
+    assert gradients["before-depthwise"] < 0.05 * gradients["after-depthwise"]
