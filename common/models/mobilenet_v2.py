@@ -53,6 +53,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, base: BaseNetwork, sizes: Mapping[str, int]) -> None:
         super().__init__()
+        blocks = _blocks(base)
         self.stem_conv = nn.Conv2d(base.input_shape[0], sizes["stem"], 3, base.stem_stride, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(sizes["stem"])
         self.blocks = nn.Sequential(
@@ -60,10 +61,10 @@ class MobileNetV2(nn.Module):
                 InvertedResidual(
                     sizes[block.source], sizes[block.inner], sizes[block.target], block.stride, block.project_shortcut
                 )
-                for block in _blocks(base)
+                for block in blocks
             )
         )
-        self.head_conv = nn.Conv2d(sizes[f"stage{len(STAGES)}"], sizes["head"], 1, bias=False)
+        self.head_conv = nn.Conv2d(sizes[blocks[-1].target], sizes["head"], 1, bias=False)
         self.head_norm = nn.BatchNorm2d(sizes["head"])
         self.classifier = nn.Linear(sizes["head"], base.classes)
 
@@ -99,6 +100,8 @@ def _blocks(base: BaseNetwork) -> list[_Block]:
     source = ChannelGroup("stem", scaled(STEM_CHANNELS, base.width))
     for number, ((expansion, channels, count, _), stride) in enumerate(zip(STAGES, base.strides, strict=True), start=1):
         target = ChannelGroup(f"stage{number}", scaled(channels, base.width))
+        if stride == 1 and source.size == target.size:
+            target = source  # an identity shortcut adds the two channel by channel, so they are one group
         for position in range(count):
             blocks.append(_Block(len(blocks), source, expansion, target, stride if position == 0 else 1))
             source = target
@@ -149,7 +152,7 @@ def describe(base: BaseNetwork) -> Description:
         constant = (f"{path}.depthwise_norm", f"{path}.project_conv", f"{path}.project_norm")
         before.append(GatePoint(inner, f"{path}.before_depthwise", f"{path}.depthwise_conv", constant))
         after.append(GatePoint(inner, f"{path}.after_depthwise", f"{path}.project_conv"))
-    last = f"stage{len(STAGES)}"
+    last = blocks[-1].target
     groups += [
         ChannelGroup("head", HEAD_CHANNELS if base.width <= 1 else scaled(HEAD_CHANNELS, base.width)),
         ChannelGroup("classes", base.classes),

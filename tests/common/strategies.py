@@ -10,7 +10,7 @@ SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (2, 17, 23)]
 
 
 @st.composite
-def bases(draw: st.DrawFn, widths: tuple[float, ...] = (0.5, 1.0, 1.4)) -> BaseNetwork:
+def bases(draw: st.DrawFn, widths: tuple[float, ...] = (0.25, 0.5, 1.0, 1.4)) -> BaseNetwork:
     """A base network that can be built."""
     return BaseNetwork(
         model=draw(st.sampled_from(["mobilenet_v2", "cnn", "mlp"])),
@@ -35,7 +35,7 @@ def subsets(draw: st.DrawFn, architecture: Architecture) -> Architecture:
 
 
 @st.composite
-def architectures(draw: st.DrawFn, widths: tuple[float, ...] = (0.5, 1.0, 1.4)) -> Architecture:
+def architectures(draw: st.DrawFn, widths: tuple[float, ...] = (0.25, 0.5, 1.0, 1.4)) -> Architecture:
     """A random architecture of a random base."""
     return draw(subsets(Architecture.full(draw(bases(widths)))))
 

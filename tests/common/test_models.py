@@ -86,6 +86,28 @@ def test_shortcuts_of_mobilenet_v2() -> None:
     assert [number for number, kind in enumerate(kinds) if kind == "projected"] == [0, 1, 10, 16]
 
 
+@pytest.mark.parametrize(
+    ("width", "strides", "merged"),
+    [
+        (1.0, (1, 1, 2, 2, 1, 2, 1), set()),
+        (0.25, (1, 1, 2, 2, 1, 2, 1), {"stage1", "stage2"}),  # stem, stage 1 and stage 2: 8
+        (0.5, (1, 1, 1, 1, 1, 1, 1), {"stage3"}),  # stage 2: 16, stage 3: 16
+        (0.01, (1, 1, 1, 1, 1, 1, 1), {f"stage{number}" for number in range(1, 8)}),
+    ],
+)
+def test_stages_joined_by_an_identity_shortcut_are_one_group(
+    width: float, strides: tuple[int, ...], merged: set[str]
+) -> None:
+    base = BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width, strides=strides)
+    sizes = describe(base).full_sizes
+    assert {f"stage{number}" for number in range(1, 8)} - set(sizes) == merged
+    halves = {name: range(size // 2) for name, size in sizes.items() if name not in ("input", "classes")}
+    for kept in (halves, {"stem": range(4)}):
+        module = Architecture.with_kept(base, kept).build(seed=0).eval()
+        assert list(module.state_dict()) == list(describe(base).tensor_axes)
+        assert module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_widths_are_multiples_of_8_and_at_least_nine_tenths() -> None:
     assert [scaled(32, width) for width in (0.1, 0.25, 0.5, 0.75, 1.0, 1.4)] == [8, 8, 16, 24, 32, 48]
     assert [scaled(24, 0.5), scaled(96, 0.75), scaled(320, 0.62)] == [16, 72, 200]
