@@ -11,7 +11,7 @@ from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import ConfigurationError
-from common.learning import Feed, evaluate, pick_device, place, train_epoch
+from common.learning import Feed, evaluate, pick_device, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
@@ -115,6 +115,26 @@ def test_training_learns() -> None:
     for epoch in range(30):
         train_epoch(module, data, optimizer, generator(epoch), CPU)
     assert evaluate(module, data, CPU).accuracy == 1.0
+
+
+def test_recalibration_averages_the_statistics_of_the_batches() -> None:
+    data = feed(12, batch_size=4)
+    norm = nn.BatchNorm2d(1)
+    recalibrate(norm, data, CPU)
+    parts = [part / 255 for part in data.images.images.split(4)]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_mean, torch.stack([part.mean() for part in parts]).mean(0, keepdim=True))
+    torch.testing.assert_close(norm.running_var, torch.stack([part.var() for part in parts]).mean(0, keepdim=True))
+    assert norm.momentum == 0.1
+
+
+def test_recalibration_changes_nothing_but_running_statistics() -> None:
+    module = Architecture.full(BaseNetwork("mobilenet_v2", (1, 8, 8), 3, 0.25)).build(seed=0)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    recalibrate(module, feed(9, 4), CPU)
+    changed = {name for name, tensor in module.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
 
 
 def test_place_changes_the_layout_not_the_values() -> None:
