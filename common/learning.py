@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from common.data.augment import Preprocessor
 from common.data.batches import batches
 from common.data.images import Images
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, DataError
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Feed:
-    """Images, how they are prepared, and in batches of which size."""
+    """Images, how they are prepared, and in batches of which size; raises DataError if there is no image."""
 
     images: Images
     preprocessor: Preprocessor
     batch_size: int
+
+    def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise DataError("there are no images to train or evaluate on")
 
     def training(self, generator: torch.Generator, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Shuffled, augmented batches: images (B, C, H, W) float32 and labels (B,)."""
@@ -87,6 +91,7 @@ def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
     """Replace every batch norm's running statistics by the average over one pass of `feed`, unaugmented.
 
     After few steps, or after channels were removed, the exponential average of training still lags behind the weights.
+    A short last batch, whose variance would count as much as a full one's, is left out unless it is the only one.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -96,8 +101,8 @@ def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch then keeps a cumulative average
     module.train()
-    for images, _ in feed.evaluation(device):
-        if len(images) > 1:
+    for number, (images, _) in enumerate(feed.evaluation(device)):
+        if number == 0 or len(images) == feed.batch_size:
             module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
