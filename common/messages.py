@@ -149,8 +149,8 @@ class Task:
     weight_decay: float = 0.0
     deadline_seconds: float = 600.0
 
-    def encode(self) -> RecordDict:
-        """As a train or evaluate message's content."""
+    def encode(self, weights: ArrayRecord | None = None) -> RecordDict:
+        """As a train or evaluate message's content; `weights` are these weights encoded already, to be shared."""
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "round": self.round,
@@ -164,7 +164,8 @@ class Task:
             "weight-decay": self.weight_decay,
             "deadline-seconds": self.deadline_seconds,
         }
-        return RecordDict({"weights": _encode_weights(self.weights), "task": ConfigRecord(values)})
+        record = encode_weights(self.weights) if weights is None else weights
+        return RecordDict({"weights": record, "task": ConfigRecord(values)})
 
     @classmethod
     def decode(cls, content: RecordDict) -> Self:
@@ -213,7 +214,7 @@ class TrainResult:
             "seconds": self.seconds,
             "peak-rss-bytes": self.peak_rss_bytes,
         }
-        weights = _encode_weights(self.weights)
+        weights = encode_weights(self.weights)
         return RecordDict({"weights": weights, "result": MetricRecord(metrics), "echo": ConfigRecord(echo)})
 
     @classmethod
@@ -266,10 +267,15 @@ class EvaluateResult:
 
 def content_bytes(content: RecordDict) -> int:
     """Serialised size of a message's records, in bytes."""
-    return sum(record.count_bytes() for record in content.values())
+    # ConfigRecord.count_bytes raises on an empty text or list, which a stranger may well have sent
+    return sum(
+        len(record.deflate()) if isinstance(record, ConfigRecord) else record.count_bytes()
+        for record in content.values()
+    )
 
 
-def _encode_weights(weights: Vector) -> ArrayRecord:
+def encode_weights(weights: Vector) -> ArrayRecord:
+    """A flat vector as the one array record of a message."""
     return ArrayRecord({"weights": Array(np.ascontiguousarray(weights, dtype="<f4"))})
 
 

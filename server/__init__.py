@@ -1,0 +1,1 @@
+"""The ServerApp: what runs at the centre of a federation."""

@@ -1,0 +1,69 @@
+"""The ClientApp: decode a message, call, encode the answer."""
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from client.data import device_data
+from client.evaluation import evaluate_task
+from client.identity import identify
+from client.training import train_task
+from common.config import Config
+from common.errors import FedDACError
+from common.learning import pick_device
+from common.messages import DeviceReport, Hello, Task
+
+app = ClientApp()
+
+
+@app.query("handshake")
+def handshake(message: Message, context: Context) -> Message:
+    """Report who this device is, what it can afford and how many training images it has."""
+
+    def report() -> RecordDict:
+        Hello.decode(message.content).require_match(Hello.mine())
+        config = Config.from_mapping(context.run_config)
+        identity = identify(context.node_config, config.fleet)
+        samples = len(device_data(context.node_config, config).train)
+        return DeviceReport(identity.name, identity.profile, identity.partition, samples, identity.budget).encode()
+
+    return _answer(message, report)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the model that was sent on this device's images and send it back."""
+
+    def trained() -> RecordDict:
+        task = Task.decode(message.content)
+        config = Config.from_mapping(context.run_config)
+        name = identify(context.node_config, config.fleet).name
+        data = device_data(context.node_config, config)
+        return train_task(task, data.train, data.preprocessor, name, pick_device(config.run.accelerator)).encode()
+
+    return _answer(message, trained)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Score the model that was sent on this device's held-out images."""
+
+    def evaluated() -> RecordDict:
+        task = Task.decode(message.content)
+        config = Config.from_mapping(context.run_config)
+        data = device_data(context.node_config, config)
+        return evaluate_task(task, data.held_out, data.preprocessor, pick_device(config.run.accelerator)).encode()
+
+    return _answer(message, evaluated)
+
+
+def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
+    """The reply; what a person can act on becomes one line for the server, and a bug the traceback it is."""
+    try:
+        return Message(work(), reply_to=message)
+    except FedDACError as error:
+        logging.getLogger("flwr").error("%s: %s", type(error).__name__, error)
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)

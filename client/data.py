@@ -1,0 +1,88 @@
+"""The images of a device: its partition of the run's data set, or a data set of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from client.identity import partition_of
+from common.config import Config, DataSettings, Scalar
+from common.data.augment import Preprocessor
+from common.data.images import DataSet, Images, mean_std
+from common.data.partition import MINIMUM_IMAGES, partition
+from common.data.sources import load
+from common.data.split import split_reference, split_stratified
+from common.errors import DataError
+from common.seeds import torch_generator
+
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """What a device trains on, what it holds out for evaluation (if anything), and how both are prepared."""
+
+    train: Images
+    held_out: Images | None
+    preprocessor: Preprocessor
+
+
+def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData:
+    """The images of the device that `node_config` describes.
+
+    A node configuration with `data` names a data set of the device's own: all its training images are used, normalised
+    by their own statistics. Otherwise the run's data set is split and partitioned by the run's seed, and normalised by
+    the statistics of the server's reference set; `data-folder` may say where this machine keeps it. A tenth is held
+    out if the run evaluates on the devices.
+
+    Raises DataError if the images cannot be had, ConfigurationError for a partition id that does not exist.
+    """
+    settings = config.data
+    if "data-folder" in node_config:
+        settings = replace(settings, data_folder=str(node_config["data-folder"]))
+    number = partition_of(node_config, config.fleet)
+    if node_config.get("data"):
+        images, mean, std = _own(replace(settings, data=str(node_config["data"])))
+    else:
+        shared = _shared(settings, config.run.seed, config.fleet.devices)
+        images, mean, std = shared.data.train.subset(shared.parts[number]), shared.mean, shared.std
+    if len(images) < MINIMUM_IMAGES:
+        raise DataError(f"this device has {len(images)} training images, but batch norm needs {MINIMUM_IMAGES}")
+    train, held_out = images, None
+    if config.federation.device_evaluation:
+        train, held_out = _hold_out(images, config.run.seed, number)
+    return DeviceData(train, held_out, Preprocessor(mean, std, settings.augment))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The run's data set and, for every device, the indices of its training images."""
+
+    data: DataSet
+    parts: list[torch.Tensor]
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@lru_cache(maxsize=1)
+def _shared(settings: DataSettings, seed: int, devices: int) -> _Shared:
+    data = load(settings)
+    split = split_reference(data, settings, seed)
+    parts = partition(data.train.labels[split.devices], settings.partition, devices, seed)
+    mean, std = mean_std(data.train.images[split.reference_train])
+    return _Shared(data, [split.devices[part] for part in parts], mean, std)
+
+
+@lru_cache(maxsize=1)
+def _own(settings: DataSettings) -> tuple[Images, torch.Tensor, torch.Tensor]:
+    images = load(settings).train
+    return images, *mean_std(images.images)
+
+
+def _hold_out(images: Images, seed: int, number: int) -> tuple[Images, Images | None]:
+    """A stratified tenth held out; nothing where too few images would be left to train on."""
+    kept, held_out = split_stratified(images.labels, HELD_OUT_SHARE, torch_generator(seed, "held-out", number))
+    if len(held_out) == 0 or len(kept) < MINIMUM_IMAGES:
+        return images, None
+    return images.subset(kept), images.subset(held_out)

@@ -1,0 +1,73 @@
+"""From budgets to cohorts: which budgets are searched for, and which devices share an architecture."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from common.budget import RESOURCES, Costs, DeviceBudget
+from common.costs import costs_of
+from common.errors import BudgetError
+from common.weights import Layout
+from dac.files import Member
+from dac.plan import clipped
+from server.cohorts import Cohort
+from server.devices import Device
+
+
+def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs) -> list[DeviceBudget]:
+    """For each budget the one that is searched for in its place: itself, or the meet of a group of near ones.
+
+    Bounds above what the base network costs (`full`) are first lowered to it, for they cannot bind. Then the two groups
+    that lose least by taking the smaller of each bound are merged, until at most `max_cohorts` are left; 0 sets no
+    limit. A loss is the sum over devices and resources of log(bound before / bound after).
+    """
+    groups: dict[DeviceBudget, list[int]] = {}
+    for position, budget in enumerate(budgets):
+        groups.setdefault(clipped(budget, full), []).append(position)
+    while 0 < max_cohorts < len(groups):
+        first, second = min(
+            itertools.combinations(groups, 2),
+            key=lambda pair: sum(_loss(budget, pair[0].meet(pair[1])) * len(groups[budget]) for budget in pair),
+        )
+        together = groups.pop(first) + groups.pop(second)
+        meet = first.meet(second)
+        groups[meet] = groups.get(meet, []) + together
+    merged = {position: budget for budget, positions in groups.items() for position in positions}
+    return [merged[position] for position in range(len(budgets))]
+
+
+def assign(devices: Sequence[Device], members: Sequence[Member]) -> list[Cohort]:
+    """The cohorts of `devices`, each with the member of the same position; largest architecture (in MACs) first.
+
+    Devices of equal architectures form one cohort even if their budgets differ; of several sets of weights for it, the
+    more accurate on the validation split is taken. Raises BudgetError if a device could not hold its architecture.
+    """
+    found: dict[str, tuple[Member, list[str]]] = {}
+    for device, member in zip(devices, members, strict=True):
+        if not device.budget.admits(costs_of(member.architecture)):
+            raise BudgetError(f"the architecture found for {device.name} does not fit its budget {device.budget}")
+        best, names = found.setdefault(member.architecture.to_json(), (member, []))
+        names.append(device.name)
+        if member.validation_accuracy > best.validation_accuracy:
+            found[member.architecture.to_json()] = (member, names)
+
+    def size(key: str) -> tuple[int, int, str]:
+        costs = costs_of(found[key][0].architecture)
+        return -costs.macs, -costs.params, key
+
+    cohorts = []
+    for number, key in enumerate(sorted(found, key=size)):
+        member, names = found[key]
+        weights = Layout.of(member.architecture).flatten(member.state)
+        cohorts.append(Cohort(f"cohort-{number}", member.architecture, weights, member.validation_accuracy, names))
+    return cohorts
+
+
+def best_fitting(budget: DeviceBudget, cohorts: Sequence[Cohort]) -> Cohort | None:
+    """The cohort of the largest architecture (in MACs) that the budget admits, if there is one."""
+    fitting = [cohort for cohort in cohorts if budget.admits(costs_of(cohort.architecture))]
+    return max(fitting, key=lambda cohort: costs_of(cohort.architecture).macs, default=None)
+
+
+def _loss(before: DeviceBudget, after: DeviceBudget) -> float:
+    return sum(math.log(before.bound(resource) / after.bound(resource)) for resource in RESOURCES)

@@ -1,0 +1,65 @@
+"""The devices that take part: what each reported, and the order and the names they go by."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from common.budget import DeviceBudget
+from common.messages import DeviceReport
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that reported. Its name is its identity; the node id is where it can be reached in this process."""
+
+    node_id: int
+    report: DeviceReport
+
+    @property
+    def name(self) -> str:
+        """The name in metrics and checkpoints."""
+        return self.report.name
+
+    @property
+    def budget(self) -> DeviceBudget:
+        """Bounds its architecture must stay below."""
+        return self.report.budget
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Sorts devices the same way in every run, which node ids, drawn at random, would not."""
+        return self.report.partition, self.report.name
+
+    def to_dict(self, cohort: str) -> dict[str, Any]:
+        """The device's entry in budgets.json."""
+        report = self.report
+        return {
+            "device": report.name,
+            "profile": report.profile,
+            "partition": report.partition,
+            "samples": report.samples,
+            "macs": report.budget.macs,
+            "params": report.budget.params,
+            "peak_memory_bytes": report.budget.peak_memory_bytes,
+            "cohort": cohort,
+        }
+
+
+def without_duplicates(devices: Iterable[Device]) -> tuple[list[Device], list[Device]]:
+    """(accepted, refused), both in canonical order: of several devices of one name the lowest partition is accepted.
+
+    Among equal partitions the report decides, so that the choice does not depend on who answered first.
+    """
+
+    def key(device: Device) -> tuple[tuple[int, str], int, str, str]:
+        report = device.report
+        return device.order, report.samples, report.profile, str(report.budget)
+
+    accepted: dict[str, Device] = {}
+    refused = []
+    for device in sorted(devices, key=key):
+        if device.name in accepted:
+            refused.append(device)
+        else:
+            accepted[device.name] = device
+    return list(accepted.values()), refused

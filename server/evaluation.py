@@ -1,0 +1,42 @@
+"""Central evaluation of the cohorts, and early stopping on the validation split."""
+
+import torch
+
+from common.learning import evaluate, place
+from common.weights import Layout, load_weights
+from server.cohorts import Cohort, Evaluation, FederationState
+from server.reference import Reference
+
+
+def evaluate_cohort(cohort: Cohort, reference: Reference, round: int, device: torch.device) -> Evaluation:
+    """The cohort's model on the test set and on the validation split."""
+    module = cohort.architecture.build(0)
+    load_weights(module, Layout.of(cohort.architecture).unflatten(cohort.weights))
+    module = place(module, device)
+    test = evaluate(module, reference.test, device)
+    validation = evaluate(module, reference.validation, device)
+    return Evaluation(round, test.accuracy, test.loss, validation.accuracy)
+
+
+def mean_over_devices(state: FederationState, figure: str) -> float:
+    """The mean over devices of a figure of their cohort's last evaluation."""
+    pairs = [
+        (len(cohort.devices), float(getattr(cohort.evaluation, figure)))
+        for cohort in state.cohorts
+        if cohort.evaluation is not None
+    ]
+    devices = sum(count for count, _ in pairs)
+    return sum(count * value for count, value in pairs) / devices if devices else 0.0
+
+
+def update_early_stopping(state: FederationState, patience: int) -> None:
+    """Note whether the last evaluation was the best, and stop after `patience` that were not (0 never stops).
+
+    Only the validation split decides: a run chosen by the test set would report too high an accuracy.
+    """
+    accuracy = mean_over_devices(state, "validation_accuracy")
+    if accuracy > state.best_accuracy:
+        state.best_accuracy, state.stale_evaluations = accuracy, 0
+    else:
+        state.stale_evaluations += 1
+    state.stopped_early = 0 < patience <= state.stale_evaluations

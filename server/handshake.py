@@ -1,0 +1,122 @@
+"""The handshake: ask every node who it is and what it can afford."""
+
+import time
+
+from flwr.app import Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from common.errors import FederationError, MessageError
+from common.messages import HANDSHAKE, DeviceReport, Hello
+from common.progress import Progress
+from server.admission import one_line
+from server.devices import Device, without_duplicates
+from server.exchange import POLL_SECONDS
+
+UNREACHABLE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+
+
+class Greeter:
+    """Asks each node once and collects the answers as they come, so that no round waits for a newcomer.
+
+    A node that could not be reached, or that `forget` names, is asked again.
+    """
+
+    def __init__(self, grid: Grid, timeout: float, progress: Progress) -> None:
+        self._grid = grid
+        self._timeout = timeout
+        self._progress = progress
+        self._asked: set[int] = set()
+        self._pending: dict[str, int] = {}
+        self.refusals: list[str] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many nodes were asked and have not answered."""
+        return len(self._pending)
+
+    @property
+    def answered(self) -> int:
+        """How many nodes have answered, well or not."""
+        return len(self._asked) - len(self._pending)
+
+    def online(self) -> set[int]:
+        """The nodes that can be reached now."""
+        return set(self._grid.get_node_ids())
+
+    def greet(self) -> None:
+        """Ask every node that has not been asked yet."""
+        new = sorted(self.online() - self._asked)
+        if not new:
+            return
+        messages = [
+            Message(Hello.mine().encode(), node_id, HANDSHAKE, ttl=self._timeout, group_id="handshake")
+            for node_id in new
+        ]
+        pushed = set(self._grid.push_messages(messages))
+        for node_id, message in zip(new, messages, strict=True):
+            if message.metadata.message_id in pushed:
+                self._asked.add(node_id)
+                self._pending[message.metadata.message_id] = node_id
+
+    def collect(self) -> list[Device]:
+        """The devices whose report has arrived since the last call; a bad report is noted and its node left out."""
+        devices = []
+        while self._pending and (replies := list(self._grid.pull_messages(set(self._pending)))):
+            for reply in replies:
+                node_id = self._pending.pop(reply.metadata.reply_to_message_id, None)
+                if node_id is None:
+                    continue
+                if reply.has_error() and reply.error.code in UNREACHABLE:
+                    self.forget(node_id)
+                    continue
+                try:
+                    devices.append(Device(node_id, _report(reply)))
+                except MessageError as error:
+                    self._refuse(f"node {node_id} is left out: {error}")
+        return devices
+
+    def forget(self, node_id: int) -> None:
+        """Ask this node again at the next opportunity."""
+        self._asked.discard(node_id)
+
+    def _refuse(self, reason: str) -> None:
+        self.refusals.append(reason)
+        self._progress.note(reason)
+
+
+def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progress) -> list[Device]:
+    """The devices that reported, in canonical order.
+
+    Waits until `expected` nodes have answered and no other one is being waited for, or `timeout` seconds are over; then
+    goes on with those that answered well. A second device of a name is left out. Raises FederationError if none did.
+    """
+    progress.start("handshake", expected)
+    deadline = time.monotonic() + timeout
+    arrived: list[Device] = []
+    while True:
+        greeter.greet()
+        for device in greeter.collect():
+            arrived.append(device)
+            progress.advance("handshake", 1, f"{device.name}: {device.budget}")
+        if (greeter.answered >= expected and not greeter.waiting) or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    devices, refused = without_duplicates(arrived)
+    if not devices:
+        why = greeter.refusals[0] if greeter.refusals else "start at least one, or raise handshake-timeout"
+        raise FederationError(f"no device reported within {timeout:g} s: {why}")
+    missing = expected - greeter.answered
+    if missing > 0:
+        progress.note(f"{missing} of {expected} devices did not report within {timeout:g} s; going on without them")
+    for device in refused:
+        progress.note(f"a second device called {device.name} (partition {device.report.partition}) is left out")
+        greeter.forget(device.node_id)
+    progress.finish("handshake", f"{len(devices)} devices reported")
+    return devices
+
+
+def _report(reply: Message) -> DeviceReport:
+    if reply.has_error():
+        raise MessageError(one_line(reply.error.reason))
+    return DeviceReport.decode(reply.content)

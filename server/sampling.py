@@ -1,0 +1,30 @@
+"""Which devices train in a round, and for how many epochs."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from common.seeds import torch_generator
+
+
+def sample_devices(
+    names: Sequence[str], fraction: float, minimum: int, *, seed: int, round: int, cohort: str
+) -> list[str]:
+    """`fraction` of a cohort's devices (rounded, but at least `minimum` if there are as many), in the given order."""
+    count = min(len(names), max(minimum, math.floor(fraction * len(names) + 0.5)))
+    generator = torch_generator(seed, "sample", round, cohort)
+    chosen = torch.randperm(len(names), generator=generator)[:count].sort().values
+    return [names[position] for position in chosen.tolist()]
+
+
+def local_epochs(spec: str, *, seed: int, round: int, device: str) -> int:
+    """The number that `spec` gives, or one drawn uniformly from its range, such as `3-5` (both ends included).
+
+    >>> local_epochs("2", seed=0, round=1, device="device-00")
+    2
+    """
+    first, _, last = spec.partition("-")
+    low, high = sorted((int(first), int(last or first)))
+    generator = torch_generator(seed, "epochs", round, device)
+    return int(torch.randint(low, high + 1, (), generator=generator))

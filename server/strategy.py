@@ -1,0 +1,255 @@
+"""A Flower strategy for cohorts: every device gets its cohort's architecture and weights; cohorts average apart."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from common.config import FederationSettings
+from common.errors import MessageError
+from common.messages import EvaluateResult, Task, TrainResult, content_bytes, encode_weights
+from common.progress import Progress
+from server.admission import admit, admit_evaluation, status_of
+from server.aggregation import CohortMean
+from server.cohorts import Cohort, FederationState
+from server.devices import Device
+from server.exchange import time_to_live
+from server.sampling import local_epochs, sample_devices
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message under way: to which device of which cohort, with which task."""
+
+    message: Message
+    device: Device
+    cohort: Cohort
+    task: Task
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one device in a round: trained, rejected, late or failed, and if not trained, why."""
+
+    device: str
+    status: str
+    samples: int = 0
+    loss: float = 0.0
+    reason: str = ""
+
+
+class CohortStrategy(Strategy):
+    """Federated averaging within each cohort of `state`, which it updates in place.
+
+    `devices` are those that can be reached, by name; the federation may add to them between rounds. The models live in
+    `state`, so the arrays that Flower passes to and from a strategy stay empty. `record` is given the events of
+    the run's metrics. Replies may be a generator: each is folded in and dropped as it arrives.
+    """
+
+    def __init__(
+        self,
+        state: FederationState,
+        devices: dict[str, Device],
+        settings: FederationSettings,
+        seed: int,
+        record: Callable[..., None],
+        progress: Progress,
+    ) -> None:
+        self._state = state
+        self._devices = devices
+        self._settings = settings
+        self._seed = seed
+        self._record = record
+        self._progress = progress
+        self._sent: list[Sent] = []
+        self._started = 0.0
+        self._bytes_before: dict[str, tuple[int, int]] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One message per sampled device; offline devices are not sampled. A list, for Flower's HTTP grid needs one."""
+        settings, seed = self._settings, self._seed
+
+        def chosen(cohort: Cohort, online: list[str]) -> list[str]:
+            return sample_devices(
+                online,
+                settings.fraction,
+                settings.min_devices,
+                seed=seed,
+                round=server_round,
+                cohort=cohort.name,
+            )
+
+        def task(cohort: Cohort, device: str) -> Task:
+            return Task(
+                round=server_round,
+                architecture=cohort.architecture,
+                weights=cohort.weights,
+                seed=seed,
+                epochs=local_epochs(settings.local_epochs, seed=seed, round=server_round, device=device),
+                batch_size=settings.local_batch_size,
+                learning_rate=settings.learning_rate,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                deadline_seconds=time_to_live(settings.round_timeout),
+            )
+
+        return self._configure(MessageType.TRAIN, server_round, grid, chosen, task)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Fold every admitted reply into its cohort's mean; a cohort without one keeps its weights."""
+        means = {cohort.name: CohortMean(self._names(cohort)) for cohort in self._state.cohorts}
+        self.outcomes = {}
+        for sent, reply in self._matched(replies):
+            try:
+                result = admit(reply, sent.task, sent.device)
+            except MessageError as error:
+                means[sent.cohort.name].skip(sent.device.name)
+                self._settle(server_round, sent, Outcome(sent.device.name, status_of(reply), reason=str(error)))
+                continue
+            means[sent.cohort.name].fold(sent.device.name, result.weights, result.samples)
+            self._settle(server_round, sent, Outcome(sent.device.name, "trained", result.samples, result.loss), result)
+        for sent in self._sent:
+            if sent.device.name not in self.outcomes:
+                reason = f"no reply within {self._settings.round_timeout:g} s"
+                self._settle(server_round, sent, Outcome(sent.device.name, "late", reason=reason))
+        for cohort in self._state.cohorts:
+            mean = means[cohort.name].result()
+            if mean is not None:
+                cohort.weights = mean
+            self._record_round(server_round, cohort)
+        trained = sum(outcome.status == "trained" for outcome in self.outcomes.values())
+        return ArrayRecord(), MetricRecord({"sampled": len(self._sent), "trained": trained})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One message per device that is online; none unless the run evaluates on the devices."""
+        if not self._settings.device_evaluation:
+            return []
+
+        def task(cohort: Cohort, device: str) -> Task:
+            return Task(
+                round=server_round,
+                architecture=cohort.architecture,
+                weights=cohort.weights,
+                batch_size=self._settings.test_batch_size,
+                deadline_seconds=time_to_live(self._settings.round_timeout),
+            )
+
+        return self._configure(MessageType.EVALUATE, server_round, grid, lambda cohort, online: online, task)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The sample-weighted accuracy and loss of every cohort on its devices' own images, recorded as events."""
+        scores: dict[str, EvaluateResult] = {}
+        for sent, reply in self._matched(replies):
+            try:
+                scores[sent.device.name] = admit_evaluation(reply, sent.task, sent.device)
+            except MessageError as error:
+                self._progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {error}")
+        for cohort in self._state.cohorts:
+            own = [scores[name] for name in self._names(cohort) if name in scores]
+            samples = sum(score.samples for score in own)
+            if samples:
+                self._record(
+                    "device_evaluation",
+                    round=server_round,
+                    cohort=cohort.name,
+                    devices=len(own),
+                    samples=samples,
+                    accuracy=sum(score.samples * score.accuracy for score in own) / samples,
+                    loss=sum(score.samples * score.loss for score in own) / samples,
+                )
+        return MetricRecord({"evaluated": len(scores)}) if self._sent else None
+
+    def summary(self) -> None:
+        """Tell how many devices each cohort has."""
+        for cohort in self._state.cohorts:
+            self._progress.note(f"{cohort.name}: {len(cohort.devices)} devices")
+
+    def _configure(
+        self,
+        message_type: str,
+        server_round: int,
+        grid: Grid,
+        choose: Callable[[Cohort, list[str]], list[str]],
+        task: Callable[[Cohort, str], Task],
+    ) -> list[Message]:
+        self._started = time.monotonic()
+        self._sent = []
+        self._bytes_before = {cohort.name: (cohort.bytes_down, cohort.bytes_up) for cohort in self._state.cohorts}
+        reachable = set(grid.get_node_ids())
+        for cohort in self._state.cohorts:
+            online = [
+                name for name in cohort.devices if name in self._devices and self._devices[name].node_id in reachable
+            ]
+            weights = encode_weights(cohort.weights)
+            for name in choose(cohort, online):
+                one = task(cohort, name)
+                message = Message(
+                    one.encode(weights),
+                    self._devices[name].node_id,
+                    message_type,
+                    ttl=time_to_live(self._settings.round_timeout),
+                    group_id=str(server_round),
+                )
+                cohort.bytes_down += content_bytes(message.content)
+                self._sent.append(Sent(message, self._devices[name], cohort, one))
+        return [sent.message for sent in self._sent]
+
+    def _matched(self, replies: Iterable[Message]) -> Iterator[tuple[Sent, Message]]:
+        """Each reply with the message it answers: the first one per message, and no other.
+
+        The sender named in a reply proves nothing: Flower writes node 1 into the error replies it makes itself.
+        """
+        waiting = {sent.message.metadata.message_id: sent for sent in self._sent}
+        for reply in replies:
+            sent = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if sent is None:
+                continue
+            if not reply.has_error():
+                sent.cohort.bytes_up += content_bytes(reply.content)
+            yield sent, reply
+
+    def _settle(self, server_round: int, sent: Sent, outcome: Outcome, result: TrainResult | None = None) -> None:
+        self.outcomes[sent.device.name] = outcome
+        self._record(
+            "device",
+            round=server_round,
+            device=outcome.device,
+            cohort=sent.cohort.name,
+            status=outcome.status,
+            seconds=result.seconds if result else time.monotonic() - self._started,
+            reason=outcome.reason,
+        )
+        self._progress.advance("rounds", 0, f"round {server_round}: {outcome.device} {outcome.status}")
+        if outcome.reason:
+            self._progress.note(f"round {server_round}: {outcome.device} {outcome.status}: {outcome.reason}")
+
+    def _record_round(self, server_round: int, cohort: Cohort) -> None:
+        sampled = self._names(cohort)
+        trained = [self.outcomes[name] for name in sampled if self.outcomes[name].status == "trained"]
+        samples = sum(outcome.samples for outcome in trained)
+        down, up = self._bytes_before[cohort.name]
+        self._record(
+            "round",
+            round=server_round,
+            cohort=cohort.name,
+            sampled=sampled,
+            trained=[outcome.device for outcome in trained],
+            samples=samples,
+            train_loss=sum(outcome.samples * outcome.loss for outcome in trained) / samples if samples else None,
+            seconds=time.monotonic() - self._started,
+            bytes_down=cohort.bytes_down - down,
+            bytes_up=cohort.bytes_up - up,
+        )
+
+    def _names(self, cohort: Cohort) -> list[str]:
+        return [sent.device.name for sent in self._sent if sent.cohort is cohort]
