@@ -209,8 +209,10 @@ class CohortStrategy(Strategy):
 
         The sender named in a reply proves nothing: Flower writes node 1 into the error replies it makes itself.
         """
-        waiting = {sent.message.metadata.message_id: sent for sent in self._sent}
-        for reply in replies:
+        waiting: dict[str, Sent] = {}
+        for number, reply in enumerate(replies):
+            if number == 0:  # Flower gives messages their ids when they are pushed, which the first reply proves
+                waiting = {sent.message.metadata.message_id: sent for sent in self._sent}
             sent = waiting.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue
