@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -98,7 +99,10 @@ class _RaySimulation:
         self._resources = {
             "num_cpus": 1,
             "num_gpus": 1 / workers if gpus else 0.0,
-            "max_restarts": -1,  # A process that a device took down is replaced; Flower alone would keep using it.
+            # A process that a device took down is replaced (Flower alone would go on using the dead one), and a
+            # message that reaches it in the moment between is delivered again.
+            "max_restarts": -1,
+            "max_task_retries": 1,
         }
         self._handover: SimpleQueue[Grid] = SimpleQueue()
         self._server_done = threading.Event()
@@ -236,6 +240,7 @@ def _ray(workers: int) -> Iterator[None]:
     # A Ray worker imports from the folder in which Ray was started before it looks anywhere else.
     with _quiet(), variables(environment), contextlib.chdir(CODE_ROOT):
         try:
+            _check_loopback()
             ray.init(
                 address="local",
                 num_cpus=workers,
@@ -268,6 +273,12 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+def _check_loopback() -> None:
+    """Raise OSError where processes of one machine cannot connect: Ray would try for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=5).close()
 
 
 def _cpus() -> int:

@@ -15,6 +15,7 @@ DEFAULTS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints a paragraph for each dead worker; the server names the device.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # In spite of its name: Ray keeps to 127.0.0.1, on every system.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Without it Ray prints a FutureWarning at every start.
 }
 """No telemetry, no update check, no installation of packages, no advice that a user of FedDAC cannot follow."""

@@ -94,7 +94,6 @@ def simulate(
 
 def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
     from server.federation import federate
-
     from server.report.build import build_report
     from server.report.record import read_run
     from simulation.display import result_table, show_progress
