@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -93,9 +94,9 @@ class Lines:
 
 def result_table(cohorts: Iterable[Cohort]) -> Table:
     """The cohorts of a finished run: what their architecture costs, how good it is, what its training moved."""
-    table = Table(title="Cohorts")
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("cohort", no_wrap=True)
-    for heading in ("devices", "MACs", "parameters", "peak memory", "accuracy", "bytes moved"):
+    for heading in ("devices", "MACs", "parameters", "peak\nmemory", "accuracy", "bytes\nmoved"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cohort in cohorts:
         figures = (
