@@ -119,6 +119,25 @@ class SearchSettings(Settings):
 
 
 @dataclass(frozen=True)
+class TrainSettings(Settings):
+    """Training one architecture without federation; not part of a federated run's configuration."""
+
+    epochs: int = setting(50, "Passes over the training images.", minimum=0)
+    batch_size: int = setting(64, "Batch size.", minimum=2)
+    learning_rate: float = setting(0.1, "Highest learning rate; it falls to zero along a cosine.", above=0.0)
+    warmup_share: float = setting(
+        0.05, "Share of all steps over which the learning rate rises linearly.", minimum=0.0, maximum=0.9
+    )
+    momentum: float = setting(0.9, "Momentum.", minimum=0.0, maximum=0.999)
+    nesterov: bool = setting(True, "Nesterov's form of momentum.")
+    weight_decay: float = setting(
+        4e-5, "Weight decay of convolution and linear weights; norms and biases have none.", minimum=0.0
+    )
+    label_smoothing: float = setting(0.1, "Share of each label spread over all classes.", minimum=0.0, maximum=0.9)
+    bf16: bool = setting(False, "Compute in bfloat16 where that is safe (about twice as fast on recent GPUs).")
+
+
+@dataclass(frozen=True)
 class FleetSettings(Settings):
     """The devices and what they can afford."""
 

@@ -54,19 +54,28 @@ def train_epoch(
     generator: torch.Generator,
     device: torch.device,
     penalty: Callable[[], torch.Tensor] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    before_step: Callable[[], None] | None = None,
+    bf16: bool = False,
 ) -> Score:
     """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
 
-    All randomness comes from `generator`, except dropout, which draws from torch's global one.
+    All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
+    before each step of the optimizer (to set its learning rate, say); with `bf16` the forward pass runs under autocast.
+    The score's loss includes `label_smoothing`, not `penalty`.
     """
     module.train()
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in feed.training(generator, device):
-        logits = module(images)
-        loss = F.cross_entropy(logits, labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = module(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+        if before_step is not None:
+            before_step()
         optimizer.step()
         loss_sum += loss.detach().double() * len(labels)
         correct += (logits.detach().argmax(1) == labels).sum()

@@ -1,4 +1,4 @@
-"""The state of an unfinished search in one file: tensors and JSON together, replaced atomically, never pickled."""
+"""Unfinished work in one file: tensors and JSON together, replaced atomically, never pickled."""
 
 import hashlib
 import json
@@ -16,15 +16,15 @@ from common.slicing import State
 
 
 @dataclass(frozen=True)
-class SearchState:
+class Checkpoint:
     """JSON-ready `progress` and named groups of tensors."""
 
     progress: dict[str, Any]
     tensors: dict[str, State]
 
 
-def save_search(path: Path, state: SearchState, signature: str) -> None:
-    """Write the state; `signature` names the search it belongs to."""
+def save_checkpoint(path: Path, state: Checkpoint, signature: str) -> None:
+    """Write the state; `signature` names the work it belongs to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
         f"{group}/{name}": t.contiguous() for group, tensors in state.tensors.items() for name, t in tensors.items()
@@ -36,8 +36,8 @@ def save_search(path: Path, state: SearchState, signature: str) -> None:
     os.replace(temporary, path)
 
 
-def load_search(path: Path, signature: str) -> SearchState | None:
-    """The saved state, or None where there is none. Raises CheckpointError if it is damaged or of another search."""
+def load_checkpoint(path: Path, signature: str) -> Checkpoint | None:
+    """The saved state, or None where there is none. Raises CheckpointError if it is damaged or of other work."""
     if not path.exists():
         return None
     try:
@@ -47,18 +47,18 @@ def load_search(path: Path, signature: str) -> SearchState | None:
         progress = json.loads(metadata["progress"])
         intact = metadata["sha256"] == _digest(flat, metadata["progress"])
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"the search checkpoint {path} is damaged ({error}); delete it to search anew") from None
+        raise CheckpointError(f"the checkpoint {path} is damaged ({error}); delete it to start anew") from None
     if not intact:
-        raise CheckpointError(f"the search checkpoint {path} is damaged; delete it to search anew")
+        raise CheckpointError(f"the checkpoint {path} is damaged; delete it to start anew")
     if metadata["signature"] != signature:
         raise CheckpointError(
-            f"the search checkpoint {path} belongs to other budgets, settings or data; use another run folder"
+            f"the checkpoint {path} belongs to other budgets, settings or data; use another run folder"
         )
     tensors: dict[str, State] = {}
     for name, tensor in flat.items():
         group, _, rest = name.partition("/")
         tensors.setdefault(group, {})[rest] = tensor
-    return SearchState(progress, tensors)
+    return Checkpoint(progress, tensors)
 
 
 def _digest(flat: dict[str, torch.Tensor], progress: str) -> str:

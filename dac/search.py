@@ -24,7 +24,7 @@ from common.learning import Feed, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from dac.checkpoint import SearchState, load_search, save_search
+from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.plan import check_feasible, clipped, fork, join
 from dac.recipe import RECIPES
@@ -214,11 +214,11 @@ class _Search:
         }
         tensors = {f"trajectory{n}": trajectory.to_tensors() for n, trajectory in enumerate(self.trajectories)}
         tensors |= {f"member{n}": member.state for n, member in enumerate(distinct)}
-        save_search(self.checkpoint, SearchState(progress, tensors), self.signature)
+        save_checkpoint(self.checkpoint, Checkpoint(progress, tensors), self.signature)
 
     def restore(self) -> None:
         """Continue from the checkpoint where there is one."""
-        saved = load_search(self.checkpoint, self.signature)
+        saved = load_checkpoint(self.checkpoint, self.signature)
         if saved is None:
             return
         self.epoch = int(saved.progress["epoch"])

@@ -117,19 +117,19 @@ def make_optimizer(
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
 
 
-def momentum_of(supernet: Supernet, optimizer: torch.optim.Optimizer) -> State:
+def momentum_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """The optimizer's momentum buffers by parameter name, on the CPU; empty before the first step."""
     buffers: State = {}
-    for name, parameter in supernet.module.named_parameters():
+    for name, parameter in module.named_parameters():
         buffer = optimizer.state[parameter].get("momentum_buffer")
         if buffer is not None:
             buffers[name] = buffer.detach().cpu()
     return buffers
 
 
-def restore_momentum(supernet: Supernet, optimizer: torch.optim.Optimizer, buffers: Mapping[str, torch.Tensor]) -> None:
+def restore_momentum(module: nn.Module, optimizer: torch.optim.Optimizer, buffers: Mapping[str, torch.Tensor]) -> None:
     """Put momentum buffers back by parameter name."""
-    for name, parameter in supernet.module.named_parameters():
+    for name, parameter in module.named_parameters():
         if name in buffers:
             restored = torch.empty_like(parameter).copy_(buffers[name])
             optimizer.state[parameter]["momentum_buffer"] = restored

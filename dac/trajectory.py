@@ -42,7 +42,7 @@ class Trajectory:
         """One removal step towards `target`; weights, statistics, gates and momentum of kept channels stay."""
         supernet = self.supernet
         smaller = shrink_step(supernet.architecture, self._ranking(), target, self.settings.step_share)
-        momentum = slice_momentum(momentum_of(supernet, self.optimizer), supernet, smaller)
+        momentum = slice_momentum(momentum_of(supernet.module, self.optimizer), supernet, smaller)
         replacement = supernet.shrunk(smaller)
         replacement.fresh_saliency()
         self._become(replacement, momentum)
@@ -51,7 +51,7 @@ class Trajectory:
     def fork(self, todo: list[int]) -> "Trajectory":
         """A twin that serves `todo` from here on, while this one keeps the other budgets."""
         twin = Trajectory(self.supernet.copy(), self.settings, todo, 0, self.parent)
-        restore_momentum(twin.supernet, twin.optimizer, momentum_of(self.supernet, self.optimizer))
+        restore_momentum(twin.supernet.module, twin.optimizer, momentum_of(self.supernet.module, self.optimizer))
         self.todo = [number for number in self.todo if number not in todo]
         return twin
 
@@ -68,7 +68,7 @@ class Trajectory:
     def to_tensors(self) -> State:
         """What of the trajectory is tensors: the gated module's state and the momentum."""
         module = {f"module.{name}": value for name, value in self.supernet.state().items()}
-        momentum = momentum_of(self.supernet, self.optimizer)
+        momentum = momentum_of(self.supernet.module, self.optimizer)
         return {**module, **{f"momentum.{name}": value for name, value in momentum.items()}}
 
     @classmethod
@@ -84,7 +84,7 @@ class Trajectory:
         supernet = Supernet(architecture, RECIPES[settings.preset].gate_position, 0, device)
         supernet.module.load_state_dict(_with_prefix(tensors, "module."))
         result = cls(supernet, settings, progress["todo"], progress["epochs_left"], progress["parent"])
-        restore_momentum(supernet, result.optimizer, _with_prefix(tensors, "momentum."))
+        restore_momentum(supernet.module, result.optimizer, _with_prefix(tensors, "momentum."))
         return result
 
     def _ranking(self) -> Ranking:
@@ -96,7 +96,7 @@ class Trajectory:
 
     def _become(self, supernet: Supernet, momentum: State) -> None:
         replacement = Trajectory(supernet, self.settings, self.todo, self.epochs_left, self.parent)
-        restore_momentum(supernet, replacement.optimizer, momentum)
+        restore_momentum(supernet.module, replacement.optimizer, momentum)
         self.supernet, self.optimizer = supernet, replacement.optimizer
 
 

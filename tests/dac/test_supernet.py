@@ -89,11 +89,11 @@ def test_a_shrunk_supernet_inherits_weights_gates_and_momentum_channel_by_channe
     assert torch.equal(smaller.gates["conv2"].weight, supernet.gates["conv2"].weight[kept])
     rows, columns = torch.tensor(kept)[:, None], torch.tensor(part.indices["conv1"])
     assert torch.equal(smaller.state()["conv2.weight"], supernet.state()["conv2.weight"][rows, columns])
-    momentum = momentum_of(supernet, optimizer)
+    momentum = momentum_of(supernet.module, optimizer)
     restored = make_optimizer(smaller, 0.1, 0.9, 0.0, 0.0)
-    restore_momentum(smaller, restored, slice_momentum(momentum, supernet, part))
-    assert torch.equal(momentum_of(smaller, restored)["conv2.weight"], momentum["conv2.weight"][rows, columns])
-    assert torch.equal(momentum_of(smaller, restored)["gate2.weight"], momentum["gate2.weight"][kept])
+    restore_momentum(smaller.module, restored, slice_momentum(momentum, supernet, part))
+    assert torch.equal(momentum_of(smaller.module, restored)["conv2.weight"], momentum["conv2.weight"][rows, columns])
+    assert torch.equal(momentum_of(smaller.module, restored)["gate2.weight"], momentum["gate2.weight"][kept])
 
 
 def test_gates_have_their_own_weight_decay() -> None:

@@ -1,0 +1,155 @@
+"""What DAC is measured against: simpler ways to an architecture within the same budget.
+
+`width_multiplier` scales every layer alike (Howard et al. 2017, arXiv:1704.04861, section 3.3), `random_widths` draws
+the widths that DAC learns, `magnitude` removes the channels of a trained network with the smallest weights (Li et al.
+2017, arXiv:1608.08710), `slimming` those with the smallest batch-norm scale after training with an L1 penalty on it
+(Liu et al. 2017, arXiv:1708.06519). The last three remove channels by the very code that DAC uses, importance per cost
+down to the last channel that fits, so that only the importance differs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.costs import costs_of, count
+from common.errors import ArchitectureError, BudgetError
+from common.models.description import BaseNetwork, Description
+from common.seeds import numpy_generator, torch_generator
+from common.slicing import State, slice_state
+from dac.plan import check_feasible
+from dac.shrink import Ranking, shrink_step
+
+WIDTH_STEP = 0.001  # finer than any step that changes a channel count of MobileNetV2
+
+
+def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
+    """The full network of the largest width multiplier that fits; it has a base network of its own.
+
+    Widths are multiples of WIDTH_STEP times the width of `base`. Raises BudgetError if none fits.
+    """
+    for step in range(round(1 / WIDTH_STEP), 0, -1):
+        architecture = Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
+        costs = costs_of(architecture)
+        if budget.admits(costs):
+            return architecture
+    raise BudgetError(
+        f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has {costs.macs:,} "
+        f"MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory; raise the budget"
+    )
+
+
+def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Architecture:
+    """Random channel counts between the floor and the base network's, random channels, as large as the budget allows.
+
+    Each prunable group draws u uniform in (0, 1) and keeps u ** t of what it has above its floor; the exponent t is
+    the largest that leaves too much, and random channels then go until the budget is met. Raises BudgetError for a
+    budget below the floor.
+    """
+    check_feasible(base, [budget])
+    full = Architecture.full(base)
+    description = full.description
+    if budget.admits(costs_of(full)):
+        return full
+    generator = numpy_generator(seed, "random-widths")
+    draws = {group.name: float(generator.uniform(0.02, 0.98)) for group in description.prunable}
+
+    def sizes(exponent: float) -> dict[str, int]:
+        drawn = {g.name: g.floor + round((g.size - g.floor) * draws[g.name] ** exponent) for g in description.prunable}
+        return {**description.full_sizes, **drawn}
+
+    too_large, fits = 0.0, 1e4
+    for _ in range(60):
+        middle = (too_large + fits) / 2
+        if budget.admits(count(description, sizes(middle))):
+            fits = middle
+        else:
+            too_large = middle
+    order = {
+        group.name: torch.rand(group.size, generator=torch_generator(seed, group.name))
+        for group in full.description.prunable
+    }
+    chosen = sizes(too_large)
+    kept = {name: sorted(values.argsort(descending=True)[: chosen[name]].tolist()) for name, values in order.items()}
+    return shrink_to(Architecture.with_kept(base, kept), order, budget)
+
+
+def magnitude(architecture: Architecture, state: State, budget: DeviceBudget) -> tuple[Architecture, State]:
+    """`architecture` without its channels of smallest L1 norm, and the weights in `state` of those that stay.
+
+    A channel's norm counts every convolution or linear weight that writes or reads it. Raises BudgetError for a
+    budget below the floor.
+    """
+    return _pruned(architecture, state, weight_norms(architecture, state), budget)
+
+
+def slimming(architecture: Architecture, state: State, budget: DeviceBudget) -> tuple[Architecture, State]:
+    """`architecture` without its channels of smallest batch-norm scale, and the weights of those that stay.
+
+    `state` should come from training with `slimming_penalty`. Raises ArchitectureError for a network without batch
+    norms and BudgetError for a budget below the floor.
+    """
+    scales = {group: state[f"{norm}.weight"].abs() for group, norm in _norms(architecture.description).items()}
+    return _pruned(architecture, state, scales, budget)
+
+
+def slimming_penalty(architecture: Architecture, strength: float) -> Callable[[nn.Module], torch.Tensor]:
+    """`strength` times the L1 norm of the scales that `slimming` ranks by, as a function of the module."""
+    names = [f"{norm}.weight" for norm in _norms(architecture.description).values()]
+
+    def penalty(module: nn.Module) -> torch.Tensor:
+        return strength * torch.stack([module.get_parameter(name).abs().sum() for name in names]).sum()
+
+    return penalty
+
+
+def weight_norms(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Per prunable group, the L1 norm of the weights that write or read each channel; shapes (kept channels,)."""
+    description = architecture.description
+    norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in description.prunable}
+    for layer in description.layers:
+        if layer.kind == "batch_norm":
+            continue
+        weight = state[f"{layer.name}.weight"].abs()
+        if layer.target in norms:
+            norms[layer.target] += weight.flatten(1).sum(1)
+        if layer.source in norms and layer.kind != "depthwise":
+            # a linear layer behind a flattened image reads `spread` consecutive features of each channel
+            norms[layer.source] += weight.transpose(0, 1).reshape(len(norms[layer.source]), -1).sum(1)
+    return norms
+
+
+def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor], budget: DeviceBudget) -> Architecture:
+    """Remove the channels of least importance per cost until the budget is met.
+
+    `importance` has one value for each channel of the base network's prunable groups.
+    """
+    while not budget.admits(costs_of(architecture)):
+        kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
+        gates = {name: torch.ones(len(values)) for name, values in kept.items()}
+        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, share=1.0)
+    return architecture
+
+
+def _pruned(
+    architecture: Architecture, state: State, importance: Mapping[str, torch.Tensor], budget: DeviceBudget
+) -> tuple[Architecture, State]:
+    check_feasible(architecture.base, [budget])
+    spread = {}
+    for name, values in importance.items():
+        spread[name] = torch.zeros(architecture.description.full_sizes[name])
+        spread[name][list(architecture.indices[name])] = values.detach().cpu()
+    smaller = shrink_to(architecture, spread, budget)
+    return smaller, slice_state(state, architecture, smaller)
+
+
+def _norms(description: Description) -> dict[str, str]:
+    """The last batch norm of every prunable group: that of the depthwise convolution."""
+    norms = {layer.target: layer.name for layer in description.layers if layer.kind == "batch_norm"}
+    missing = [group.name for group in description.prunable if group.name not in norms]
+    if missing:
+        raise ArchitectureError(f"slimming ranks channels by batch norm, and {missing[0]} has none; use mobilenet_v2")
+    return {group.name: norms[group.name] for group in description.prunable}

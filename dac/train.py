@@ -1,0 +1,184 @@
+"""Training of one architecture to the end: the recipe behind every accuracy that DAC and its baselines report.
+
+Stochastic gradient descent with momentum, weight decay on convolution and linear weights alone (with 5e-4 on all
+parameters MobileNetV2 stays near 91 % on CIFAR-10, with 4e-5 it reaches 94 %), label smoothing, and a learning rate
+that rises linearly and then falls to zero along a cosine, changed at every step (Loshchilov and Hutter 2017,
+arXiv:1608.03983, without restarts). The weights of the last epoch are the result: nothing is chosen by accuracy.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.architecture import Architecture
+from common.config import TrainSettings
+from common.data.batches import batches
+from common.errors import FedDACError
+from common.learning import Feed, Score, evaluate, place, train_epoch
+from common.progress import Progress
+from common.seeds import derive_seed, torch_generator
+from common.slicing import State
+from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dac.supernet import momentum_of, restore_momentum
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights after the last epoch, on the CPU, and their accuracy on the validation images."""
+
+    state: State
+    validation_accuracy: float
+
+
+def train_architecture(
+    architecture: Architecture,
+    state: State | None,
+    train: Feed,
+    validation: Feed,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    checkpoint: Path | None = None,
+    record: Callable[[dict[str, Any]], None] | None = None,
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+) -> Trained:
+    """Train `architecture` from `state`, or from fresh weights of `seed` where it is None.
+
+    Resumes from the file `checkpoint` if a training was cut short there, and ends with the same weights to the bit.
+    `record` is given one dictionary per epoch (epoch, train_loss, train_accuracy, validation_accuracy, learning_rate);
+    without it the validation images are looked at once, at the end. `penalty` of the module is added to the loss.
+    Raises CheckpointError for a damaged or foreign checkpoint and FedDACError if training diverges.
+    """
+    module = architecture.build(derive_seed(seed, "train-init"))
+    if state is not None:
+        module.load_state_dict(state)
+    place(module, device)
+    run = _Run(module, train, settings, seed, device, penalty)
+    signature = _signature(architecture, state, train, settings, seed)
+    done = 0 if checkpoint is None else run.restore(checkpoint, signature)
+    progress.start("train", settings.epochs)
+    progress.advance("train", done, f"{settings.epochs} epochs")
+    for epoch in range(done + 1, settings.epochs + 1):
+        score = run.epoch(epoch)
+        if record is not None:
+            accuracy = evaluate(module, validation, device).accuracy
+            rate = run.optimizer.param_groups[0]["lr"]
+            record(
+                {
+                    "epoch": epoch,
+                    "train_loss": score.loss,
+                    "train_accuracy": score.accuracy,
+                    "validation_accuracy": accuracy,
+                    "learning_rate": rate,
+                }
+            )
+        if checkpoint is not None:
+            run.save(checkpoint, signature, epoch)
+        progress.advance("train", 1, f"epoch {epoch}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}")
+    accuracy = evaluate(module, validation, device).accuracy
+    progress.finish("train", f"validation accuracy {accuracy:.1%}")
+    return Trained(_state_of(module), accuracy)
+
+
+def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
+    """What step `step` (from 0) of `steps` multiplies the learning rate by: up linearly, then down a half cosine.
+
+    >>> [round(learning_rate_factor(step, 6, 1 / 3), 3) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+    warmup = int(warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+class _Run:
+    """A module being trained, its optimizer, and where on the schedule it stands."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Feed,
+        settings: TrainSettings,
+        seed: int,
+        device: torch.device,
+        penalty: Callable[[nn.Module], torch.Tensor] | None,
+    ) -> None:
+        self.module, self.train, self.settings, self.seed, self.device = module, train, settings, seed, device
+        self.penalty = None if penalty is None else lambda: penalty(module)
+        self.steps_per_epoch = sum(1 for _ in batches(len(train.images), train.batch_size, None))
+        self.step = 0
+        parameters = list(module.parameters())
+        groups = [
+            {"params": [one for one in parameters if one.dim() > 1], "weight_decay": settings.weight_decay},
+            {"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0},
+        ]
+        nesterov = settings.nesterov and settings.momentum > 0
+        self.optimizer = torch.optim.SGD(
+            groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov
+        )
+
+    def epoch(self, number: int) -> Score:
+        """One epoch, whose randomness depends on its number alone."""
+        self.step = (number - 1) * self.steps_per_epoch
+        settings, generator = self.settings, torch_generator(self.seed, "train", number)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.seed, "train-dropout", number))
+            score = train_epoch(
+                self.module,
+                self.train,
+                self.optimizer,
+                generator,
+                self.device,
+                self.penalty,
+                label_smoothing=settings.label_smoothing,
+                before_step=self._set_learning_rate,
+                bf16=settings.bf16,
+            )
+        if not math.isfinite(score.loss):
+            raise FedDACError(f"training diverged in epoch {number}; lower --learning-rate")
+        return score
+
+    def _set_learning_rate(self) -> None:
+        steps = self.settings.epochs * self.steps_per_epoch
+        rate = self.settings.learning_rate * learning_rate_factor(self.step, steps, self.settings.warmup_share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.step += 1
+
+    def save(self, path: Path, signature: str, epoch: int) -> None:
+        """Write the checkpoint."""
+        tensors = {"module": _state_of(self.module), "momentum": momentum_of(self.module, self.optimizer)}
+        save_checkpoint(path, Checkpoint({"epoch": epoch}, tensors), signature)
+
+    def restore(self, path: Path, signature: str) -> int:
+        """Continue from the checkpoint where there is one; returns the epochs done."""
+        saved = load_checkpoint(path, signature)
+        if saved is None:
+            return 0
+        self.module.load_state_dict(saved.tensors["module"])
+        restore_momentum(self.module, self.optimizer, saved.tensors.get("momentum", {}))
+        return int(saved.progress["epoch"])
+
+
+def _state_of(module: nn.Module) -> State:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _signature(architecture: Architecture, state: State | None, train: Feed, settings: TrainSettings, seed: int) -> str:
+    """What a checkpoint belongs to: architecture, initial weights, labels and settings."""
+    digest = hashlib.sha256(json.dumps([architecture.to_json(), repr(settings), seed, train.batch_size]).encode())
+    digest.update(train.images.labels.cpu().numpy().tobytes())
+    for name, tensor in (state or {}).items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

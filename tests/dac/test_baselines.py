@@ -1,0 +1,190 @@
+"""Baselines: budgets hold strictly, importance is what the papers say, weights are inherited channel by channel."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.architecture import Architecture
+from common.budget import RESOURCES, DeviceBudget
+from common.costs import costs_of, count
+from common.errors import ArchitectureError, BudgetError
+from common.models.description import BaseNetwork
+from dac.baselines import (
+    magnitude,
+    random_widths,
+    shrink_to,
+    slimming,
+    slimming_penalty,
+    weight_norms,
+    width_multiplier,
+)
+
+BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
+SMALL = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
+CNN = BaseNetwork("cnn", (1, 8, 8), 4)
+FULL, FLOOR = (
+    costs_of(Architecture.full(BASE)),
+    count(*(lambda d: (d, d.floor_sizes))(Architecture.full(BASE).description)),
+)
+
+shares = st.one_of(st.none(), st.floats(0.01, 0.999))
+
+
+def budget_of(fractions: tuple[float | None, ...]) -> DeviceBudget:
+    """Bounds at a fraction of the way from the floor to the full network."""
+    return DeviceBudget(
+        *(
+            None if share is None else FLOOR.get(r) + 1 + int(share * (FULL.get(r) - FLOOR.get(r)))
+            for r, share in zip(RESOURCES, fractions, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize(("macs", "params"), [(60_000_000, 1_402_155), (100_000_000, 1_402_155), (60_000_000, None)])
+def test_the_largest_width_multiplier_that_fits(macs: int, params: int | None) -> None:
+    budget = DeviceBudget(macs=macs, params=params)
+    found = width_multiplier(BASE, budget)
+    assert budget.admits(costs_of(found))
+    assert found == Architecture.full(found.base)
+    wider = [replace(BASE, width=found.base.width + step / 1000) for step in range(1, 40)]
+    assert all(not budget.admits(costs_of(Architecture.full(base))) for base in wider)
+
+
+def test_published_width_multipliers_are_found_by_their_parameters() -> None:
+    # width 0.75 has 1,402,586 parameters (figure 3 of the paper), and bounds are strict
+    found = width_multiplier(BASE, DeviceBudget(params=1_402_587))
+    assert costs_of(found).params == 1_402_586
+    assert costs_of(width_multiplier(BASE, DeviceBudget(params=1_402_586))).params < 1_402_586
+
+
+def test_a_budget_that_does_not_bind_leaves_the_full_network() -> None:
+    full = Architecture.full(BASE)
+    assert width_multiplier(BASE, DeviceBudget()) == random_widths(BASE, DeviceBudget(), 0) == full
+    assert magnitude(full, full.build(0).state_dict(), DeviceBudget())[0] == full
+
+
+def test_a_budget_that_no_width_multiplier_meets_is_refused() -> None:
+    with pytest.raises(BudgetError, match="no width multiplier"):
+        width_multiplier(BASE, DeviceBudget(params=1000))
+    with pytest.raises(BudgetError, match="smallest mobilenet_v2"):
+        random_widths(BASE, DeviceBudget(params=1000), 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(shares, shares, shares), st.integers(0, 1000))
+def test_random_widths_meet_every_bound_strictly_and_waste_little(
+    fractions: tuple[float | None, ...], seed: int
+) -> None:
+    budget = budget_of(fractions)
+    found = random_widths(BASE, budget, seed)
+    costs = costs_of(found)
+    assert budget.admits(costs)
+    assert all(found.sizes[g.name] >= g.floor for g in found.description.prunable)
+    if any(share is not None for share in fractions):
+        assert any(costs.get(r) >= 0.97 * min(budget.bound(r), FULL.get(r)) for r in RESOURCES)
+
+
+def test_random_widths_follow_the_seed() -> None:
+    budget = budget_of((0.5, None, None))
+    assert random_widths(BASE, budget, 1) == random_widths(BASE, budget, 1)
+    first, second = random_widths(BASE, budget, 1), random_widths(BASE, budget, 2)
+    assert first.sizes != second.sizes
+    assert len({first.sizes[g.name] / g.size for g in first.description.prunable}) > 10
+
+
+def test_a_channels_norm_counts_what_writes_and_reads_it() -> None:
+    architecture = Architecture.full(SMALL)
+    state = {name: torch.ones_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
+    state["blocks.3.expand_conv.weight"][5] = -2.0
+    state["blocks.3.depthwise_conv.weight"][6] = 0.0
+    state["blocks.3.project_conv.weight"][:, 7] = 3.0
+    norms = weight_norms(architecture, state)["block3.inner"]
+    source, target = 8, 8  # channels of stage 2 and 3 at width 1/4
+    plain = source + 9 + target
+    assert norms[:5].tolist() == [plain] * 5
+    assert norms[5:8].tolist() == [plain + source, plain - 9, plain + 2 * target]
+
+
+def test_a_flattened_channel_counts_all_its_features() -> None:
+    architecture = Architecture.full(CNN)
+    state = {name: torch.zeros_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
+    spread = architecture.description.layer_by_name["hidden1"].spread
+    state["hidden1.weight"][:, spread : 2 * spread] = 0.5
+    norms = weight_norms(architecture, state)
+    assert norms["conv2"].tolist() == [0, 0.5 * spread * 120, *[0] * 14]
+    assert norms["conv1"].tolist() == [0] * 6
+
+
+def test_magnitude_removes_the_smallest_and_inherits_the_rest() -> None:
+    architecture = Architecture.full(SMALL)
+    state = architecture.build(0).state_dict()
+    for name in ("expand_conv", "depthwise_conv"):
+        state[f"blocks.9.{name}.weight"][[3, 8]] *= 1e-3
+    state["blocks.9.project_conv.weight"][:, [3, 8]] *= 1e-3
+    per_channel = (
+        costs_of(architecture).params
+        - count(
+            architecture.description, {**architecture.sizes, "block9.inner": architecture.sizes["block9.inner"] - 2}
+        ).params
+    )
+    budget = DeviceBudget(params=costs_of(architecture).params - per_channel + 1)
+    smaller, inherited = magnitude(architecture, state, budget)
+    assert set(architecture.indices["block9.inner"]) - set(smaller.indices["block9.inner"]) == {3, 8}
+    kept = list(smaller.indices["block9.inner"])
+    assert torch.equal(inherited["blocks.9.expand_conv.weight"], state["blocks.9.expand_conv.weight"][kept])
+    assert torch.equal(inherited["blocks.9.project_conv.weight"], state["blocks.9.project_conv.weight"][:, kept])
+    smaller.build(0).load_state_dict(inherited)
+
+
+def test_slimming_removes_the_smallest_scale_of_the_depthwise_norm() -> None:
+    architecture = Architecture.full(SMALL)
+    state = architecture.build(0).state_dict()
+    state["blocks.5.depthwise_norm.weight"][4] = -1e-3
+    state["blocks.5.expand_norm.weight"][7] = 0.0  # not what it ranks by
+    smaller, inherited = slimming(architecture, state, DeviceBudget(macs=costs_of(architecture).macs))
+    assert set(architecture.indices["block5.inner"]) - set(smaller.indices["block5.inner"]) == {4}
+    assert len(inherited["blocks.5.depthwise_norm.weight"]) == smaller.sizes["block5.inner"]
+
+
+def test_the_slimming_penalty_is_the_l1_norm_of_those_scales() -> None:
+    architecture = Architecture.full(SMALL)
+    module = architecture.build(0)  # scales start at one
+    channels = sum(group.size for group in architecture.description.prunable)
+    penalty = slimming_penalty(architecture, 1e-2)(module)
+    assert float(penalty.detach()) == pytest.approx(1e-2 * channels)
+    penalty.backward()  # type: ignore[no-untyped-call]
+    assert module.get_parameter("blocks.0.depthwise_norm.weight").grad is not None
+    assert module.get_parameter("blocks.0.expand_norm.weight").grad is None
+
+
+def test_slimming_needs_batch_norms() -> None:
+    architecture = Architecture.full(CNN)
+    with pytest.raises(ArchitectureError, match="use mobilenet_v2"):
+        slimming(architecture, architecture.build(0).state_dict(), DeviceBudget())
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.tuples(shares, shares, shares))
+def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_trained_one(
+    fractions: tuple[float | None, ...],
+) -> None:
+    budget = budget_of(fractions)
+    full = Architecture.full(BASE)
+    importance = {
+        g.name: torch.rand(g.size, generator=torch.Generator().manual_seed(7)) for g in full.description.prunable
+    }
+    smaller = shrink_to(full, importance, budget)
+    assert budget.admits(costs_of(smaller))
+    assert full.contains(smaller)
+
+
+def test_a_pruned_network_can_be_pruned_again() -> None:
+    full = Architecture.full(SMALL)
+    costs = costs_of(full)
+    first, state = magnitude(full, full.build(0).state_dict(), DeviceBudget(macs=int(costs.macs * 0.9)))
+    second, inherited = magnitude(first, state, DeviceBudget(macs=int(costs.macs * 0.8)))
+    assert first.contains(second)
+    second.build(0).load_state_dict(inherited)

@@ -1,0 +1,180 @@
+"""Training to the end: the schedule by hand, who decays, and the same weights to the bit after every kill."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.architecture import Architecture
+from common.config import TrainSettings
+from common.errors import CheckpointError, FedDACError
+from common.learning import Feed
+from common.models.description import BaseNetwork
+from common.progress import Silent
+from dac.train import Trained, learning_rate_factor, train_architecture
+
+CPU = torch.device("cpu")
+CNN = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
+MOBILE = Architecture.full(BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25))
+MLP = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 4))
+SETTINGS = TrainSettings(epochs=4, learning_rate=0.05)
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+class KilledAfter(Silent):
+    """Progress that ends the training at its n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def advance(self, stage: str, units: int, message: str) -> None:
+        """Count down."""
+        self.calls -= 1
+        if self.calls == 0:
+            raise Killed
+
+
+def run(
+    feeds: tuple[Feed, Feed],
+    architecture: Architecture = CNN,
+    settings: TrainSettings = SETTINGS,
+    seed: int = 0,
+    **options: Any,
+) -> Trained:
+    state = options.pop("state", None)
+    progress = options.pop("progress", Silent())
+    return train_architecture(
+        architecture, state, *feeds, settings, seed=seed, device=CPU, progress=progress, **options
+    )
+
+
+def same(first: Trained, second: Trained) -> bool:
+    return all(torch.equal(value, second.state[name]) for name, value in first.state.items())
+
+
+def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine() -> None:
+    factors = [learning_rate_factor(step, 10, 0.2) for step in range(10)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[6] == pytest.approx(0.5)
+    assert factors[9] == pytest.approx(0.5 * (1 + torch.cos(torch.tensor(7 * torch.pi / 8)).item()), rel=1e-5)
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+
+
+def test_without_warm_up_training_starts_at_the_full_rate() -> None:
+    assert learning_rate_factor(0, 10, 0.0) == 1.0
+
+
+def test_the_recorded_rate_is_that_of_the_last_step(feeds: tuple[Feed, Feed]) -> None:
+    rows: list[dict[str, Any]] = []
+    run(feeds, record=rows.append)
+    steps = 4 * 5  # forty images in batches of eight
+    expected = [0.05 * learning_rate_factor(step, steps, 0.05) for step in (4, 9, 14, 19)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("architecture", [CNN, MOBILE])
+def test_training_learns(feeds: tuple[Feed, Feed], architecture: Architecture) -> None:
+    trained = run(feeds, architecture, TrainSettings(epochs=25, learning_rate=0.05))
+    assert trained.validation_accuracy >= 0.9
+
+
+def test_only_matrices_and_filters_decay(feeds: tuple[Feed, Feed]) -> None:
+    # a rate this small moves nothing but what a huge decay pulls to zero, in five steps
+    settings = TrainSettings(epochs=1, learning_rate=1e-8, momentum=0.0, weight_decay=1e7, warmup_share=0.0)
+    shrunk = math.prod(1 - 0.1 * learning_rate_factor(step, 5, 0.0) for step in range(5))
+    start = {name: tensor.clone() for name, tensor in MOBILE.build(3).state_dict().items()}
+    end = run(feeds, MOBILE, settings, state=start).state
+    for name, parameter in MOBILE.build(3).named_parameters():
+        expected = start[name] * (shrunk if parameter.dim() > 1 else 1.0)
+        torch.testing.assert_close(end[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_it_starts_from_the_weights_given(feeds: tuple[Feed, Feed]) -> None:
+    state = CNN.build(9).state_dict()
+    trained = run(feeds, settings=TrainSettings(epochs=0), state=state)
+    assert all(torch.equal(value, trained.state[name]) for name, value in state.items())
+
+
+def test_the_weights_given_are_left_alone(feeds: tuple[Feed, Feed]) -> None:
+    state = CNN.build(9).state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    run(feeds, state=state)
+    assert all(torch.equal(before[name], tensor) for name, tensor in state.items())
+
+
+def test_equal_seeds_give_equal_weights_and_no_global_state_changes(feeds: tuple[Feed, Feed]) -> None:
+    before = torch.random.get_rng_state()
+    first, second, other = run(feeds), run(feeds), run(feeds, seed=1)
+    assert same(first, second)
+    assert not same(first, other)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("architecture", [MOBILE, MLP], ids=["batch norm", "dropout"])
+def test_a_training_killed_after_any_epoch_ends_with_the_same_weights(
+    feeds: tuple[Feed, Feed], tmp_path: Path, architecture: Architecture
+) -> None:
+    expected = run(feeds, architecture)
+    for calls in range(1, SETTINGS.epochs + 2):
+        checkpoint = tmp_path / f"{calls}.safetensors"
+        with pytest.raises(Killed):
+            run(feeds, architecture, checkpoint=checkpoint, progress=KilledAfter(calls))
+        assert checkpoint.exists() == (calls > 1)
+        rows: list[dict[str, Any]] = []
+        resumed = run(feeds, architecture, checkpoint=checkpoint, record=rows.append)
+        assert same(resumed, expected)
+        assert resumed.validation_accuracy == expected.validation_accuracy
+        assert [row["epoch"] for row in rows] == list(range(calls, SETTINGS.epochs + 1))
+
+
+def test_a_finished_training_is_not_repeated(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "train.safetensors"
+    first = run(feeds, checkpoint=checkpoint)
+    rows: list[dict[str, Any]] = []
+    assert same(run(feeds, checkpoint=checkpoint, record=rows.append), first)
+    assert rows == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"settings": TrainSettings(epochs=5)}, {"state": CNN.build(4).state_dict()}]
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    feeds: tuple[Feed, Feed], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    checkpoint = tmp_path / "train.safetensors"
+    run(feeds, checkpoint=checkpoint)
+    with pytest.raises(CheckpointError, match="belongs to other"):
+        run(feeds, checkpoint=checkpoint, **change)
+
+
+def test_a_damaged_checkpoint_is_refused(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "train.safetensors"
+    checkpoint.write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(feeds, checkpoint=checkpoint)
+
+
+def test_a_penalty_changes_the_weights_it_names(feeds: tuple[Feed, Feed]) -> None:
+    def small_bias(module: torch.nn.Module) -> torch.Tensor:
+        return 100 * module.get_parameter("classifier.bias").pow(2).sum()
+
+    settings = TrainSettings(epochs=4, learning_rate=0.003)
+    plain, penalised = run(feeds, settings=settings), run(feeds, settings=settings, penalty=small_bias)
+    assert penalised.state["classifier.bias"].norm() < 0.1 * plain.state["classifier.bias"].norm()
+
+
+def test_bfloat16_learns_too_and_keeps_float32_weights(feeds: tuple[Feed, Feed]) -> None:
+    trained = run(feeds, settings=TrainSettings(epochs=20, learning_rate=0.05, bf16=True))
+    assert trained.validation_accuracy >= 0.9
+    assert all(tensor.dtype != torch.bfloat16 for tensor in trained.state.values())
+
+
+def test_divergence_is_an_error_that_says_what_to_change(feeds: tuple[Feed, Feed]) -> None:
+    with pytest.raises(FedDACError, match="lower --learning-rate"):
+        run(feeds, settings=TrainSettings(epochs=10, learning_rate=1e12))
