@@ -54,7 +54,6 @@ class CohortMean:
             if model is None:
                 continue
             weights, samples = model
-            if self._sum is None:
-                self._sum = np.zeros(weights.shape, dtype=np.float64)
-            self._sum += weights.astype(np.float64) * samples
+            share = weights.astype(np.float64) * samples
+            self._sum = share if self._sum is None else np.add(self._sum, share, out=self._sum)
             self._samples += samples

@@ -1,0 +1,85 @@
+"""Which images a device has: its partition of the run's data set, or its own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from client.data import device_data
+from common.config import Config
+from common.data.images import mean_std
+from common.data.partition import partition
+from common.data.sources import load
+from common.data.split import split_reference
+from common.errors import ConfigurationError, DataError
+
+DEVICES = 4
+
+
+def config(**changes: Any) -> Config:
+    settings = {name.replace("_", "-"): value for name, value in changes.items()}
+    return Config.from_mapping({"devices": DEVICES, "partition": "dirichlet:0.5", **settings})
+
+
+def test_the_devices_share_what_the_server_leaves_and_nothing_twice() -> None:
+    settings = config().data
+    data = load(settings)
+    split = split_reference(data, settings, 0)
+    parts = partition(data.train.labels[split.devices], settings.partition, DEVICES, 0)
+    for number in range(DEVICES):
+        expected = data.train.subset(split.devices[parts[number]])
+        images = device_data({"partition-id": number}, config()).train
+        assert torch.equal(images.images, expected.images)
+        assert torch.equal(images.labels, expected.labels)
+
+
+def test_images_are_normalised_by_the_statistics_of_the_reference_set() -> None:
+    data = load(config().data)
+    reference = data.train.images[split_reference(data, config().data, 0).reference_train]
+    mean, std = mean_std(reference)
+    one = device_data({"partition-id": 1}, config())
+    expected = (one.train.images[:3].float() / 255 - mean) / std
+    torch.testing.assert_close(one.preprocessor.eval_batch(one.train.images[:3]), expected)
+
+
+def test_a_tenth_is_held_out_only_when_the_run_evaluates_on_the_devices() -> None:
+    whole = device_data({"partition-id": 0}, config())
+    assert whole.held_out is None
+    cut = device_data({"partition-id": 0}, config(device_evaluation=True))
+    assert cut.held_out is not None
+    assert len(cut.train) + len(cut.held_out) == len(whole.train)
+    assert 0.05 * len(whole.train) <= len(cut.held_out) <= 0.15 * len(whole.train)
+
+
+def test_the_seed_decides_who_has_what() -> None:
+    first, second = (device_data({"partition-id": 0}, config(seed=seed)).train for seed in (0, 1))
+    assert len(first) != len(second) or not torch.equal(first.images, second.images)
+
+
+def test_a_partition_beyond_the_devices_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="between 0 and 3"):
+        device_data({"partition-id": 4}, config())
+
+
+def own_images(folder: Path, count: int) -> Path:
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            place = folder / part / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (8, 8), color=16 * number + 9).save(place / f"{number}.png")
+    return folder
+
+
+def test_a_device_with_data_of_its_own_uses_all_of_it(tmp_path: Path) -> None:
+    node = {"partition-id": 1, "data": str(own_images(tmp_path / "own", 6))}
+    one = device_data(node, config(data_folder=str(tmp_path / "cache")))
+    assert len(one.train) == 12
+    assert one.preprocessor.eval_batch(one.train.images).mean().abs() < 1e-5
+
+
+def test_data_that_is_not_there_is_named() -> None:
+    with pytest.raises(DataError, match="no-such-folder"):
+        device_data({"data": "no-such-folder"}, config())

@@ -1,0 +1,56 @@
+"""Who a device is: declared, dealt by a simulation, or measured."""
+
+import pytest
+
+from client.identity import identify
+from common.budget import DeviceBudget
+from common.config import FleetSettings
+from common.errors import BudgetError, ConfigurationError
+from common.fleet import virtual_fleet
+
+FLEET = FleetSettings(devices=4, fleet="microcontroller,phone")
+
+
+def test_a_declared_budget_is_taken_as_it_is() -> None:
+    node = {"device-name": "kitchen", "profile": "pi", "max-macs": "30M", "max-params": 500_000, "max-memory": "512KB"}
+    identity = identify(node, FLEET)
+    assert (identity.name, identity.profile, identity.partition) == ("kitchen", "pi", 0)
+    assert identity.budget == DeviceBudget(30_000_000, 500_000, 512_000)
+
+
+def test_one_declared_bound_is_enough() -> None:
+    identity = identify({"partition-id": 2, "max-macs": "1.5M"}, FLEET)
+    assert (identity.name, identity.profile, identity.partition) == ("device-02", "declared", 2)
+    assert identity.budget == DeviceBudget(macs=1_500_000)
+
+
+def test_a_simulated_node_is_a_device_of_the_virtual_fleet() -> None:
+    for partition, device in enumerate(virtual_fleet(FLEET)):
+        identity = identify({"partition-id": partition, "num-partitions": 4}, FLEET)
+        assert (identity.name, identity.profile, identity.budget) == (device.name, device.profile, device.budget)
+        assert identity.partition == partition
+
+
+def test_a_named_node_without_a_budget_is_measured() -> None:
+    identity = identify({"partition-id": 1, "device-name": "shed"}, FLEET)
+    assert (identity.name, identity.profile, identity.partition) == ("shed", "measured", 1)
+    assert None not in (identity.budget.macs, identity.budget.params, identity.budget.peak_memory_bytes)
+
+
+def test_the_bounds_of_the_run_tighten_every_budget() -> None:
+    capped = FleetSettings(devices=4, fleet="phone", max_macs="1M", max_memory="64KB")
+    declared = identify({"max-macs": "30M", "max-memory": "32KB"}, capped).budget
+    assert declared == DeviceBudget(macs=1_000_000, peak_memory_bytes=32_000)
+    assert identify({"partition-id": 0}, capped).budget.macs == 1_000_000
+
+
+@pytest.mark.parametrize("partition", [-1, 4, "four"])
+def test_a_partition_that_does_not_exist_is_refused(partition: int | str) -> None:
+    with pytest.raises(ConfigurationError, match=r"partition-id (is|must be)"):
+        identify({"partition-id": partition}, FLEET)
+
+
+@pytest.mark.parametrize("text", ["lots", "-3", "0", "1e30", "nan"])
+def test_a_bound_that_cannot_be_read_is_named(text: str) -> None:
+    with pytest.raises(BudgetError, match="max-macs"):
+        identify({"max-macs": text}, FLEET)

@@ -1,0 +1,78 @@
+"""What the tests of the server share: small settings, devices, and a federation in this process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app as real_client_app
+from common.budget import DeviceBudget
+from common.config import Config
+from common.messages import DeviceReport
+from server.devices import Device
+from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
+
+T = TypeVar("T")
+
+SMALL = {
+    "model": "mlp",
+    "devices": 3,
+    "rounds": 2,
+    "fleet": "phone",
+    "max-params": "15k",
+    "warmup-epochs": 1,
+    "epochs-per-step": 0,
+    "fine-tune-epochs": 1,
+    "accelerator": "cpu",
+}
+
+
+@pytest.fixture(autouse=True)
+def task_identity() -> None:
+    """Flower refuses to make a message in a process that does not know which run it works for."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+
+@pytest.fixture
+def small_config() -> Callable[..., Config]:
+    def make(**changes: Any) -> Config:
+        return Config.from_mapping({**SMALL, **{name.replace("_", "-"): value for name, value in changes.items()}})
+
+    return make
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.create(tmp_path / "run") as folder:
+        yield folder
+
+
+@pytest.fixture
+def make_device() -> Callable[..., Device]:
+    def make(name: str = "device-00", partition: int = 0, samples: int = 10, node_id: int = 7, **bounds: int) -> Device:
+        return Device(node_id, DeviceReport(name, "phone", partition, samples, DeviceBudget(**bounds)))
+
+    return make
+
+
+@pytest.fixture
+def run_inline() -> Callable[..., Any]:
+    """Run a server function against a client app: every device in this process, every message serialised."""
+
+    def run(
+        server: Callable[[Grid], T],
+        config: Config,
+        client_app: ClientApp = real_client_app,
+        grid_class: type[InlineGrid] = InlineGrid,
+    ) -> T:
+        count = config.fleet.devices
+        nodes = [{"partition-id": i, "num-partitions": count} for i in range(count)]
+        return server(grid_class(client_app, nodes, config.to_mapping(), Run.create_empty(1)))
+
+    return run

@@ -1,0 +1,236 @@
+"""A federation among whose devices one does everything wrong: the round goes on, and the metrics name the culprit."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.clientapp import ClientApp
+
+from client.app import app as real_client
+from client.data import device_data
+from client.training import train_task
+from common.architecture import Architecture
+from common.config import Config
+from common.errors import FederationError
+from common.learning import pick_device
+from common.messages import Task, TrainResult
+from common.progress import Silent
+from common.weights import Layout
+from server.federation import federate
+from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
+
+CULPRIT = 1
+NAME = "device-01"
+Corrupt = Callable[[Message, Message], Message]
+
+
+def faulty_app(corrupt: Corrupt, culprits: Iterable[int] = (CULPRIT,)) -> ClientApp:
+    """The real client, except that the replies of the culprits' training go through `corrupt(request, reply)`."""
+    app = ClientApp()
+
+    @app.query("handshake")
+    def handshake(message: Message, context: Context) -> Message:
+        return real_client(message, context)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = real_client(message, context)
+        if int(context.node_config["partition-id"]) in culprits:
+            return corrupt(message, reply)
+        return reply
+
+    return app
+
+
+def raises(request: Message, reply: Message) -> Message:
+    raise ValueError("out of\nbattery")
+
+
+def dies(request: Message, reply: Message) -> Message:
+    raise SystemExit(1)
+
+
+def with_weights(change: Callable[[np.ndarray], np.ndarray]) -> Corrupt:
+    def corrupt(request: Message, reply: Message) -> Message:
+        array = change(reply.content["weights"]["weights"].numpy().copy())
+        reply.content["weights"] = ArrayRecord({"weights": Array(array)})
+        return reply
+
+    return corrupt
+
+
+def with_value(record: str, key: str, value: Any) -> Corrupt:
+    def corrupt(request: Message, reply: Message) -> Message:
+        reply.content[record][key] = value
+        return reply
+
+    return corrupt
+
+
+def foreign_architecture(request: Message, reply: Message) -> Message:
+    task = Task.decode(request.content)
+    other = Architecture.with_kept(task.architecture.base, {"hidden": range(9)})
+    layout = Layout.of(other)
+    result = TrainResult(task.round, layout.hash, np.zeros(layout.size, np.float32), 5, 0.1, 0.1, 1)
+    return Message(result.encode(), reply_to=request)
+
+
+def nan_at_end(weights: np.ndarray) -> np.ndarray:
+    weights[-1] = np.nan
+    return weights
+
+
+FAULTS: dict[str, tuple[Corrupt, str, str]] = {
+    "raises": (raises, "failed", "battery"),
+    "dies": (dies, "failed", "SystemExit"),
+    "not a number": (with_weights(nan_at_end), "rejected", "not finite"),
+    "infinite": (with_weights(lambda weights: weights + np.float32(np.inf)), "rejected", "not finite"),
+    "huge": (with_weights(lambda weights: weights * 1e9), "rejected", "norm"),
+    "one value too many": (with_weights(lambda weights: np.append(weights, weights[:1])), "rejected", "shape"),
+    "another shape": (with_weights(lambda weights: weights[None]), "rejected", "shape"),
+    "another type": (with_weights(lambda weights: weights.astype(np.float64)), "rejected", "float64"),
+    "another architecture": (foreign_architecture, "rejected", "another architecture"),
+    "too many samples": (with_value("result", "num-examples", 10**18), "rejected", "samples"),
+    "no samples": (with_value("result", "num-examples", 0), "rejected", "0 samples"),
+    "infinite loss": (with_value("result", "loss", float("inf")), "rejected", "loss"),
+    "replay of an old round": (with_value("echo", "round", 0), "rejected", "round 0"),
+    "empty text": (with_value("echo", "layout", ""), "rejected", "another architecture"),
+}
+
+
+class MuteGrid(InlineGrid):
+    """The culprit's training reply never arrives."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = super().pull_messages(message_ids)
+        return [r for r in replies if not ("weights" in r.content and r.metadata.src_node_id == 1000 + CULPRIT)]
+
+
+class StrangerGrid(InlineGrid):
+    """Every reply arrives twice, and as if node 1 had sent it."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = super().pull_messages(message_ids)
+        for reply in replies:
+            reply.metadata.__dict__["_src_node_id"] = 1
+        return [*replies, *replies]
+
+
+@pytest.fixture
+def run(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> Callable[..., Any]:
+    """Run one small federation of three devices with the given client app or grid."""
+
+    def start(
+        client_app: ClientApp = real_client, grid_class: type[InlineGrid] = InlineGrid, **settings: Any
+    ) -> Config:
+        config = small_config(**{"rounds": 1, **settings})
+        run_inline(lambda grid: federate(grid, config, run_folder, Silent(), False), config, client_app, grid_class)
+        return config
+
+    return start
+
+
+def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) -> np.ndarray:
+    """What the devices of these partitions alone make of the model that the search left, as one weighted mean."""
+    from dac.files import load_member
+
+    member = load_member(folder.architecture_path("cohort-0"))
+    layout = Layout.of(member.architecture)
+    settings = config.federation
+    results = []
+    for number in names:
+        data = device_data({"partition-id": number}, config)
+        task = Task(
+            1,
+            member.architecture,
+            layout.flatten(member.state),
+            seed=config.run.seed,
+            batch_size=settings.local_batch_size,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+        )
+        name, device = f"device-{number:02d}", pick_device("cpu")
+        results.append(train_task(task, data.train, data.preprocessor, name, device))
+    total = sum(result.samples for result in results)
+    mean = sum(result.samples * result.weights.astype(np.float64) for result in results) / total
+    return np.asarray(mean, dtype=np.float32)
+
+
+def final_weights(folder: RunFolder) -> np.ndarray:
+    architecture = Architecture.from_json(folder.architecture_path("cohort-0").read_text())
+    return Layout.of(architecture).flatten(folder.load_model("cohort-0"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_device_costs_its_own_reply_only(
+    fault: str, run: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    corrupt, status, reason = FAULTS[fault]
+    config = run(faulty_app(corrupt))
+    events = {event["device"]: event for event in run_folder.events("device")}
+    assert {name: event["status"] for name, event in events.items()} == {
+        "device-00": "trained",
+        NAME: status,
+        "device-02": "trained",
+    }
+    assert reason in events[NAME]["reason"]
+    assert "\n" not in events[NAME]["reason"]
+    (round_event,) = run_folder.events("round")
+    assert round_event["sampled"] == ["device-00", NAME, "device-02"]
+    assert round_event["trained"] == ["device-00", "device-02"]
+    weights = final_weights(run_folder)
+    assert np.isfinite(weights).all()
+    assert weights.tobytes() == mean_of_the_good(run_folder, config, (0, 2)).tobytes()
+
+
+def test_without_faults_everyone_counts(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    config = run()
+    assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 1, 2)).tobytes()
+
+
+def test_a_silent_device_is_late_and_the_round_ends_in_time(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    start = time.monotonic()
+    config = run(grid_class=MuteGrid, round_timeout=2)
+    assert time.monotonic() - start < 60
+    events = {event["device"]: event for event in run_folder.events("device")}
+    assert events[NAME]["status"] == "late"
+    assert events[NAME]["reason"] == "no reply within 2 s"
+    assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 2)).tobytes()
+
+
+def test_replies_count_once_and_by_the_message_they_answer(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    config = run(grid_class=StrangerGrid)
+    (round_event,) = run_folder.events("round")
+    assert round_event["trained"] == ["device-00", NAME, "device-02"]
+    assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 1, 2)).tobytes()
+
+
+def test_a_cohort_without_a_reply_keeps_its_weights(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    run(faulty_app(raises, culprits=(0, 1, 2)), rounds=2)
+    evaluations = run_folder.events("evaluation")
+    assert [event["round"] for event in evaluations] == [0, 1, 2]
+    assert len({(event["loss"], event["accuracy"]) for event in evaluations}) == 1
+
+
+def test_three_rounds_without_a_reply_end_the_run(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    with pytest.raises(FederationError, match=r"3 rounds in a row.*device-00: .*battery"):
+        run(faulty_app(raises, culprits=(0, 1, 2)), rounds=10)
+    assert [event["round"] for event in run_folder.events("round")] == [1, 2, 3]
+
+
+def test_late_and_failed_devices_come_back_in_later_rounds(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    calls: list[int] = []
+
+    def once(request: Message, reply: Message) -> Message:
+        calls.append(1)
+        return raises(request, reply) if len(calls) == 1 else reply
+
+    run(faulty_app(once), rounds=2)
+    trained = [event["trained"] for event in run_folder.events("round")]
+    assert trained == [["device-00", "device-02"], ["device-00", NAME, "device-02"]]

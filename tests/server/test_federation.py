@@ -1,0 +1,194 @@
+"""Whole runs: what they leave in the run folder, cohorts of different sizes, and resuming after a crash."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.architecture import Architecture
+from common.config import Config
+from common.costs import costs_of
+from common.errors import BudgetError, CheckpointError
+from common.progress import Silent
+from server.federation import federate
+from server.run_folder import RunFolder
+
+FLEET = """
+[[device]]
+name = "small"
+count = 2
+params = "6k"
+[[device]]
+name = "large"
+params = "12k"
+"""
+
+
+class Crash(Silent):
+    """Progress that ends the process, so to speak, at its n-th call."""
+
+    def __init__(self, instant: int) -> None:
+        self.left = instant
+
+    def advance(self, stage: str, units: int, message: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    fleet = str(tmp_path / "fleet.toml")
+    return small_config(fleet=fleet, rounds=3, fraction=0.5, local_epochs="1-2", max_params="", device_evaluation=True)
+
+
+@pytest.fixture
+def run(run_inline: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    def start(config: Config, path: Path, progress: Silent | None = None, resume: bool = False) -> dict[str, Any]:
+        with RunFolder.open(path) if resume else RunFolder.create(path) as folder:
+            folder.write_config(config.to_mapping())
+            summary: dict[str, Any] = run_inline(
+                lambda grid: federate(grid, config, folder, progress or Silent(), resume), config
+            )
+        return summary
+
+    return start
+
+
+def models(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / "models").iterdir()}
+
+
+def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    summary = run(config, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_summary() == json.loads(json.dumps(summary))
+    assert [cohort["devices"] for cohort in summary["cohorts"]] == [1, 2]
+    assert summary["rounds"] == 3
+    assert list(summary["stages"]) == ["handshake", "search", "rounds"]
+    assert [event["stage"] for event in folder.events("stage")] == ["handshake", "search", "rounds"]
+    assert [event["round"] for event in folder.events("evaluation")] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert {event["cohort"] for event in folder.events("device_evaluation")} == {"cohort-0", "cohort-1"}
+    assert len(folder.events("architecture")) == 2
+    last = {event["cohort"]: event for event in folder.events("evaluation")}
+    for entry in summary["cohorts"]:
+        name = entry["cohort"]
+        architecture = Architecture.from_json(folder.architecture_path(name).read_text())
+        costs = costs_of(architecture)
+        assert (entry["macs"], entry["params"]) == (costs.macs, costs.params)
+        module = architecture.build(0)
+        module.load_state_dict(folder.load_model(name))
+        assert entry["accuracy"] == last[name]["accuracy"]
+    accuracies = [entry["accuracy"] for entry in summary["cohorts"]]
+    assert summary["device_accuracy"] == pytest.approx((accuracies[0] + 2 * accuracies[1]) / 3)
+
+
+def test_every_device_can_hold_its_architecture(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    run(config, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    budgets = folder.read_budgets()
+    assert [entry["device"] for entry in budgets] == ["small-00", "small-01", "large"]
+    for entry in budgets:
+        architecture = Architecture.from_json(folder.architecture_path(entry["cohort"]).read_text())
+        assert costs_of(architecture).params < entry["params"]
+
+
+def test_bytes_are_those_of_the_rounds_and_the_evaluations(
+    config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run(config, tmp_path / "run")
+    events = RunFolder(tmp_path / "run").events("round")
+    in_rounds = sum(event["bytes_down"] for event in events)
+    parameters = {entry["cohort"]: entry["params"] for entry in summary["cohorts"]}
+    assert in_rounds > sum(4 * parameters[event["cohort"]] * len(event["sampled"]) for event in events)
+    assert summary["bytes_down"] > in_rounds
+    assert summary["bytes_up"] >= sum(event["bytes_up"] for event in events) > 0
+
+
+@pytest.mark.parametrize("instant", [1, 4, 5, 6, 9, 11, 12, 14, 15])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    instant: int, config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Crash(instant))
+    resumed = run(config, tmp_path / "cut", resume=True)
+    assert models(tmp_path / "cut") == models(tmp_path / "whole")
+    for key in ("cohorts", "bytes_down", "bytes_up", "device_accuracy", "rounds"):
+        assert resumed[key] == whole[key]
+    for event in ("evaluation", "architecture", "device_evaluation"):
+        assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)
+
+
+def test_a_finished_search_is_not_repeated(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    run(config, tmp_path / "run")
+    (tmp_path / "run/checkpoint/search.safetensors").write_bytes(b"nobody reads this any more")
+    searched = len(RunFolder(tmp_path / "run").events("search"))
+    run(config, tmp_path / "run", resume=True)
+    assert len(RunFolder(tmp_path / "run").events("search")) == searched
+
+
+def test_a_finished_run_can_go_on_for_more_rounds(
+    config: Config, run: Callable[..., Any], run_inline: Callable[..., Any], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "long")
+    shorter = Config.from_mapping({**config.to_mapping(), "rounds": 1})
+    run(shorter, tmp_path / "short")
+    run(config, tmp_path / "short", resume=True)
+    assert models(tmp_path / "short") == models(tmp_path / "long")
+
+
+def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(
+    config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    other = Config.from_mapping({**config.to_mapping(), "seed": 1})
+    run(config, tmp_path / "a")
+    run(config, tmp_path / "b")
+    run(other, tmp_path / "c")
+    assert models(tmp_path / "a") == models(tmp_path / "b") != models(tmp_path / "c")
+
+
+def test_a_damaged_checkpoint_is_not_resumed(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    run(config, tmp_path / "run")
+    (tmp_path / "run/checkpoint/latest").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(config, tmp_path / "run", resume=True)
+
+
+def test_a_device_that_can_hold_nothing_is_left_out(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "fleet.toml").write_text(FLEET.replace('"12k"', '"100"'))
+    summary = run(small_config(fleet=str(tmp_path / "fleet.toml"), max_params="", rounds=1), tmp_path / "run")
+    assert [cohort["devices"] for cohort in summary["cohorts"]] == [2]
+    refused = [event for event in RunFolder(tmp_path / "run").events("device") if event["status"] == "rejected"]
+    assert [(event["device"], event["round"]) for event in refused] == [("large", 0)]
+    assert "the smallest mlp" in refused[0]["reason"]
+
+
+def test_when_no_device_can_hold_anything_the_floor_is_named(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(BudgetError, match="the smallest mlp"):
+        run(small_config(max_params="100"), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").events("search") == []
+
+
+def test_random_initial_weights_forget_what_the_search_learnt(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    inherited = run(small_config(rounds=0, warmup_epochs=6), tmp_path / "inherited")
+    scratch = run(small_config(rounds=0, warmup_epochs=6, initial_weights="random"), tmp_path / "random")
+    assert inherited["device_accuracy"] > 0.5
+    assert scratch["device_accuracy"] < 0.35
+
+
+def test_it_stops_when_validation_no_longer_improves(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    # So small a step changes no prediction, so no evaluation after the first is better.
+    summary = run(small_config(rounds=20, patience=2, learning_rate=1e-12, momentum=0.0), tmp_path / "run")
+    assert (summary["rounds"], summary["stopped_early"]) == (2, True)

@@ -1,0 +1,109 @@
+"""Devices that come late, or come back under another node id."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.architecture import Architecture
+from common.config import Config
+from common.costs import costs_of
+from common.models.description import BaseNetwork
+from common.progress import Silent
+from common.weights import Layout
+from server.cohorts import Cohort, FederationState
+from server.devices import Device
+from server.federation import federate
+from server.rounds import place, sort_devices
+from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
+
+
+def cohort(number: int, channels: int, devices: list[str]) -> Cohort:
+    architecture = Architecture.with_kept(BaseNetwork("mlp", (1, 8, 8), 10), {"hidden": range(channels)})
+    weights = Layout.of(architecture).flatten(architecture.build(0).state_dict())
+    return Cohort(f"cohort-{number}", architecture, weights, 0.5, devices)
+
+
+class GrowingGrid(InlineGrid):
+    """Device 2 comes online in the course of the run, after its nodes were listed often enough."""
+
+    listed = 0
+
+    def get_node_ids(self) -> list[int]:
+        self.listed += 1
+        return super().get_node_ids() if self.listed > 60 else super().get_node_ids()[:-1]
+
+
+class RestartingGrid(InlineGrid):
+    """The node of device 0 is replaced by one with another id before the second round."""
+
+    rounds = 0
+
+    def push_messages(self, messages: Any) -> list[str]:
+        ids = super().push_messages(messages)
+        if any(message.metadata.message_type == "train" for message in messages):
+            self.rounds += 1
+        return ids
+
+    def get_node_ids(self) -> list[int]:
+        if self.rounds == 1 and 1000 in self._contexts and not self._pending:
+            self._contexts[2000] = self._contexts.pop(1000)
+        return super().get_node_ids()
+
+
+@pytest.fixture
+def state() -> FederationState:
+    return FederationState([cohort(0, 64, ["device-00"]), cohort(1, 16, ["device-01"])])
+
+
+def test_a_stranger_joins_the_largest_architecture_it_can_hold(
+    state: FederationState, make_device: Callable[..., Device]
+) -> None:
+    bound = costs_of(state.cohorts[0].architecture).macs
+    assert place(make_device("tight", macs=bound), state, Silent())
+    assert place(make_device("rich", macs=bound + 1), state, Silent())
+    assert [c.devices for c in state.cohorts] == [["device-00", "rich"], ["device-01", "tight"]]
+
+
+def test_a_stranger_that_can_hold_nothing_stays_out(state: FederationState, make_device: Callable[..., Device]) -> None:
+    assert not place(make_device("poor", macs=10), state, Silent())
+    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
+
+
+def test_a_device_that_comes_back_stays_where_it_was_while_that_fits(
+    state: FederationState, make_device: Callable[..., Device]
+) -> None:
+    bound = costs_of(state.cohorts[0].architecture).macs
+    assert place(make_device("device-01", macs=10 * bound), state, Silent())
+    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
+    assert place(make_device("device-00", macs=bound), state, Silent())
+    assert [c.devices for c in state.cohorts] == [[], ["device-01", "device-00"]]
+
+
+def test_devices_of_a_cohort_are_in_the_order_of_their_partitions(
+    state: FederationState, make_device: Callable[..., Device]
+) -> None:
+    state.cohorts[0].devices = ["gone", "b", "a"]
+    sort_devices(state, [make_device("a", partition=4), make_device("b", partition=2)])
+    assert state.cohorts[0].devices == ["b", "a", "gone"]
+
+
+def test_a_late_device_takes_part_in_the_rounds_after_it_came(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    config = small_config(rounds=40, handshake_timeout=0.5, evaluate_every=40)
+    run_inline(lambda grid: federate(grid, config, run_folder, Silent(), False), config, grid_class=GrowingGrid)
+    rounds = run_folder.events("round")
+    assert rounds[0]["trained"] == ["device-00", "device-01"]
+    assert rounds[-1]["trained"] == ["device-00", "device-01", "device-02"]
+    assert [entry["device"] for entry in run_folder.read_budgets()] == rounds[-1]["trained"]
+
+
+def test_a_restarted_node_is_the_same_device(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    config = small_config(rounds=3)
+    run_inline(lambda grid: federate(grid, config, run_folder, Silent(), False), config, grid_class=RestartingGrid)
+    everyone = ["device-00", "device-01", "device-02"]
+    assert [event["trained"] for event in run_folder.events("round")] == [everyone] * 3
