@@ -3,8 +3,10 @@
 import importlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -87,7 +89,8 @@ class InlineGrid(Grid):
             return []
         message = self._pending.pop(message_id)
         context = self._contexts[message.metadata.dst_node_id]
-        return [_transmit(answer(self._client_app, _transmit(message), context))]
+        with _one_thread():
+            return [_transmit(answer(self._client_app, _transmit(message), context))]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """The replies that the devices, one after the other, gave within `timeout` seconds; the rest never runs."""
@@ -99,6 +102,17 @@ class InlineGrid(Grid):
         for message_id in ids:
             self._pending.pop(message_id, None)
         return replies
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train as a Ray worker does, on one thread: sums over several threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def answer(client_app: ClientApp, message: Message, context: Context) -> Message:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -118,3 +119,20 @@ def test_the_engine_gives_an_inline_grid_with_one_node_per_device() -> None:
         return len(list(grid.get_node_ids()))
 
     assert run_federation("inline", server, app, {}, 5) == 5
+
+
+def test_devices_compute_on_one_thread_as_under_ray_and_the_server_on_its_own_number() -> None:
+    app, threads = ClientApp(), []
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        threads.append(torch.get_num_threads())
+        return Message(RecordDict(), reply_to=message)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run_federation("inline", lambda grid, context: grid.send_and_receive(queries(grid)), app, {}, 1)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
