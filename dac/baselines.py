@@ -24,6 +24,7 @@ from dac.plan import check_feasible
 from dac.shrink import Ranking, shrink_step
 
 WIDTH_STEP = 0.001  # finer than any step that changes a channel count of MobileNetV2
+STEP_SHARE = 0.1  # small, because which resource is in excess, and so the price of a channel, changes on the way
 
 
 def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
@@ -130,7 +131,7 @@ def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor]
     while not budget.admits(costs_of(architecture)):
         kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
         gates = {name: torch.ones(len(values)) for name, values in kept.items()}
-        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, share=1.0)
+        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE)
     return architecture
 
 
