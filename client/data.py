@@ -10,7 +10,8 @@ from client.identity import partition_of
 from common.config import Config, DataSettings, Scalar
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, Images, mean_std
-from common.data.partition import MINIMUM_IMAGES, partition
+from common.data.partition import MINIMUM_IMAGES
+from common.data.shares import device_shares
 from common.data.sources import load
 from common.data.split import split_reference, split_stratified
 from common.errors import DataError
@@ -68,10 +69,9 @@ class _Shared:
 @lru_cache(maxsize=1)
 def _shared(settings: DataSettings, seed: int, devices: int) -> _Shared:
     data = load(settings)
-    split = split_reference(data, settings, seed)
-    parts = partition(data.train.labels[split.devices], settings.partition, devices, seed)
-    mean, std = mean_std(data.train.images[split.reference_train])
-    return _Shared(data, [split.devices[part] for part in parts], mean, std)
+    parts = device_shares(data, settings, seed, devices)
+    mean, std = mean_std(data.train.images[split_reference(data, settings, seed).reference_train])
+    return _Shared(data, parts, mean, std)
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from common.errors import ConfigurationError
 from common.seeds import torch_generator
 
 
@@ -18,13 +19,21 @@ def sample_devices(
     return [names[position] for position in chosen.tolist()]
 
 
+def epoch_range(spec: str) -> tuple[int, int]:
+    """`"2"` -> (2, 2), `"3-5"` -> (3, 5); raises ConfigurationError for a range that ends before it begins."""
+    first, _, last = spec.partition("-")
+    low, high = int(first), int(last or first)
+    if low > high:
+        raise ConfigurationError(f"local-epochs {spec} ends before it begins; write {high}-{low}")
+    return low, high
+
+
 def local_epochs(spec: str, *, seed: int, round: int, device: str) -> int:
     """The number that `spec` gives, or one drawn uniformly from its range, such as `3-5` (both ends included).
 
     >>> local_epochs("2", seed=0, round=1, device="device-00")
     2
     """
-    first, _, last = spec.partition("-")
-    low, high = sorted((int(first), int(last or first)))
+    low, high = epoch_range(spec)
     generator = torch_generator(seed, "epochs", round, device)
     return int(torch.randint(low, high + 1, (), generator=generator))

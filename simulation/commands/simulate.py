@@ -8,7 +8,6 @@ from rich.console import Console
 
 from common.config import GROUPS, Config
 from common.errors import ConfigurationError
-from common.fleet import virtual_fleet
 from simulation.failures import run_ends_well
 from simulation.options import merge, with_settings
 from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
@@ -74,6 +73,7 @@ def simulate(
     """
     from server.run_folder import RunFolder
     from simulation.engines import ENGINES
+    from simulation.preflight import check
 
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
@@ -82,9 +82,8 @@ def simulate(
     file = None if resume is None else RunFolder.open(resume).config_path
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
-    # What can be wrong is found before any work: first the fleet, then the accelerator, then the run folder.
-    virtual_fleet(whole.fleet)
     gpus = uses_gpu(whole.run.accelerator)
+    check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:
         folder.write_config(whole.to_mapping())

@@ -1,8 +1,10 @@
 """Who trains in a round, and for how long."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import ConfigurationError
 from server.sampling import local_epochs, sample_devices
 
 NAMES = [f"device-{number:02d}" for number in range(10)]
@@ -49,3 +51,8 @@ def test_epochs_are_fixed_or_drawn_from_a_range_with_both_ends() -> None:
 
 def test_each_device_draws_its_own_epochs() -> None:
     assert len({local_epochs("1-1000", seed=0, round=1, device=name) for name in NAMES}) > 5
+
+
+def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="3-5"):
+        local_epochs("5-3", seed=0, round=1, device="a")

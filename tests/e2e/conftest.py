@@ -1,0 +1,71 @@
+"""Runs of the real command line in processes of their own, small enough to take seconds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FEDDAC = [sys.executable, "-c", "from simulation.cli import main; main()"]
+
+FLEET = """
+[[device]]
+name = "small"
+count = 2
+macs = "60k"
+
+[[device]]
+name = "middle"
+params = "30k"
+
+[[device]]
+name = "large"
+"""
+
+SMALL_RUN = [
+    *("--model", "cnn", "--width", "2", "--rounds", "2"),
+    *("--warmup-epochs", "2", "--epochs-per-step", "1", "--fine-tune-epochs", "1"),
+]
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> list[str]:
+    """Flags of a run with three kinds of devices that takes a second or two of work."""
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(FLEET)
+    return [*SMALL_RUN, "--fleet", str(fleet)]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """An environment in which `feddac` finds this checkout's code and writes nowhere but in `home`."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "FLWR_HOME": str(home / "flwr"),
+        "COLUMNS": "200",
+    }
+
+
+def feddac(
+    arguments: Sequence[str], home: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `feddac` with `arguments` in the folder `home`, with more environment `variables`."""
+    return subprocess.run(
+        [*FEDDAC, *arguments],
+        cwd=home,
+        env={**environment(home), **(variables or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def weights_of(run_folder: Path) -> dict[str, bytes]:
+    """The bytes of every model of a run, by cohort."""
+    return {path.stem: path.read_bytes() for path in sorted((run_folder / "models").glob("*.safetensors"))}
