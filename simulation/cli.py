@@ -10,11 +10,11 @@ from typing import Annotated
 import click
 import typer
 
-from simulation.commands import report, simulate
+from simulation.commands import export, report, search, simulate, train
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_malloc_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
-TRAINING_COMMANDS = ("simulate",)
+TRAINING_COMMANDS = ("simulate", "search", "train")
 
 app = typer.Typer(
     name="feddac",
@@ -26,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
+app.command(epilog=search.EXAMPLES)(search.search)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=export.EXAMPLES)(export.export)
 app.command()(report.report)
 
 

@@ -15,12 +15,12 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 @contextmanager
-def run_ends_well(folder: Path) -> Iterator[None]:
+def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
     """Around the work on a run folder: Ctrl-C tells how to go on, a bug leaves its traceback in the folder."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"Interrupted; resume with: feddac simulate --resume {shlex.quote(str(folder))}")
+        say(f"Interrupted; resume with: feddac {command} --resume {shlex.quote(str(folder))}")
         raise typer.Exit(INTERRUPTED) from None
     except (FedDACError, typer.Exit):
         raise

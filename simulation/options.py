@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +14,22 @@ from common.config import Config, Settings, key_of
 from common.errors import ConfigurationError
 
 
-def with_settings(*groups: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *groups: type[Settings], omit: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a Typer command one option for every field of `groups`, `local_epochs` becoming `--local-epochs`.
+
+    Fields named in `omit` get none.
 
     The command must have a parameter `settings`: the options the user gave, as kebab-case keys. Those left out are
     not in it, so that a configuration file can fill them.
     """
-    fields = {one.name: _option(one, group) for group in groups for one in dataclasses.fields(group)}  # type: ignore[arg-type]
+    fields = {
+        one.name: _option(one, group)
+        for group in groups
+        for one in dataclasses.fields(group)  # type: ignore[arg-type]
+        if one.name not in omit
+    }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "settings"]
@@ -43,15 +52,20 @@ def with_settings(*groups: type[Settings]) -> Callable[[Callable[..., None]], Ca
     return decorate
 
 
-def merge(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a TOML file, overridden by the flags; ConfigurationError for a mistake in the file names it."""
-    return {**(_read(file) if file else {}), **flags}
+def merge(
+    file: Path | None, flags: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object] = Config.from_mapping
+) -> dict[str, Any]:
+    """The settings of a TOML file, overridden by the flags; ConfigurationError for a mistake in the file names it.
+
+    `check` raises ConfigurationError for settings that are not those of the command.
+    """
+    return {**(_read(file, check) if file else {}), **flags}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, check: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        Config.from_mapping(settings)
+        check(settings)
     except OSError as error:
         raise ConfigurationError(f"the configuration file {file} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

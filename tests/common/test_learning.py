@@ -154,3 +154,28 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == CPU
+
+
+def test_smoothed_labels_by_hand() -> None:
+    # all logits 0: the loss stays ln 3, and the target of the bias moves a tenth of the way to uniform
+    one = feed(6, batch_size=6)
+    module = linear()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.3)
+    score = train_epoch(module, one, optimizer, generator(), CPU, label_smoothing=0.1)
+    shares = torch.bincount(one.images.labels, minlength=3) / 6
+    assert score.loss == pytest.approx(math.log(3))
+    torch.testing.assert_close(module.get_parameter("1.bias").data, -0.3 * 0.9 * (1 / 3 - shares))
+
+
+def test_the_learning_rate_can_be_set_before_every_step() -> None:
+    module = linear()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.3)
+    seen: list[float] = []
+
+    def freeze() -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["lr"] = 0.0
+
+    train_epoch(module, feed(6, batch_size=2), optimizer, generator(), CPU, before_step=freeze)
+    assert seen == [0.3, 0.0, 0.0]
+    assert not any(parameter.any() for parameter in module.parameters())

@@ -1,5 +1,6 @@
 """Options come from the settings dataclasses; defaults < file < flags."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from common.config import GROUPS, Config, FederationSettings, FleetSettings, key_of, name_of
+from common.config import GROUPS, Config, FederationSettings, FleetSettings, RunSettings, TrainSettings, key_of, name_of
 from common.errors import ConfigurationError
 from simulation.options import merge, with_settings
 
@@ -97,3 +98,16 @@ def test_a_mistake_in_the_file_names_the_file(tmp_path: Path, text: str, message
 def test_a_missing_file() -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         merge(Path("/nowhere/experiment.toml"), {})
+
+
+def test_omitted_settings_get_no_option_and_another_check_reads_other_files(tmp_path: Path) -> None:
+    @with_settings(RunSettings, omit=("out",))
+    def command(settings: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    assert set(inspect.signature(command).parameters) == {"seed", "accelerator"}
+    file = tmp_path / "train.toml"
+    file.write_text("epochs = 3\n")
+    assert merge(file, {"seed": 1}, TrainSettings.from_mapping) == {"epochs": 3, "seed": 1}
+    with pytest.raises(ConfigurationError, match="unknown setting 'epochs'"):
+        merge(file, {})

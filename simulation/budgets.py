@@ -1,0 +1,79 @@
+"""Budgets as a user writes them: lists in flags, or tables in a TOML file."""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.budget import DeviceBudget, parse_bytes, parse_count
+from common.config import check_known
+from common.errors import BudgetError, ConfigurationError
+
+Budgets = dict[str, DeviceBudget]
+_PARSERS = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
+
+
+def budgets_from_flags(max_macs: Sequence[str], max_params: Sequence[str], max_memory: Sequence[str]) -> Budgets:
+    """Budgets named budget-1, budget-2, ... from flags that may be repeated and hold comma-separated lists.
+
+    The n-th budget takes the n-th bound of each list; a single bound holds for all. Raises BudgetError for a bound
+    that is no number, ConfigurationError for lists of different lengths or no bound at all.
+    """
+    lists = {}
+    for name, given in zip(_PARSERS, (max_macs, max_params, max_memory), strict=True):
+        texts = [text for value in given for text in value.split(",")]
+        if texts:
+            lists[name] = [_PARSERS[name](text, f"--max-{name}") for text in texts]
+    if not lists:
+        raise ConfigurationError("give at least one budget: --max-macs, --max-params, --max-memory or --budgets FILE")
+    length = max(map(len, lists.values()))
+    for name, bounds in lists.items():
+        if len(bounds) not in (1, length):
+            raise ConfigurationError(
+                f"--max-{name} has {len(bounds)} bounds where another flag has {length}: give as many, or one for all"
+            )
+    rows = [{name: bounds[n % len(bounds)] for name, bounds in lists.items()} for n in range(length)]
+    return {f"budget-{number}": _budget(row) for number, row in enumerate(rows, start=1)}
+
+
+def budgets_from_file(path: Path) -> Budgets:
+    """Budgets from the `[[budget]]` tables of a TOML file, with the keys name, macs, params and memory.
+
+    Bounds are numbers or texts such as "3M" or "512KB"; a table without a name becomes budget-N. Raises
+    ConfigurationError for a file that is not of this form and BudgetError for a bound that is no number.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the budget file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the budget file {path} is not valid TOML: {error}") from None
+    tables = content.get("budget")
+    if set(content) != {"budget"} or not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+        raise ConfigurationError(f"the budget file {path} must hold [[budget]] tables and nothing else")
+    budgets: Budgets = {}
+    for number, table in enumerate(tables, start=1):
+        where = f"{path}, budget {number}"
+        try:
+            check_known(table, ["name", *_PARSERS])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+        name = str(table.get("name", f"budget-{number}"))
+        if not re.fullmatch(r"[a-z0-9-]+", name):
+            raise ConfigurationError(f"{where}: a name is made of a to z, 0 to 9 and -, not {name!r:.40}")
+        if name in budgets:
+            raise ConfigurationError(f"{where}: there is another budget called {name}")
+        budgets[name] = _budget(_bounds(table, where))
+    return budgets
+
+
+def _bounds(table: Mapping[str, Any], where: str) -> dict[str, int]:
+    bounds = {name: parse(str(table[name]), f"{where}: {name}") for name, parse in _PARSERS.items() if name in table}
+    if not bounds:
+        raise BudgetError(f"{where}: give at least one of macs, params and memory")
+    return bounds
+
+
+def _budget(bounds: Mapping[str, int]) -> DeviceBudget:
+    return DeviceBudget(bounds.get("macs"), bounds.get("params"), bounds.get("memory"))
