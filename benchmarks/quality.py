@@ -41,6 +41,7 @@ from common.data.augment import Preprocessor
 from common.data.images import DataSet, Images, mean_std
 from common.data.sources import load
 from common.data.split import split_stratified
+from common.errors import FedDACError
 from common.learning import Feed, evaluate, pick_device, place
 from common.models.description import BaseNetwork
 from common.progress import Silent
@@ -450,4 +451,7 @@ if __name__ == "__main__":
     from simulation.environment import restart_with_malloc_tuning
 
     restart_with_malloc_tuning()
-    main()
+    try:
+        main()
+    except FedDACError as error:
+        raise SystemExit(f"Error: {error}") from None
