@@ -180,6 +180,32 @@ class FederationSettings(Settings):
     patience: int = setting(
         0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.", minimum=0
     )
+    robust_aggregation: str = setting(
+        "none",
+        "Combine each cohort's models by the sample-weighted mean (none), or per coordinate by a median or trimmed "
+        "mean that a minority of hostile devices cannot steer; needs three devices in a cohort.",
+        choices=("none", "median", "trimmed-mean"),
+    )
+    trim_share: float = setting(
+        0.2, "Share of the models a trimmed mean drops at either end, at least one.", above=0.0, maximum=0.49
+    )
+    clip_norm: float = setting(
+        0.0, "Limit each device's update to this many times its cohort's median update norm; 0 does not.", minimum=0.0
+    )
+    max_device_share: float = setting(
+        1.0, "Largest share one device's samples may have in its cohort's mean.", above=0.0, maximum=1.0
+    )
+    local_dp_clipping_norm: float = setting(
+        0.0,
+        "L2 norm devices clip their update to before adding local differential privacy's noise; 0 adds none.",
+        minimum=0.0,
+    )
+    local_dp_epsilon: float = setting(
+        1.0, "Privacy loss per round of local differential privacy.", above=0.0, maximum=1.0
+    )
+    local_dp_delta: float = setting(
+        1e-5, "Probability that local differential privacy's epsilon does not hold.", above=0.0, maximum=0.1
+    )
     handshake_timeout: float = setting(60.0, "Seconds to wait for the devices to report.", above=0.0)
     round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
 

@@ -57,3 +57,22 @@ class CohortMean:
             share = weights.astype(np.float64) * samples
             self._sum = share if self._sum is None else np.add(self._sum, share, out=self._sum)
             self._samples += samples
+
+
+def sample_cap(registered: Sequence[int], share: float) -> int:
+    """The number of samples at most counted per device, so that none of these devices has more than `share` of all.
+
+    Where that is impossible, with no more than 1 / share devices, all count alike. `registered` are what the devices
+    asked registered at the handshake, a number no server can verify; so the cap is known before the first reply.
+
+    >>> sample_cap([10, 10, 1000], 0.5)
+    20
+    """
+    counts = sorted(registered, reverse=True)
+    for capped, largest in enumerate(counts):
+        if share * capped >= 1:
+            break
+        cap = share * sum(counts[capped:]) / (1 - share * capped)
+        if largest <= cap:
+            return int(cap)
+    return counts[-1]

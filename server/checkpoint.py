@@ -52,6 +52,7 @@ def save_checkpoint(folder: Path, state: FederationState, config: Config) -> Non
         "stage_seconds": state.stage_seconds,
         "peak_rss_bytes": state.peak_rss_bytes,
         "stopped_early": state.stopped_early,
+        "strikes": state.strikes,
     }
     settings = config.to_mapping()
     document = {"format": FORMAT, "version": VERSION, "settings": settings, **counters, "cohorts": cohorts}
@@ -91,6 +92,7 @@ def load_checkpoint(folder: Path, config: Config) -> FederationState | None:
             stage_seconds={str(stage): float(seconds) for stage, seconds in document["stage_seconds"].items()},
             peak_rss_bytes=int(document["peak_rss_bytes"]),
             stopped_early=bool(document["stopped_early"]),
+            strikes={str(device): int(count) for device, count in document["strikes"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArchitectureError, SafetensorError) as error:
         raise CheckpointError(

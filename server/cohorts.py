@@ -6,6 +6,10 @@ from common.architecture import Architecture
 from common.weights import Vector
 
 
+STRIKES = 3
+"""So many rounds in a row with a failed or rejected reply, and a device is asked no more."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A cohort's model after a round: accuracy (0 to 1) and loss on the test set, accuracy on the validation split."""
@@ -39,7 +43,8 @@ class FederationState:
     """`round` is the last finished one, 0 after the search.
 
     `best_accuracy` is the best mean validation accuracy so far, `stale_evaluations` how many evaluations ago that was,
-    and `fruitless_rounds` how many of the last rounds admitted no reply at all.
+    and `fruitless_rounds` how many of the last rounds admitted no reply at all. `strikes` counts, per device, the failed
+    or rejected replies since its last good one.
     """
 
     cohorts: list[Cohort]
@@ -50,7 +55,24 @@ class FederationState:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_bytes: int = 0
     stopped_early: bool = False
+    strikes: dict[str, int] = field(default_factory=dict)
 
     def cohort_of(self, device: str) -> Cohort | None:
         """The cohort that holds the device of this name."""
         return next((cohort for cohort in self.cohorts if device in cohort.devices), None)
+
+    def strike(self, device: str, status: str) -> bool:
+        """Note how a device's round ended; True if that was the strike after which it is left out.
+
+        A late reply neither counts nor clears: the device may be slow, or may be hiding.
+        """
+        if status == "trained":
+            self.strikes.pop(device, None)
+        elif status in ("failed", "rejected"):
+            self.strikes[device] = self.strikes.get(device, 0) + 1
+            return self.strikes[device] == STRIKES
+        return False
+
+    def is_left_out(self, device: str) -> bool:
+        """Whether the device has had its last chance."""
+        return self.strikes.get(device, 0) >= STRIKES

@@ -119,6 +119,7 @@ class Rounds:
                 self._greeter.forget(device.node_id)
             elif place(device, self._state, self._progress):
                 self._devices[device.name] = device
+                self._state.strikes.pop(device.name, None)  # whoever restarted it may have mended it
         if newcomers:
             sort_devices(self._state, self._devices.values())
             write_budgets(self._folder, self._state, self._devices.values())

@@ -85,8 +85,11 @@ def _search(
 ) -> tuple[Member, ...]:
     """One member per budget; the only place where the server calls the search."""
 
+    recorded = max((event["epoch"] for event in folder.events("search")), default=0)
+
     def record(fields: dict[str, Any]) -> None:
-        folder.append("search", **fields)
+        if fields["epoch"] > recorded:  # a resumed search repeats the epoch that it was stopped in
+            folder.append("search", **fields)
 
     family = search(
         reference.base,

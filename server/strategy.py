@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
@@ -12,11 +12,12 @@ from common.config import FederationSettings
 from common.errors import MessageError
 from common.messages import EvaluateResult, Task, TrainResult, content_bytes, encode_weights
 from common.progress import Progress
-from server.admission import admit, admit_evaluation, status_of
-from server.aggregation import CohortMean
-from server.cohorts import Cohort, FederationState
+from server.admission import admit, admit_evaluation, one_line, status_of
+from server.aggregation import CohortMean, sample_cap
+from server.cohorts import STRIKES, Cohort, FederationState
 from server.devices import Device
 from server.exchange import time_to_live
+from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.sampling import local_epochs, sample_devices
 
 
@@ -67,6 +68,7 @@ class CohortStrategy(Strategy):
         self._sent: list[Sent] = []
         self._started = 0.0
         self._bytes_before: dict[str, tuple[int, int]] = {}
+        self._unprotected: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
 
     def configure_train(
@@ -105,17 +107,21 @@ class CohortStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Fold every admitted reply into its cohort's mean; a cohort without one keeps its weights."""
-        means = {cohort.name: CohortMean(self._names(cohort)) for cohort in self._state.cohorts}
+        means = {cohort.name: self._aggregate(cohort) for cohort in self._state.cohorts}
+        caps = {cohort.name: self._sample_cap(cohort) for cohort in self._state.cohorts}
         self.outcomes = {}
         for sent, reply in self._matched(replies):
             try:
                 result = admit(reply, sent.task, sent.device)
             except MessageError as error:
                 means[sent.cohort.name].skip(sent.device.name)
-                self._settle(server_round, sent, Outcome(sent.device.name, status_of(reply), reason=str(error)))
+                # what a device wrote may be part of the error
+                reason = one_line(str(error))
+                self._settle(server_round, sent, Outcome(sent.device.name, status_of(reply), reason=reason))
                 continue
-            means[sent.cohort.name].fold(sent.device.name, result.weights, result.samples)
-            self._settle(server_round, sent, Outcome(sent.device.name, "trained", result.samples, result.loss), result)
+            samples = min(result.samples, caps[sent.cohort.name])
+            means[sent.cohort.name].fold(sent.device.name, result.weights, samples)
+            self._settle(server_round, sent, Outcome(sent.device.name, "trained", samples, result.loss), result)
         for sent in self._sent:
             if sent.device.name not in self.outcomes:
                 reason = f"no reply within {self._settings.round_timeout:g} s"
@@ -124,6 +130,7 @@ class CohortStrategy(Strategy):
             mean = means[cohort.name].result()
             if mean is not None:
                 cohort.weights = mean
+                self._tell_of_protection(server_round, cohort, means[cohort.name])
             self._record_round(server_round, cohort)
         trained = sum(outcome.status == "trained" for outcome in self.outcomes.values())
         return ArrayRecord(), MetricRecord({"sampled": len(self._sent), "trained": trained})
@@ -153,7 +160,8 @@ class CohortStrategy(Strategy):
             try:
                 scores[sent.device.name] = admit_evaluation(reply, sent.task, sent.device)
             except MessageError as error:
-                self._progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {error}")
+                reason = one_line(str(error))
+                self._progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {reason}")
         for cohort in self._state.cohorts:
             own = [scores[name] for name in self._names(cohort) if name in scores]
             samples = sum(score.samples for score in own)
@@ -188,7 +196,11 @@ class CohortStrategy(Strategy):
         reachable = set(grid.get_node_ids())
         for cohort in self._state.cohorts:
             online = [
-                name for name in cohort.devices if name in self._devices and self._devices[name].node_id in reachable
+                name
+                for name in cohort.devices
+                if name in self._devices
+                and self._devices[name].node_id in reachable
+                and not self._state.is_left_out(name)
             ]
             weights = encode_weights(cohort.weights)
             for name in choose(cohort, online):
@@ -220,7 +232,31 @@ class CohortStrategy(Strategy):
                 sent.cohort.bytes_up += content_bytes(reply.content)
             yield sent, reply
 
+    def _aggregate(self, cohort: Cohort) -> CohortMean | RobustMean:
+        if is_robust(self._settings):
+            return RobustMean(self._names(cohort), cohort.weights, self._settings)
+        return CohortMean(self._names(cohort))
+
+    def _sample_cap(self, cohort: Cohort) -> int:
+        """The largest number of samples that counts for one device of the cohort."""
+        registered = [sent.device.report.samples for sent in self._sent if sent.cohort is cohort]
+        return sample_cap(registered, self._settings.max_device_share) if registered else 0
+
+    def _tell_of_protection(self, server_round: int, cohort: Cohort, mean: CohortMean | RobustMean) -> None:
+        """Say when a cohort loses the protection that was asked for; again only after it had it back."""
+        if not isinstance(mean, RobustMean) or mean.protected:
+            self._unprotected.discard(cohort.name)
+        elif cohort.name not in self._unprotected:
+            self._unprotected.add(cohort.name)
+            self._progress.note(
+                f"round {server_round}: {cohort.name} is averaged without protection: robust aggregation needs the "
+                f"models of {LEAST_DEVICES} devices; a smaller max-cohorts puts more devices into each cohort"
+            )
+
     def _settle(self, server_round: int, sent: Sent, outcome: Outcome, result: TrainResult | None = None) -> None:
+        if self._state.strike(outcome.device, outcome.status):
+            reason = f"{outcome.reason}; after {STRIKES} such rounds in a row it is left out"
+            outcome = replace(outcome, reason=reason)
         self.outcomes[sent.device.name] = outcome
         self._record(
             "device",
@@ -251,6 +287,7 @@ class CohortStrategy(Strategy):
             seconds=time.monotonic() - self._started,
             bytes_down=cohort.bytes_down - down,
             bytes_up=cohort.bytes_up - up,
+            **({"protected": cohort.name not in self._unprotected} if is_robust(self._settings) else {}),
         )
 
     def _names(self, cohort: Cohort) -> list[str]:

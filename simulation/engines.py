@@ -74,7 +74,8 @@ def run_federation(
     context = Context(_RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config))
     if engine == "inline":
         node_configs = [{"partition-id": i, "num-partitions": devices} for i in range(devices)]
-        return server_main(InlineGrid(load_client_app(client_app), node_configs, run_config, run), context)
+        with _quiet():
+            return server_main(InlineGrid(load_client_app(client_app), node_configs, run_config, run), context)
     workers = min(workers or _cpus(), devices)
     with _ray(workers), _RaySimulation(client_app, run, context, devices, workers, gpus) as grid:
         return server_main(grid, context)

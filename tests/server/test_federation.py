@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert models(tmp_path / "cut") == models(tmp_path / "whole")
     for key in ("cohorts", "bytes_down", "bytes_up", "device_accuracy", "rounds"):
         assert resumed[key] == whole[key]
-    for event in ("evaluation", "architecture", "device_evaluation"):
+    for event in ("search", "evaluation", "architecture", "device_evaluation"):
         assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)
 
 
