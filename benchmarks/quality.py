@@ -7,11 +7,11 @@
 The first two take a data set's name, folder or Parquet file and write cells; the third makes table and plot of them.
 
 Budgets lie where the published ones lie between the smallest architecture of the search space and the full network,
-in MACs and in parameters at once. All methods are given the same budgets, except that the width multiplier must also
-stay within both costs of what DAC found for that budget and seed. Every final training has the same recipe and number
-of epochs; what came before is in the row as `epochs_before` (of the supernet for DAC, as many of the full network for
-magnitude and slimming), and `width-long` gives the width multiplier those epochs too. The budget `half-memory` bounds
-peak memory alone, on a base network whose early stages are as large as the published ones.
+in MACs and in parameters at once. All methods are given the same budgets; `width-inside` must also stay within both
+costs of what DAC found for that budget and seed. Every final training has the same recipe and number of epochs; what
+came before is in the row as `epochs_before` (of the supernet for DAC, as many of the full network for magnitude and
+slimming), and `width-long` gives the width multiplier those epochs too. The budget `half-memory` bounds peak memory
+alone, on a base network whose early stages are as large as the published ones.
 
 Each cell (seed, method, budget) is appended to the JSON lines of --out as it is finished, and skipped if it is there:
 a run can be cut short and repeated, and two processes with different --seeds may share the file. Test images are
@@ -62,7 +62,7 @@ PUBLISHED = {
 }
 PUBLISHED_FLOOR = (12_319_232, 511_586)
 FULL, HALF_MEMORY, FULL_MEMORY = "95M", "half-memory", "full-memory"
-METHODS = ("full", "dac", "dac-scratch", "width", "width-long", "random", "magnitude", "slimming")
+METHODS = ("full", "dac", "dac-scratch", "width", "width-inside", "width-long", "random", "magnitude", "slimming")
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,9 @@ class Benchmark:
             architecture, state = member.architecture, member.state
         elif method == "dac-scratch":
             architecture = member.architecture
-        elif method in ("width", "width-long"):
-            architecture = width_multiplier(base, member.budget.meet(own_costs(member)))
+        elif method in ("width", "width-inside", "width-long"):
+            limit = own_costs(member) if method == "width-inside" else member.budget
+            architecture = width_multiplier(base, limit)
             epochs += before if method == "width-long" else 0
             before = 0
         elif method == "random":
@@ -257,7 +258,7 @@ class Benchmark:
         }
         self._append(row)
         print(
-            f"seed {seed}  {budget:<11}  {method:<11}  {row['macs'] / 1e6:6.2f} M MACs  {row['params'] / 1e6:5.2f} M "
+            f"seed {seed}  {budget:<11}  {method:<12}  {row['macs'] / 1e6:6.2f} M MACs  {row['params'] / 1e6:5.2f} M "
             f"params  test {row['test_accuracy']:.2%}  {row['seconds']:.0f} s",
             flush=True,
         )

@@ -43,6 +43,7 @@ NAMES = {
     "dac": "DAC (inherited weights)",
     "dac-scratch": "DAC architecture from scratch",
     "width": "width multiplier",
+    "width-inside": "width multiplier within DAC's own costs",
     "width-long": "width multiplier, longer",
     "random": "random widths",
     "magnitude": "L1 magnitude",

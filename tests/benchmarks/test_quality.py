@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = {"dac", "dac-scratch", "width", "width-long", "random", "magnitude", "slimming"}
+METHODS = {"dac", "dac-scratch", "width", "width-inside", "width-long", "random", "magnitude", "slimming"}
 
 
 def benchmark(folder: Path, *options: str) -> list[dict[str, Any]]:
     """Run it on a few digits; returns the rows of its file."""
-    sizes = ["--train-images", "200", "--validation-images", "40", "--test-images", "60"]
+    sizes = ["--train-images", "80", "--validation-images", "20", "--test-images", "40"]
     short = ["--epochs", "1", "--warmup-epochs", "1", "--epochs-per-step", "1", "--step-share", "0.5"]
     out = folder / "quality.jsonl"
     command = [sys.executable, "benchmarks/quality.py", "--data", "digits", "--out", str(out), "--work", str(folder)]
@@ -35,7 +35,7 @@ def test_every_method_has_a_cell_within_the_same_budget(results: Path) -> None:
     rows = [json.loads(line) for line in (results / "quality.jsonl").read_text().splitlines()]
     cells = {(row["budget"], row["method"]): row for row in rows if row["event"] == "cell"}
     assert set(cells) == {("95M", "full"), ("95M", "dac")} | {("26M", method) for method in METHODS}
-    full, dac, width = cells["95M", "full"], cells["26M", "dac"], cells["26M", "width"]
+    full, dac, width = cells["95M", "full"], cells["26M", "dac"], cells["26M", "width-inside"]
     assert width["macs"] <= dac["macs"] < 0.4 * full["macs"]
     assert width["params"] <= dac["params"] < 0.4 * full["params"]
     assert all(cells["26M", method]["macs"] < 0.4 * full["macs"] for method in METHODS)
@@ -49,7 +49,7 @@ def test_final_trainings_are_equally_long_except_the_longer_one(results: Path) -
     searched = next(row["epochs"] for row in rows if row["event"] == "search")
     epochs = {row["method"]: (row["epochs_before"], row["epochs"]) for row in rows if row["event"] == "cell"}
     assert epochs.pop("width-long") == (0, 1 + searched)
-    assert {one for method, one in epochs.items() if method in ("full", "width", "random")} == {(0, 1)}
+    assert {one for method, one in epochs.items() if method in ("full", "width", "width-inside", "random")} == {(0, 1)}
     assert {epochs[method] for method in ("dac", "dac-scratch", "magnitude", "slimming")} == {(searched, 1)}
 
 
