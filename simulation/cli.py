@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 import typer
 
-from simulation.commands import export, report, search, simulate, train
+from simulation.commands import export, keys, report, search, simulate, submit, train, up
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_malloc_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
@@ -30,6 +30,10 @@ app.command(epilog=search.EXAMPLES)(search.search)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command()(report.report)
+app.command(epilog=up.EXAMPLES)(up.up)
+app.command(epilog=submit.EXAMPLES)(submit.submit)
+app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
+app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,8 +9,9 @@ from rich.console import Console
 from common.config import GROUPS, Config
 from common.errors import ConfigurationError
 from simulation.failures import run_ends_well
-from simulation.options import merge, with_settings
-from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
+from simulation.options import with_settings
+from simulation.resolve import uses_gpu
+from simulation.start import prepare
 
 if TYPE_CHECKING:
     from server.run_folder import RunFolder
@@ -71,22 +72,12 @@ def simulate(
 
     Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
     """
-    from server.run_folder import RunFolder
     from simulation.engines import ENGINES
-    from simulation.preflight import check
 
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    if resume is not None and (config is not None or "out" in settings):
-        raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
-    file = None if resume is None else RunFolder.open(resume).config_path
-    given = merge(config or file, settings)
-    whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
+    whole, folder = prepare(settings, config, resume)
     gpus = uses_gpu(whole.run.accelerator)
-    check(whole)
-    folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
-    if resume is None:
-        folder.write_config(whole.to_mapping())
     with folder, run_ends_well(folder.path):
         _run(whole, folder, engine, workers, gpus, resume is not None)
 

@@ -48,9 +48,8 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
     yield variables
-    for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    ):
+    listing = subprocess.run(["ps", "-e", "-ww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines():
         if f"127.0.0.1:{http}" in line or str(tmp_path) in line:
             with suppress(ProcessLookupError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)

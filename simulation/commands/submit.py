@@ -1,0 +1,72 @@
+"""`feddac submit`: start a run on a SuperLink that is up, and wait for its end."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.config import GROUPS, Config
+from common.errors import ConfigurationError, FederationError
+from simulation.failures import INTERRUPTED, say
+from simulation.options import merge, with_settings
+
+EXAMPLES = """
+Examples:
+
+feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
+
+feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
+"""
+
+
+@with_settings(*GROUPS)
+def submit(
+    settings: dict[str, Any],
+    superlink: Annotated[
+        str, typer.Option(help="Address of the SuperLink.", metavar="HOST:PORT", rich_help_panel="Deployment")
+    ] = "127.0.0.1:8000",
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Connect by TLS and trust these certificates (ca.crt).",
+            metavar="FILE",
+            rich_help_panel="Deployment",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Deployment"
+        ),
+    ] = None,
+) -> None:
+    """Start a run on a SuperLink, show the server's log, and end with the run's own result.
+
+    The folder of --out is one of the server's machine; if it holds a run, that run is resumed.
+    """
+    from server.report.record import read_run
+    from server.run_folder import RunFolder
+    from simulation.deployment.bundle import app_bundle
+    from simulation.deployment.control import Control
+    from simulation.deployment.follow import follow
+    from simulation.display import result_table
+
+    whole = Config.from_mapping(merge(config, settings))
+    out = whole.run.out
+    if not Path(out).is_absolute():
+        raise ConfigurationError(f"--out must be an absolute path on the server's machine, not {out!r}")
+    with Control(superlink, root_certificates) as control:
+        run = control.start_run(app_bundle(whole))
+    say(f"run {run} is started")
+    try:
+        status = follow(superlink, root_certificates, run, say)
+    except KeyboardInterrupt:
+        say(f"Interrupted; run {run} goes on")
+        raise typer.Exit(INTERRUPTED) from None
+    if not status.completed:
+        raise FederationError(f"{status}; submit it again with the same --out to resume it")
+    console = Console()
+    if Path(out, "summary.json").exists():  # the server's folder can be seen from here
+        console.print(result_table(read_run(RunFolder.open(out)).cohorts))
+    console.print(f"Run folder: {out}", soft_wrap=True, markup=False, highlight=False)

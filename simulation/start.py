@@ -1,0 +1,34 @@
+"""What commands that run a federation do before it: settings from flags and files, checks, the run folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.config import Config
+from common.errors import ConfigurationError
+from simulation.options import merge
+from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
+
+if TYPE_CHECKING:
+    from server.run_folder import RunFolder
+
+
+def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | None) -> tuple[Config, "RunFolder"]:
+    """The whole configuration of a run and its folder, a new one that holds config.toml or the one to resume.
+
+    Every mistake that can be found without work is raised here, and then nothing has been written.
+    """
+    from server.run_folder import RunFolder
+    from simulation.preflight import check
+
+    if resume is not None and (config is not None or "out" in settings):
+        raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
+    file = None if resume is None else RunFolder.open(resume).config_path
+    given = merge(config or file, settings)
+    whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
+    uses_gpu(whole.run.accelerator)
+    check(whole)
+    folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
+    if resume is None:
+        folder.write_config(whole.to_mapping())
+    return whole, folder
