@@ -161,7 +161,7 @@ class FederationSettings(Settings):
 
     rounds: int = setting(10, "Federated rounds.", minimum=0)
     local_epochs: str = setting(
-        "1",
+        "2",
         "Epochs a device trains per round: a number, or a range such as 3-5 drawn anew for each.",
         pattern=r"[1-9][0-9]*(-[1-9][0-9]*)?",
     )
@@ -206,7 +206,7 @@ class FederationSettings(Settings):
     local_dp_delta: float = setting(
         1e-5, "Probability that local differential privacy's epsilon does not hold.", above=0.0, maximum=0.1
     )
-    handshake_timeout: float = setting(60.0, "Seconds to wait for the devices to report.", above=0.0)
+    handshake_timeout: float = setting(180.0, "Seconds to wait for the devices to report.", above=0.0)
     round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,29 @@ SMALL_RUN = [
 ]
 
 
-@pytest.fixture
-def small_run(tmp_path: Path) -> list[str]:
+@dataclass(frozen=True)
+class Finished:
+    """A run folder and what the command that made it printed."""
+
+    folder: Path
+    process: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Flags of a run with three kinds of devices that takes a second or two of work."""
-    fleet = tmp_path / "fleet.toml"
+    fleet = tmp_path_factory.mktemp("fleet") / "fleet.toml"
     fleet.write_text(FLEET)
-    return [*SMALL_RUN, "--fleet", str(fleet)]
+    return [*SMALL_RUN, "--fleet", str(fleet), "--engine", "inline"]
+
+
+@pytest.fixture(scope="session")
+def finished_run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One small run, made once; copy its folder before changing anything in it."""
+    home = tmp_path_factory.mktemp("finished")
+    process = feddac(["simulate", *small_run, "--out", "run"], home)
+    assert process.returncode == 0, process.stderr
+    return Finished(home / "run", process)
 
 
 def environment(home: Path) -> dict[str, str]:

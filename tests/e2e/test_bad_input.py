@@ -1,11 +1,13 @@
 """A user's mistake gives one clear line and a non-zero exit, and never a traceback."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import feddac
+from simulation.cli import run
+from tests.e2e.conftest import Finished, feddac
 
 MISTAKES = [
     (["--data", "fashion-mist"], "fashion-mnist"),
@@ -41,27 +43,36 @@ def assert_one_clear_line(stderr: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(("flags", "part"), MISTAKES, ids=[" ".join(flags) for flags, _ in MISTAKES])
-def test_mistakes_are_named_in_one_line(flags: list[str], part: str, tmp_path: Path) -> None:
-    done = feddac(["simulate", "--engine", "inline", "--out", "run", *flags], tmp_path)
-    assert done.returncode in (1, 2)
-    assert_one_clear_line(done.stderr, part)
+def test_mistakes_are_named_in_one_line(
+    flags: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["simulate", "--engine", "inline", *flags]) in (1, 2)
+    assert_one_clear_line(capfd.readouterr().err, part)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_ends_the_process_with_a_failure(tmp_path: Path) -> None:
+    done = feddac(["simulate", "--devices", "0"], tmp_path)
+    assert done.returncode == 2
+    assert_one_clear_line(done.stderr, "devices")
+    assert done.stdout == ""
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = feddac(["simulate", "--out", "file/run"], tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert_one_clear_line(done.stderr, "file/run")
 
 
-def test_a_run_folder_that_holds_a_run_is_not_overwritten(small_run: list[str], tmp_path: Path) -> None:
-    first = feddac(["simulate", *small_run, "--engine", "inline", "--out", "run"], tmp_path)
-    assert first.returncode == 0, first.stderr
-    before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    done = feddac(["simulate", *small_run, "--engine", "inline", "--out", "run"], tmp_path)
-    assert done.returncode == 1
-    assert_one_clear_line(done.stderr, "--resume")
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+def test_a_run_folder_that_holds_a_run_is_not_overwritten(
+    finished_run: Finished, small_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(finished_run.folder, tmp_path / "run")
+    assert run(["simulate", *small_run, "--out", str(copy)]) == 2
+    assert_one_clear_line(capfd.readouterr().err, "--resume")
+    assert (copy / "metrics.jsonl").read_bytes() == (finished_run.folder / "metrics.jsonl").read_bytes()
 
 
 def _other_configuration(run: Path) -> list[str]:
@@ -97,13 +108,15 @@ def _damaged_config(run: Path) -> list[str]:
     ],
 )
 def test_what_cannot_be_resumed_is_refused(
-    damage: Callable[[Path], list[str]], part: str, small_run: list[str], tmp_path: Path
+    damage: Callable[[Path], list[str]],
+    part: str,
+    finished_run: Finished,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    first = feddac(["simulate", *small_run, "--engine", "inline", "--out", "run"], tmp_path)
-    assert first.returncode == 0, first.stderr
-    done = feddac(["simulate", "--engine", "inline", *damage(tmp_path / "run")], tmp_path)
-    assert done.returncode == 1
-    assert_one_clear_line(done.stderr, part)
+    copy = shutil.copytree(finished_run.folder, tmp_path / "run")
+    assert run(["simulate", "--engine", "inline", *damage(copy)]) in (1, 2)
+    assert_one_clear_line(capfd.readouterr().err, part)
 
 
 def test_no_network_where_a_download_is_needed(tmp_path: Path) -> None:
