@@ -1,0 +1,56 @@
+"""Over TLS with authentication, only a registered key gets in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simulation.deployment.certificates import write_certificates
+from simulation.deployment.control import Control
+from simulation.deployment.processes import Process, flower_environment, free_ports, program
+from tests.deployment.conftest import Deployment
+
+
+@pytest.fixture
+def intrude(tmp_path: Path) -> Callable[..., Process]:
+    """Start a SuperNode with these arguments and wait until it gives up."""
+
+    def start(address: str, *arguments: str) -> Process:
+        folder = tmp_path / "intruder"
+        process = Process(
+            "intruder",
+            [program("flower-supernode"), "--superlink", address, "--port", str(free_ports(1)[0]), *arguments],
+            folder,
+            flower_environment(folder / "flower"),
+        )
+        assert process.wait(60) != 0
+        return process
+
+    (tmp_path / "intruder").mkdir()
+    return start
+
+
+def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
+    deploy: Callable[..., Deployment], intrude: Callable[..., Process], tmp_path: Path
+) -> None:
+    deployment = deploy(devices=["honest"], tls=True)
+    federation = deployment.federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    write_certificates(tmp_path / "other", [], ["stranger"])
+
+    unknown_key = ["--auth-supernode-private-key", str(tmp_path / "other" / "stranger")]
+    stranger = intrude(federation.address, "--root-certificates", str(trusted), *unknown_key)
+    assert "Failed to activate" in stranger.log.read_text()
+
+    anonymous = intrude(federation.address, "--root-certificates", str(trusted))
+    assert "must be registered" in anonymous.log.read_text()
+
+    own_key = ["--auth-supernode-private-key", str(trusted.parent / "device-00")]
+    own_key += ["--max-retries", "1"]
+    misled = intrude(federation.address, "--root-certificates", str(tmp_path / "other" / "ca.crt"), *own_key)
+    assert "certificate" in misled.log.read_text().lower()
+
+    with Control(federation.address, trusted) as control:
+        assert len(control.nodes_online()) == 1
+    assert deployment.federation.supernodes["honest"].exit_code is None
