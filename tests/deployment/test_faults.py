@@ -19,7 +19,7 @@ Deploy = Callable[..., Deployment]
 REASONS = {
     "hostile-a": ["not finite", "norm", "for round 1, not 3"],
     "hostile-b": ["shape", "float64", "no 'echo' record"],
-    "hostile-c": ["shape", "claims 1000000000 samples", "for round 1000000, not 3"],
+    "hostile-c": ["above the limit", "claims 1000000000 samples", "for round 1000000, not 3"],
     "raising": ["out of memory"] * 3,
 }
 
