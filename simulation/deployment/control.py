@@ -122,6 +122,12 @@ class Control:
         status = runs[run_id].status
         return RunStatus(status.status, status.sub_status, status.details)
 
+    def traffic(self, run_id: int) -> tuple[int, int]:
+        """Bytes that the SuperLink has sent and received for the run, by Flower's own count."""
+        with self._errors("tell the run's traffic"):
+            run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
+        return int(run.bytes_sent), int(run.bytes_recv)
+
     def log(self, run_id: int, after: float = 0.0) -> Iterator[tuple[float, list[str]]]:
         """The server app's log in pieces, each with the time to continue `after` should the connection break."""
         request = StreamLogsRequest(run_id=run_id, after_timestamp=after)
