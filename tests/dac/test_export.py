@@ -56,6 +56,15 @@ def test_the_file_computes_what_pytorch_computes_for_any_number_of_images(model:
         assert export.check(path, architecture, state, images(count)) <= export.TOLERANCE
 
 
+def test_large_logits_are_compared_by_their_digits(tmp_path: Path) -> None:
+    architecture = ARCHITECTURES["cnn"]
+    state = weights(architecture)
+    large = {**state, "classifier.weight": state["classifier.weight"] * 1e5}
+    path = tmp_path / "large.onnx"
+    export.export_onnx(architecture, large, path)
+    assert export.check(path, architecture, large, images(8)) <= export.TOLERANCE
+
+
 def test_it_is_one_file_with_costs_and_architecture_in_its_metadata(tmp_path: Path) -> None:
     architecture = ARCHITECTURES["mobilenet_v2"]
     path = tmp_path / "model.onnx"

@@ -11,15 +11,20 @@ from PIL import Image
 from tests.e2e.conftest import ROOT, feddac
 
 # Appended to each command; later flags win, so the command itself stays as printed.
+SEARCH = [
+    *("--warmup-epochs", "1", "--epochs-per-step", "0", "--fine-tune-epochs", "0"),
+    *("--step-share", "0.9", "--search-batch-size", "64"),
+]
 SHORT = {
-    "simulate": [
-        *("--engine", "inline", "--warmup-epochs", "1", "--epochs-per-step", "0", "--fine-tune-epochs", "0"),
-        *("--step-share", "0.9", "--rounds", "1", "--width", "0.25", "--search-batch-size", "64"),
-    ],
+    "simulate": [*SEARCH, "--engine", "inline", "--rounds", "1", "--width", "0.25"],
     "report": [],
+    "search": [*SEARCH, "--width", "0.25", "--max-macs", "400k,300k"],
+    "train": ["--epochs", "1"],
+    "export": [],
 }
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("feddac ")]
+LINES = [line.rpartition(" && ")[2] for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("feddac ")]
 NEEDS_NETWORK = ("--data fashion-mnist",)
 
 
@@ -57,4 +62,4 @@ def test_readme_command(command: str, workplace: Path) -> None:
         assert "--data" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
-        assert "report.html" in done.stdout
+        assert done.stdout
