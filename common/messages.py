@@ -285,7 +285,9 @@ def _decode_weights(content: RecordDict, layout: Layout) -> Vector:
         raise MessageError("the message must carry one array record with one array named 'weights'")
     array = record["weights"]
     if array.dtype != "float32" or tuple(array.shape) != (layout.size,):
-        raise MessageError(f"weights must be float32 of shape ({layout.size},), not {array.dtype} of {array.shape}")
+        raise MessageError(
+            f"weights must be float32 of shape ({layout.size},), not {array.dtype!s:.40} of {array.shape!s:.60}"
+        )
     # numpy.load would also open zip archives, ignore trailing bytes and allocate whatever the header claims
     stream = BytesIO(array.data)
     try:
@@ -294,7 +296,9 @@ def _decode_weights(content: RecordDict, layout: Layout) -> Vector:
     except Exception as error:  # a malformed header can raise almost anything
         raise MessageError(f"the weights cannot be read: {error!s:.200}") from None
     if version != (1, 0) or dtype != np.dtype("<f4") or shape != (layout.size,):
-        raise MessageError(f"weights must be little-endian float32 of shape ({layout.size},), not {dtype} of {shape}")
+        raise MessageError(
+            f"weights must be little-endian float32 of shape ({layout.size},), not {dtype!s:.40} of {shape!s:.60}"
+        )
     if len(array.data) - stream.tell() != 4 * layout.size:
         raise MessageError(f"weights take {4 * layout.size} bytes, not {len(array.data) - stream.tell()}")
     return np.frombuffer(array.data, dtype="<f4", offset=stream.tell()).copy()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from common.architecture import Architecture
 from common.weights import Vector
 
-
 STRIKES = 3
 """So many rounds in a row with a failed or rejected reply, and a device is asked no more."""
 
@@ -43,8 +42,8 @@ class FederationState:
     """`round` is the last finished one, 0 after the search.
 
     `best_accuracy` is the best mean validation accuracy so far, `stale_evaluations` how many evaluations ago that was,
-    and `fruitless_rounds` how many of the last rounds admitted no reply at all. `strikes` counts, per device, the failed
-    or rejected replies since its last good one.
+    and `fruitless_rounds` how many of the last rounds admitted no reply at all. `strikes` counts, per device, the
+    failed or rejected replies since its last good one.
     """
 
     cohorts: list[Cohort]

@@ -1,33 +1,57 @@
 """Send messages and take the replies one by one as they arrive."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 POLL_SECONDS = 0.1
+
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, DecodeError)
+"""What Flower raises when a reply's bytes make no message; a SuperLink that cannot be reached raises other errors."""
 
 
 def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterator[Message]:
     """Yield the reply to each message when it arrives, until all are answered or `timeout` seconds are over.
 
-    Every message is answered at most once; a reply to none of them is dropped.
+    Every message is answered at most once; a reply that cannot be read becomes an error reply.
     """
-    if not messages:
-        return
     deadline = time.monotonic() + timeout
-    waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
+    ids = grid.push_messages(messages) if messages else []
+    waiting = {message_id: message for message_id, message in zip(ids, messages, strict=True) if message_id}
     while waiting and time.monotonic() < deadline:
-        arrived = list(grid.pull_messages(waiting))
-        nothing_new = not arrived
-        while arrived:
-            reply = arrived.pop(0)  # so that a reply can be freed before the next one is looked at
-            if reply.metadata.reply_to_message_id in waiting:
-                waiting.remove(reply.metadata.reply_to_message_id)
-                yield reply
+        start = time.monotonic()
+        nothing_new = True
+        for reply in pull(grid, waiting):
+            nothing_new = False
+            del waiting[reply.metadata.reply_to_message_id]
+            yield reply
+            del reply  # so that it can be freed before the next one is fetched
+            if time.monotonic() >= deadline:
+                return
         if nothing_new:
-            time.sleep(POLL_SECONDS)
+            # with many devices a look at each takes long: then at least as long a pause
+            time.sleep(max(POLL_SECONDS, time.monotonic() - start))
+
+
+def pull(grid: Grid, waiting: Mapping[str, Message]) -> Iterator[Message]:
+    """The replies that have come to the messages `waiting`, by message id; at most one for each.
+
+    They are fetched one at a time: then no more than one is in memory, one that cannot be read does not take the others
+    with it, and what a reply answers is known from the question, not only from what its sender wrote into it.
+    """
+    for message_id, message in list(waiting.items()):
+        try:
+            replies = list(grid.pull_messages([message_id]))
+            if replies and replies[0].metadata.reply_to_message_id != message_id:
+                raise ValueError("it names another message")
+        except UNREADABLE as error:
+            reason = f"its reply cannot be read ({type(error).__name__}: {error})"
+            replies = [Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)]
+        yield from replies[:1]
 
 
 def time_to_live(timeout: float) -> float:

@@ -9,9 +9,9 @@ from flwr.serverapp import Grid
 from common.errors import FederationError, MessageError
 from common.messages import HANDSHAKE, DeviceReport, Hello
 from common.progress import Progress
-from server.admission import one_line
+from server.admission import one_line, require_content
 from server.devices import Device, without_duplicates
-from server.exchange import POLL_SECONDS
+from server.exchange import POLL_SECONDS, pull
 
 UNREACHABLE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -27,8 +27,8 @@ class Greeter:
         self._timeout = timeout
         self._progress = progress
         self._asked: set[int] = set()
-        self._pending: dict[str, int] = {}
-        self.refusals: list[str] = []
+        self._pending: dict[str, Message] = {}
+        self.first_refusal = ""
 
     @property
     def waiting(self) -> int:
@@ -57,23 +57,20 @@ class Greeter:
         for node_id, message in zip(new, messages, strict=True):
             if message.metadata.message_id in pushed:
                 self._asked.add(node_id)
-                self._pending[message.metadata.message_id] = node_id
+                self._pending[message.metadata.message_id] = message
 
     def collect(self) -> list[Device]:
         """The devices whose report has arrived since the last call; a bad report is noted and its node left out."""
         devices = []
-        while self._pending and (replies := list(self._grid.pull_messages(set(self._pending)))):
-            for reply in replies:
-                node_id = self._pending.pop(reply.metadata.reply_to_message_id, None)
-                if node_id is None:
-                    continue
-                if reply.has_error() and reply.error.code in UNREACHABLE:
-                    self.forget(node_id)
-                    continue
-                try:
-                    devices.append(Device(node_id, _report(reply)))
-                except MessageError as error:
-                    self._refuse(f"node {node_id} is left out: {error}")
+        for reply in pull(self._grid, self._pending):
+            node_id = self._pending.pop(reply.metadata.reply_to_message_id).metadata.dst_node_id
+            if reply.has_error() and reply.error.code in UNREACHABLE:
+                self.forget(node_id)
+                continue
+            try:
+                devices.append(Device(node_id, _report(reply)))
+            except MessageError as error:
+                self._refuse(f"node {node_id} is left out: {one_line(str(error))}")
         return devices
 
     def forget(self, node_id: int) -> None:
@@ -81,7 +78,7 @@ class Greeter:
         self._asked.discard(node_id)
 
     def _refuse(self, reason: str) -> None:
-        self.refusals.append(reason)
+        self.first_refusal = self.first_refusal or reason
         self._progress.note(reason)
 
 
@@ -104,7 +101,7 @@ def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progres
         time.sleep(POLL_SECONDS)
     devices, refused = without_duplicates(arrived)
     if not devices:
-        why = greeter.refusals[0] if greeter.refusals else "start at least one, or raise handshake-timeout"
+        why = greeter.first_refusal or "start at least one, or raise handshake-timeout"
         raise FederationError(f"no device reported within {timeout:g} s: {why}")
     missing = expected - greeter.answered
     if missing > 0:
@@ -117,6 +114,5 @@ def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progres
 
 
 def _report(reply: Message) -> DeviceReport:
-    if reply.has_error():
-        raise MessageError(one_line(reply.error.reason))
+    require_content(reply, 0)
     return DeviceReport.decode(reply.content)

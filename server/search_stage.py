@@ -84,7 +84,6 @@ def _search(
     progress: Progress,
 ) -> tuple[Member, ...]:
     """One member per budget; the only place where the server calls the search."""
-
     recorded = max((event["epoch"] for event in folder.events("search")), default=0)
 
     def record(fields: dict[str, Any]) -> None:

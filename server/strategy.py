@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -228,7 +228,7 @@ class CohortStrategy(Strategy):
             sent = waiting.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue
-            if not reply.has_error():
+            if not reply.has_error() and isinstance(reply.content, RecordDict):
                 sent.cohort.bytes_up += content_bytes(reply.content)
             yield sent, reply
 
