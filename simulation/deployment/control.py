@@ -55,7 +55,7 @@ class RunStatus:
         return self.finished and self.outcome == "completed"
 
     def __str__(self) -> str:
-        reason = " ".join(self.details.split())
+        reason = " ".join(self.details.split()).removeprefix("ServerApp failed with exception: ")
         return f"the run {self.outcome or 'is ' + self.stage}" + (f": {reason}" if reason else "")
 
 

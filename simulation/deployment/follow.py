@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import FederationError
 from simulation.deployment.control import Control, RunStatus
+from simulation.deployment.log_lines import LogLines
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
@@ -27,7 +28,8 @@ def follow(
     which is longer than a restart takes, is an error (FederationError).
     """
     over = threading.Event()
-    log = threading.Thread(target=_show_log, args=(address, root_certificates, run_id, show, over), daemon=True)
+    view = LogLines(show)
+    log = threading.Thread(target=_show_log, args=(address, root_certificates, run_id, view, over), daemon=True)
     log.start()
     last_contact = time.monotonic()
     try:

@@ -1,0 +1,37 @@
+"""The server app's log as a person wants to read it: without the traceback of a mistake that has its own message."""
+
+from collections.abc import Callable
+
+_TRACEBACK = "Traceback (most recent call last):"
+_OURS = "common.errors."
+_NOISE = (
+    "error: ServerApp raised an exception",
+    "error: Exit Code: 201",
+    "An unhandled exception occurred in the ServerApp.",
+    "For more information, visit: <https://flower.ai/",
+    "Start `flwr-serverapp` process",
+)
+
+
+class LogLines:
+    """Passes lines on to `show`, except Flower's own around an error and a traceback that ends in one of our errors.
+
+    The message of such an error is in the run's status, and so is shown once. The traceback of a bug is shown whole.
+    """
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._traceback: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """The next line of the log."""
+        if line.startswith(_NOISE):
+            return
+        if line == _TRACEBACK or (self._traceback and line.startswith(" ")):
+            self._traceback.append(line)
+            return
+        traceback, self._traceback = self._traceback, []
+        if traceback and line.startswith(_OURS):
+            return
+        for one in (*traceback, line):
+            self._show(one)
