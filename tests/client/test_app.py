@@ -1,5 +1,6 @@
 """The ClientApp: real messages in, replies out; what a person can act on comes back as one line."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -77,3 +78,10 @@ def test_a_setting_that_cannot_be_is_an_error_reply() -> None:
 def test_a_task_without_epochs_is_an_error_reply() -> None:
     reply = ask(replace(TASK, epochs=0).encode(), "train")
     assert "cannot train 0 epochs" in reply.error.reason
+
+
+def test_a_device_tells_its_owner_what_it_tells_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "flwr"):
+        logging.getLogger("flwr").propagate = True
+        reply = ask(RecordDict(), "train")
+    assert [record.getMessage() for record in caplog.records] == [f"MessageError: {reply.error.reason}"]

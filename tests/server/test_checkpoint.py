@@ -28,7 +28,7 @@ def state_after(round: int) -> FederationState:
         evaluation = Evaluation(round, 1 / 3, 0.1, 2 / 3)
         devices = [f"device-{number}"]
         cohorts.append(Cohort(f"cohort-{number}", architecture, weights, 0.7, devices, 10, 20, evaluation))
-    return FederationState(cohorts, round, 2 / 3, 1, 0, {"search": 1.5}, 1234)
+    return FederationState(cohorts, round, 2 / 3, 1, 0, {"search": 1.5}, 1234, strikes={"device-1": 2})
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path: Path, small_config: Make) -> None:

@@ -19,6 +19,7 @@ from common.learning import pick_device
 from common.messages import Task, TrainResult
 from common.progress import Silent
 from common.weights import Layout
+from server.cohorts import FederationState
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
@@ -151,6 +152,7 @@ def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) ->
             member.architecture,
             layout.flatten(member.state),
             seed=config.run.seed,
+            epochs=int(settings.local_epochs),
             batch_size=settings.local_batch_size,
             learning_rate=settings.learning_rate,
             momentum=settings.momentum,
@@ -234,3 +236,80 @@ def test_late_and_failed_devices_come_back_in_later_rounds(run: Callable[..., Co
     run(faulty_app(once), rounds=2)
     trained = [event["trained"] for event in run_folder.events("round")]
     assert trained == [["device-00", "device-02"], ["device-00", NAME, "device-02"]]
+
+
+class Notes(Silent):
+    """Progress that remembers its notes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize("fault", ["raises", "not a number"])
+def test_after_three_bad_rounds_in_a_row_a_device_is_left_out(
+    fault: str, run: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    run(faulty_app(FAULTS[fault][0]), rounds=5)
+    sampled = [event["sampled"] for event in run_folder.events("round")]
+    assert sampled == [["device-00", NAME, "device-02"]] * 3 + [["device-00", "device-02"]] * 2
+    reasons = [event["reason"] for event in run_folder.events("device") if event["device"] == NAME]
+    assert [reason.endswith("after 3 such rounds in a row it is left out") for reason in reasons] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_good_round_clears_the_bad_ones_before_it(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    calls: list[int] = []
+
+    def now_and_then(request: Message, reply: Message) -> Message:
+        calls.append(1)
+        return reply if len(calls) % 3 == 0 else raises(request, reply)
+
+    run(faulty_app(now_and_then), rounds=6)
+    statuses = [event["status"] for event in run_folder.events("device") if event["device"] == NAME]
+    assert statuses == ["failed", "failed", "trained"] * 2
+
+
+def test_lateness_neither_counts_nor_clears() -> None:
+    state = FederationState([])
+    assert [state.strike("a", status) for status in ("failed", "late", "rejected", "late")] == [False] * 4
+    assert not state.is_left_out("a")
+    assert state.strike("a", "failed")
+    assert state.is_left_out("a")
+
+
+def test_a_resumed_run_still_leaves_the_device_out(
+    run: Callable[..., Config],
+    run_folder: RunFolder,
+    run_inline: Callable[..., Any],
+    small_config: Callable[..., Config],
+) -> None:
+    run(faulty_app(raises), rounds=3)
+    config = small_config(rounds=4)
+    run_inline(lambda grid: federate(grid, config, run_folder, Silent(), True), config, faulty_app(raises))
+    assert run_folder.events("round")[-1]["sampled"] == ["device-00", "device-02"]
+
+
+def test_a_cohort_too_small_for_protection_is_told_of_once(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    config, notes = small_config(rounds=2, devices=2, robust_aggregation="median"), Notes()
+    run_inline(lambda grid: federate(grid, config, run_folder, notes, False), config)
+    (note,) = notes.lines
+    assert "round 1: cohort-0 is averaged without protection: robust aggregation needs the models of 3 devices" in note
+    assert [event["protected"] for event in run_folder.events("round")] == [False, False]
+    assert final_weights(run_folder).tobytes() != b""
+
+
+def test_a_round_that_loses_its_majority_is_averaged_and_told_of(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    config, notes = small_config(rounds=1, clip_norm=1.0), Notes()
+    run_inline(lambda grid: federate(grid, config, run_folder, notes, False), config, faulty_app(raises))
+    assert [note.partition(" is ")[0] for note in notes.lines[1:]] == ["round 1: cohort-0"]
+    assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 2)).tobytes()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flwr.app import Error, Message
 
 from common.architecture import Architecture
 from common.config import Config
@@ -107,3 +108,33 @@ def test_a_restarted_node_is_the_same_device(
     run_inline(lambda grid: federate(grid, config, run_folder, Silent(), False), config, grid_class=RestartingGrid)
     everyone = ["device-00", "device-01", "device-02"]
     assert [event["trained"] for event in run_folder.events("round")] == [everyone] * 3
+
+
+def test_a_device_that_was_left_out_is_asked_again_once_it_is_restarted(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    class MendedGrid(RestartingGrid):
+        """The node of device 0 cannot train; the one that replaces it can."""
+
+        def pull_messages(self, message_ids: Any) -> list[Message]:
+            replies = super().pull_messages(message_ids)
+            return [
+                Message(Error(2, "broken"), reply_to=self._asked[reply.metadata.reply_to_message_id])
+                if reply.metadata.src_node_id == 1000 and "weights" in reply.content
+                else reply
+                for reply in replies
+            ]
+
+        def push_messages(self, messages: Any) -> list[str]:
+            ids = super().push_messages(messages)
+            self._asked = {**getattr(self, "_asked", {}), **dict(zip(ids, messages, strict=True))}
+            self.rounds = max(0, len(run_folder.events("round")) - 3)
+            return ids
+
+    config = small_config(rounds=7)
+    run_inline(lambda grid: federate(grid, config, run_folder, Silent(), False), config, grid_class=MendedGrid)
+    asked = ["device-00" in event["sampled"] for event in run_folder.events("round")]
+    trained = ["device-00" in event["trained"] for event in run_folder.events("round")]
+    assert asked[:4] == [True, True, True, False]
+    assert trained[:4] == [False] * 4
+    assert trained[-1]

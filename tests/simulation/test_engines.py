@@ -1,5 +1,6 @@
 """Both engines: the same result, the server's own exceptions, error replies, and no hanging."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -159,3 +160,26 @@ def test_unknown_engine() -> None:
 def test_client_app_that_cannot_be_imported() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         run_federation("inline", lambda grid, context: None, "no_such_module:app", {}, 1)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
+def test_the_inline_engine_is_as_quiet_as_the_other(level: int) -> None:
+    """A device's own log line would stand in the user's terminal beside the server's note about it."""
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    log, handler = logging.getLogger("flwr"), Kept()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(level)
+    try:
+        run_federation("inline", lambda grid, context: log.error("a device failed"), CLIENT, {}, 1)
+        assert lines == []
+        log.error("afterwards")
+        assert lines == ["afterwards"]
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
