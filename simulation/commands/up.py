@@ -1,5 +1,7 @@
 """`feddac up`: a federation of separate processes on this machine."""
 
+import os
+import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import typer
 from rich.console import Console
 
 from common.config import GROUPS
-from common.errors import FederationError
+from common.errors import ConfigurationError, FederationError
 from simulation.failures import run_ends_well, say
 from simulation.options import with_settings
 from simulation.start import prepare
@@ -64,6 +66,8 @@ def up(
     from simulation.deployment.local import LocalFederation
     from simulation.display import result_table
 
+    if os.name != "posix":
+        raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
     whole, folder = prepare(settings, config, resume)
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -75,7 +79,7 @@ def up(
             run = control.start_run(app_bundle(absolute))
         status = follow(federation.address, federation.root_certificates, run, say, federation.check)
         if not status.completed:
-            raise FederationError(f"{status}; resume with: feddac up --resume {folder.path}")
+            raise FederationError(f"{status}; resume with: feddac up --resume {shlex.quote(str(folder.path))}")
     console = Console()
     console.print(result_table(read_run(folder).cohorts))
     console.print(

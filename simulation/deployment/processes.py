@@ -1,9 +1,11 @@
 """Processes of this Python environment, each with its log, stopped with everything they started."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,13 +85,20 @@ def stop(processes: Iterable[Process], grace: float = GRACE_SECONDS) -> None:
 
 def flower_environment(home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a Flower process: its own FLWR_HOME, no downloads, this environment's programs first."""
-    programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    return {**DEFAULTS, **MALLOC_TUNING, **os.environ, **(variables or {}), "PATH": programs, "FLWR_HOME": str(home)}
+    own = {"PATH": _program_path(), "FLWR_HOME": str(home)}
+    return {**DEFAULTS, **MALLOC_TUNING, **os.environ, **(variables or {}), **own}
 
 
 def program(name: str) -> str:
-    """The path of a program that was installed with Flower."""
-    return str(Path(sysconfig.get_path("scripts")) / name)
+    """The path of a program that was installed with Flower; FederationError if it was not."""
+    path = shutil.which(name, path=_program_path())
+    if path is None:
+        raise FederationError(f"the program {name} is not installed beside {sys.executable}; install FedDAC again")
+    return path
+
+
+def _program_path() -> str:
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
 def free_ports(count: int) -> list[int]:
