@@ -62,13 +62,18 @@ def partition_of(node_config: Mapping[str, Scalar], settings: FleetSettings) -> 
     return partition
 
 
+def machine_name() -> str:
+    """The name of this machine, as far as it can name a device."""
+    machine = re.sub(r"[^A-Za-z0-9._-]", "-", platform.node()).strip("-._")
+    return machine[:64] or "device"
+
+
 def _name(node_config: Mapping[str, Scalar], partition: int) -> str:
     if "device-name" in node_config:
         return str(node_config["device-name"])
     if "partition-id" in node_config:
         return f"device-{partition:02d}"
-    machine = re.sub(r"[^A-Za-z0-9._-]", "-", platform.node()).strip("-._")
-    return machine[:64] or "device"
+    return machine_name()
 
 
 def _bounds(mapping: Mapping[str, Scalar]) -> DeviceBudget:

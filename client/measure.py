@@ -1,19 +1,26 @@
 """What this machine can afford, measured: arithmetic speed, memory and storage.
 
-| figure | rule |
-|---|---|
-| macs_per_second | 3 x forward MACs x batch / seconds of a training step of a small MobileNetV2, median of five |
-| memory_bytes | the smallest of installed memory and the memory limits of this process's control groups |
-| storage_bytes | free space of the disk that holds the working folder |
+| figure | unit | rule |
+|---|---|---|
+| macs_per_second | MAC/s | 3 x forward MACs x batch / seconds of a small MobileNetV2's training step, median of five |
+| memory_bytes | bytes | the smallest of installed memory and the memory limits of this process's control groups |
+| storage_bytes | bytes | free space on the disk of the working folder, at most memory_bytes, which holds parameters |
 
-A training step counts three forward passes: forward, gradient of the activations, gradient of the weights. The MAC
-budget is `macs_per_second` times the target latency; of memory and storage `common.fleet.MODEL_SHARE` may be used, in
-float32. The thread count is the process's own, so that a device that gives FedDAC one core reports one core.
+A training step counts three forward passes: forward, gradient of the activations, gradient of the weights. The budget
+follows from `common.fleet.DeviceProfile.budget`: macs = macs_per_second x target latency in seconds, and of memory and
+storage `common.fleet.MODEL_SHARE` in float32. A latency per image, and not the time of a round, is the target, because
+a round also depends on how many images a device holds and how many epochs a run asks for, which no hardware knows. It
+bounds the round all the same: n images and e epochs take at most 3 x latency x n x e (`seconds_per_epoch`).
+
+The thread count is the process's own, so that a device that gives FedDAC one core reports one core. Measuring stops
+after a few seconds on slow machines, which then have fewer steps to take the median of, but at least one.
 """
 
+import re
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,39 +36,54 @@ from common.models.description import BaseNetwork
 PROBE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10, width=0.25)
 BATCH = 16
 TIMED_STEPS = 5
+LONGEST_SECONDS = 3.0
 FORWARD_PASSES_PER_STEP = 3
 
 
 @lru_cache(maxsize=1)
 def measured_profile() -> DeviceProfile:
-    """The profile of this machine; measured once per process, in about a second."""
+    """The profile of this machine; measured once per process, in about a second (see LONGEST_SECONDS)."""
     memory = memory_limit_bytes()
     return DeviceProfile(
         macs_per_second=training_macs_per_second(torch.device("cpu")),
         memory_bytes=memory,
-        storage_bytes=shutil.disk_usage(Path.cwd()).free,
+        storage_bytes=min(shutil.disk_usage(Path.cwd()).free, memory),
         bytes_per_value=4,
         source=f"measured on this machine with {torch.get_num_threads()} threads",
     )
 
 
-def training_macs_per_second(device: torch.device) -> float:
-    """Sustained multiply-accumulates per second while training the probe network; the first step is not timed."""
+def seconds_per_epoch(target_latency_ms: float, images: int) -> float:
+    """The longest that one pass over `images` takes with a model that uses its whole MAC budget.
+
+    >>> seconds_per_epoch(20.0, 1000)
+    60.0
+    """
+    return FORWARD_PASSES_PER_STEP * target_latency_ms * images / 1000
+
+
+def training_macs_per_second(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Sustained multiply-accumulates per second while training the probe network.
+
+    The first step, which also allocates, is left out. No step begins later than LONGEST_SECONDS after the first, except
+    the second.
+    """
     architecture = Architecture.full(PROBE)
     module = place(architecture.build(0), device).train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *PROBE.input_shape, generator=generator).to(device, memory_format=torch.channels_last)
     labels = torch.randint(PROBE.classes, (BATCH,), generator=generator).to(device)
-    seconds = []
-    for _ in range(1 + TIMED_STEPS):
-        start = time.perf_counter()
+    seconds: list[float] = []
+    begin = clock()
+    while len(seconds) < 2 or (len(seconds) < 1 + TIMED_STEPS and clock() - begin < LONGEST_SECONDS):
+        start = clock()
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(module(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         float(loss.detach())  # waits for an accelerator
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     work = FORWARD_PASSES_PER_STEP * costs_of(architecture).macs * BATCH
     return work / statistics.median(seconds[1:])
 
@@ -77,22 +99,25 @@ def memory_limit_bytes(root: Path = Path("/")) -> int:
 
 def _installed(meminfo: Path) -> int | None:
     try:
-        lines = meminfo.read_text().splitlines()
+        text = meminfo.read_text(errors="replace")
     except OSError:
         return None
-    kibibytes = [line.split()[1] for line in lines if line.startswith("MemTotal:")]
-    return int(kibibytes[0]) * 1024 if kibibytes else None
+    match = re.search(r"^MemTotal:\s+([0-9]+) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def _limit_files(root: Path) -> list[Path]:
     """The limit files of this process's group and all above it: memory.max (v2) or memory.limit_in_bytes (v1)."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return []
     files = []
     for line in lines:
-        _, controllers, group = line.split(":", 2)
+        parts = line.split(":", 2)
+        if len(parts) < 3:
+            continue
+        _, controllers, group = parts
         if controllers == "":
             folder, name = root / "sys/fs/cgroup", "memory.max"
         elif "memory" in controllers.split(","):
@@ -100,15 +125,15 @@ def _limit_files(root: Path) -> list[Path]:
         else:
             continue
         inner = folder / group.strip("/")
-        # Inside a container the group's own path is often not mounted, but the root of the mount is its limit.
+        # In a container the own path is often not mounted, or begins with "..", but the mount's root is its limit.
         files += [place / name for place in (inner, *inner.parents) if place.is_relative_to(folder)]
     return files
 
 
 def _limit(file: Path) -> int | None:
     try:
-        text = file.read_text().strip()
+        text = file.read_text(errors="replace").strip()
     except OSError:
         return None
     # v1 writes "no limit" as a number close to 2**63
-    return int(text) if text.isdigit() and 0 < int(text) < 2**62 else None
+    return int(text) if text.isdecimal() and 0 < int(text) < 2**62 else None

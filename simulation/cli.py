@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 import typer
 
-from simulation.commands import export, keys, report, search, simulate, submit, train, up
+from simulation.commands import device, export, keys, report, search, simulate, submit, train, up
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_malloc_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
@@ -29,6 +29,7 @@ app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=search.EXAMPLES)(search.search)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=device.EXAMPLES)(device.device)
 app.command()(report.report)
 app.command(epilog=up.EXAMPLES)(up.up)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
