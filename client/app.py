@@ -1,15 +1,15 @@
 """The ClientApp: decode a message, call, encode the answer."""
 
-import logging
 from collections.abc import Callable
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 
 from client.data import device_data
 from client.evaluation import evaluate_task
 from client.identity import identify
+from client.privacy import local_dp
+from client.refusal import refusal
 from client.training import train_task
 from common.config import Config
 from common.errors import FedDACError
@@ -33,7 +33,7 @@ def handshake(message: Message, context: Context) -> Message:
     return _answer(message, report)
 
 
-@app.train()
+@app.train(mods=[local_dp])
 def train(message: Message, context: Context) -> Message:
     """Train the model that was sent on this device's images and send it back."""
 
@@ -65,5 +65,4 @@ def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
     try:
         return Message(work(), reply_to=message)
     except FedDACError as error:
-        logging.getLogger("flwr").error("%s: %s", type(error).__name__, error)
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
+        return refusal(message, error)

@@ -1,0 +1,42 @@
+"""Local differential privacy as an option: Flower's LocalDpMod around training, with what our messages need."""
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp.mod import LocalDpMod
+from flwr.clientapp.typing import ClientAppCallable
+
+from client.refusal import refusal
+from common.config import Config
+from common.errors import FedDACError
+from common.messages import Task, encode_weights
+from common.weights import Layout
+
+KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
+
+
+def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Message:
+    """A mod for training: clip the update to `local-dp-clipping-norm` and add Gaussian noise; nothing where that is 0.
+
+    The settings are the run's, unless the owner of the device put others into its node configuration. Two updates of
+    norm C differ by at most 2 C, the sensitivity here. The noise comes from the system and not from the run's seed, for
+    whoever knows the seed could take it off again. Running variances that the noise made negative become 0, which tells
+    nothing more about the data.
+    """
+    own = {key: context.node_config[key] for key in KEYS if key in context.node_config}
+    try:
+        settings = Config.from_mapping({**context.run_config, **own}).federation
+        if settings.local_dp_clipping_norm == 0:
+            return train(message, context)
+        layout = Layout.of(Task.decode(message.content).architecture)
+    except FedDACError as error:
+        return refusal(message, error)
+    norm = settings.local_dp_clipping_norm
+    np.random.seed()  # the generator that Flower draws from
+    reply = LocalDpMod(norm, 2 * norm, settings.local_dp_epsilon, settings.local_dp_delta)(message, context, train)
+    if not reply.has_error():
+        state = layout.unflatten(reply.content.array_records["weights"]["weights"].numpy().astype(np.float32))
+        for name, tensor in state.items():
+            if name.endswith("running_var"):
+                tensor.clamp_(min=0)
+        reply.content["weights"] = encode_weights(layout.flatten(state))
+    return reply

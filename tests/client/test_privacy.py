@@ -1,0 +1,131 @@
+"""Local differential privacy: off by default, and when on really applied; which of Flower's other tools fit."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import flwr.clientapp.mod
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import fixedclipping_mod
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app
+from common.architecture import Architecture
+from common.config import Config
+from common.messages import Task, TrainResult
+from common.models.description import BaseNetwork
+from common.progress import Silent
+from common.weights import Layout
+from server.federation import federate
+from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
+
+ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 10))
+WEIGHTS = Layout.of(ARCHITECTURE).flatten(ARCHITECTURE.build(0).state_dict())
+TASK = Task(1, ARCHITECTURE, WEIGHTS, batch_size=16, learning_rate=0.1)
+NORM = 0.05
+SIGMA = 2 * NORM * math.sqrt(2 * math.log(1.25 / 1e-5)) / 1.0
+
+
+@pytest.fixture(autouse=True)
+def task_identity() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+
+def ask(
+    client: ClientApp = app, content: RecordDict | None = None, node: dict[str, Any] | None = None, **settings: Any
+) -> Message:
+    changes = {name.replace("_", "-"): value for name, value in settings.items()}
+    run_config = Config.from_mapping({"devices": 2, "accelerator": "cpu", **changes}).to_mapping()
+    context = Context(1, 5, {"partition-id": 0, **(node or {})}, RecordDict(), run_config)
+    return client(Message(content or TASK.encode(), 5, "train"), context)
+
+
+def update(reply: Message) -> np.ndarray:
+    return TrainResult.decode(reply.content, ARCHITECTURE).weights.astype(np.float64) - WEIGHTS
+
+
+@pytest.fixture
+def silent_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's noise is left out, so that what it is added to can be seen."""
+    monkeypatch.setattr("flwr.clientapp.mod.localdp_mod.add_gaussian_noise_inplace", lambda arrays, deviation: None)
+
+
+def test_it_is_off_by_default_and_training_is_what_it_was() -> None:
+    assert update(ask()).tobytes() == update(ask()).tobytes()
+    assert np.linalg.norm(update(ask())) > NORM
+
+
+def test_the_update_is_clipped_to_the_norm_in_its_own_direction(silent_noise: None) -> None:
+    plain, clipped = update(ask()), update(ask(local_dp_clipping_norm=NORM))
+    assert np.linalg.norm(clipped) == pytest.approx(NORM, rel=1e-4)
+    np.testing.assert_allclose(clipped, plain * NORM / np.linalg.norm(plain), atol=1e-6)
+
+
+def test_noise_of_the_gaussian_mechanism_is_added() -> None:
+    noised = update(ask(local_dp_clipping_norm=NORM))
+    assert noised.size > 10_000
+    # the deviation of so many draws is that of the noise within 5 %; the clipped update adds next to nothing
+    assert np.std(noised) == pytest.approx(SIGMA, rel=0.05)
+    assert np.std(update(ask(local_dp_clipping_norm=NORM, local_dp_epsilon=0.5))) == pytest.approx(2 * SIGMA, rel=0.05)
+
+
+def test_the_noise_does_not_follow_from_the_seed() -> None:
+    np.random.seed(0)
+    first = update(ask(local_dp_clipping_norm=NORM))
+    np.random.seed(0)
+    assert not np.allclose(first, update(ask(local_dp_clipping_norm=NORM)), atol=SIGMA / 10)
+
+
+def test_noise_leaves_no_negative_variance() -> None:
+    architecture = Architecture.with_kept(BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25), {})
+    layout = Layout.of(architecture)
+    task = replace(TASK, architecture=architecture, weights=layout.flatten(architecture.build(0).state_dict()))
+    reply = ask(content=task.encode(), local_dp_clipping_norm=1.0)
+    state = layout.unflatten(TrainResult.decode(reply.content, architecture).weights)
+    variances = torch.cat([tensor for name, tensor in state.items() if name.endswith("running_var")])
+    assert (variances >= 0).all()
+    assert (variances == 0).any()  # which the noise had made negative
+
+
+def test_the_owner_of_a_device_decides(silent_noise: None) -> None:
+    clipped = update(ask(node={"local-dp-clipping-norm": NORM}))
+    assert np.linalg.norm(clipped) == pytest.approx(NORM, rel=1e-4)
+    stricter = update(ask(node={"local-dp-clipping-norm": NORM / 2}, local_dp_clipping_norm=NORM))
+    assert np.linalg.norm(stricter) == pytest.approx(NORM / 2, rel=1e-4)
+
+
+def test_an_impossible_setting_trains_nothing() -> None:
+    reply = ask(node={"local-dp-clipping-norm": NORM, "local-dp-epsilon": 50})
+    assert "local-dp-epsilon must be at most 1" in reply.error.reason
+
+
+def test_every_cohort_can_use_it(tmp_path: Any) -> None:
+    settings = {"model": "cnn", "devices": 2, "rounds": 2, "fleet": "phone", "max-params": "40k", "accelerator": "cpu"}
+    quick = {"warmup-epochs": 1, "epochs-per-step": 0, "fine-tune-epochs": 0, "local-dp-clipping-norm": 0.001}
+    config = Config.from_mapping({**settings, **quick})
+    grid = InlineGrid(app, [{"partition-id": n} for n in range(2)], config.to_mapping(), Run.create_empty(1))
+    with RunFolder.create(tmp_path / "run") as folder:
+        federate(grid, config, folder, Silent(), False)
+        assert {event["status"] for event in folder.events("device")} == {"trained"}
+
+
+def test_flowers_clipping_mod_accepts_our_messages() -> None:
+    clipping = ClientApp(mods=[fixedclipping_mod])
+
+    @clipping.train()
+    def train(message: Message, context: Context) -> Message:
+        return app(message, context)
+
+    content = TASK.encode()
+    content.config_records["task"]["clipping_norm"] = NORM
+    assert np.linalg.norm(update(ask(clipping, content))) == pytest.approx(NORM, rel=1e-4)
+
+
+def test_flower_has_no_secure_aggregation_for_messages_of_this_kind() -> None:
+    assert [name for name in dir(flwr.clientapp.mod) if "secagg" in name.lower()] == []
