@@ -5,8 +5,11 @@
 | hostile-a, hostile-b, hostile-c | another malformed reply in each round, see MALFORMED |
 | raising | raises in every round |
 | silent | never answers |
-| slow, slow-... | trains as it should, after some seconds |
+| slow | trains as it should, after some seconds |
+| patient | trains as it should, in rounds 2 and 3 only once the files exist that AWAITED names |
 | any other | trains as it should |
+
+In the folder `marks`, `NAME-0` says that a device has answered the handshake, `NAME-3` that it was asked in round 3.
 """
 
 import time
@@ -22,7 +25,9 @@ from client.app import handshake as honest_handshake
 from client.app import train as honest_train
 
 SLOW_SECONDS = 6.0
+PATIENCE_SECONDS = 120.0
 OVERSIZED_BYTES = 64 * 2**20
+AWAITED = {2: "late-connected", 3: "late-0"}
 
 app = ClientApp()
 
@@ -30,7 +35,9 @@ app = ClientApp()
 @app.query("handshake")
 def handshake(message: Message, context: Context) -> Message:
     """Report as every device does."""
-    return honest_handshake(message, context)
+    reply = honest_handshake(message, context)
+    Path(FOLDER, f"{context.node_config.get('device-name', '')}-0").touch()
+    return reply
 
 
 @app.train()
@@ -44,7 +51,11 @@ def train(message: Message, context: Context) -> Message:
     if name == "silent":
         while True:
             time.sleep(1000)
-    if name.startswith("slow"):
+    if name == "patient" and number in AWAITED:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not Path(FOLDER, AWAITED[number]).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if name in ("slow", "patient"):
         time.sleep(SLOW_SECONDS)
     reply = honest_train(message, context)
     if name in MALFORMED:

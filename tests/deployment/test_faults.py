@@ -76,17 +76,19 @@ def test_a_supernode_killed_in_mid_round(deploy: Deploy) -> None:
 
 
 def test_a_device_that_joins_after_the_first_round(deploy: Deploy) -> None:
-    deployment = deploy(devices=["slow", "late"], rounds=5, handshake_timeout=25.0)
-    late = deployment.federation.supernodes["late"]
-    late.signal(signal.SIGKILL)  # before the run begins: the server has never heard of it
-    late.wait(10)
+    deployment = deploy(devices=["patient", "late"], rounds=4, handshake_timeout=40.0)
+    federation = deployment.federation
+    federation.supernodes["late"].signal(signal.SIGKILL)  # before the run begins: the server has never heard of it
+    federation.supernodes["late"].wait(10)
     deployment.start(hostile=True)
     deployment.wait_for(lambda: len(deployment.events("round")) == 1)
-    deployment.federation.start_supernode(1)
+    late = federation.start_supernode(1)
+    deployment.wait_for(lambda: late.log.read_text().count("SuperNode ID") == 2)
+    (deployment.marks / "late-connected").touch()
     assert deployment.finish().completed, deployment.log
-    deployment.require_whole(rounds=5)
-    assert deployment.statuses("slow") == ["trained"] * 5
-    assert deployment.statuses("late")[-1] == "trained"
+    deployment.require_whole(rounds=4)
+    assert deployment.statuses("patient") == ["trained"] * 4
+    assert deployment.statuses("late") == ["trained"]
     assert any("late joins cohort-0" in line for line in deployment.log)
 
 
