@@ -120,10 +120,11 @@ class _RaySimulation:
 
     def __exit__(self, *exception: object) -> None:
         self._server_done.set()
-        self._thread.join(_GRACE_SECONDS)
-        while self._thread.is_alive():  # A device still works, or hangs: nobody waits for its reply any more.
-            _kill_workers()
-            self._thread.join(1.0)
+        with _no_stderr():
+            self._thread.join(_GRACE_SECONDS)
+            while self._thread.is_alive():  # A device still works, or hangs: nobody waits for its reply any more.
+                _kill_workers()
+                self._thread.join(1.0)
 
     def _wait_for_devices(self) -> Grid:
         grid: _WatchedGrid | None = None
@@ -258,7 +259,24 @@ def _ray(workers: int) -> Iterator[None]:
         with _quiet():
             yield
     finally:
-        ray.shutdown()
+        with _no_stderr():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what native code writes to the error stream: Ray's complains of tasks that nobody waits for any more."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
