@@ -449,9 +449,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from simulation.environment import restart_with_malloc_tuning
+    from simulation.environment import restart_with_cpu_tuning
 
-    restart_with_malloc_tuning()
+    restart_with_cpu_tuning()
     try:
         main()
     except FedDACError as error:

@@ -11,7 +11,7 @@ import click
 import typer
 
 from simulation.commands import device, export, keys, report, search, simulate, submit, train, up
-from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_malloc_tuning
+from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
 TRAINING_COMMANDS = ("simulate", "search", "train")
@@ -57,7 +57,7 @@ def main() -> None:
     prefer_own_code()
     arguments = sys.argv[1:]
     if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help"} & set(arguments):
-        restart_with_malloc_tuning()
+        restart_with_cpu_tuning()
     code = run(arguments)
     if code == INTERRUPTED:
         # A second Ctrl-C may have left a thread behind, and sys.exit would wait for it.

@@ -31,7 +31,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Scalar
 from common.errors import ConfigurationError, FederationError
-from simulation.environment import CODE_ROOT, MALLOC_TUNING, prefer_own_code, variables
+from simulation.environment import CODE_ROOT, CPU_TUNING, prefer_own_code, variables
 from simulation.grid import InlineGrid, answer, load_client_app
 
 T = TypeVar("T")
@@ -237,7 +237,7 @@ def _ray(workers: int) -> Iterator[None]:
     environment = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
-        **{name: value for name, value in MALLOC_TUNING.items() if name not in os.environ},
+        **{name: value for name, value in CPU_TUNING.items() if name not in os.environ},
     }
     # A Ray worker imports from the folder in which Ray was started before it looks anywhere else.
     with _quiet(), variables(environment), contextlib.chdir(CODE_ROOT):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import FederationError
-from simulation.environment import DEFAULTS, MALLOC_TUNING
+from simulation.environment import CPU_TUNING, DEFAULTS
 
 GRACE_SECONDS = 10.0
 
@@ -86,7 +86,7 @@ def stop(processes: Iterable[Process], grace: float = GRACE_SECONDS) -> None:
 def flower_environment(home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a Flower process: its own FLWR_HOME, no downloads, this environment's programs first."""
     own = {"PATH": _program_path(), "FLWR_HOME": str(home)}
-    return {**DEFAULTS, **MALLOC_TUNING, **os.environ, **(variables or {}), **own}
+    return {**DEFAULTS, **CPU_TUNING, **os.environ, **(variables or {}), **own}
 
 
 def program(name: str) -> str:

@@ -102,15 +102,17 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
 
 RESTART_SCRIPT = """
 import os, sys
-from simulation.environment import restart_with_malloc_tuning
+from simulation.environment import restart_with_cpu_tuning
 print(os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:], flush=True)
-restart_with_malloc_tuning()
+restart_with_cpu_tuning()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_the_process_restarts_once_with_malloc_tuning_and_its_arguments() -> None:
-    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+def test_the_process_restarts_once_with_cpu_tuning_and_its_arguments() -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if "MALLOC" not in name and "CPU_TUNED" not in name
+    }
     done = subprocess.run(
         [sys.executable, "-c", RESTART_SCRIPT, "--out", "a b"],
         env={**environment, "PYTHONPATH": str(CODE_ROOT)},
