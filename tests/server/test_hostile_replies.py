@@ -276,7 +276,8 @@ def check_round(grid: Grid, everyone: bool = False, timeout: float = 20.0) -> di
 @given(hostile_replies, st.booleans())
 @settings(plenty, max_examples=300)
 def test_no_reply_touches_the_model_unless_it_is_honest(send: Sent, everyone: bool) -> None:
-    check_round(grid_of(app_of(send, everyone)), everyone)
+    statuses = check_round(grid_of(app_of(send, everyone)), everyone)
+    assert set(statuses.values()) <= {"trained", "rejected", "late", "failed"}
 
 
 @given(st.one_of(poisoned(), described.map(with_array)))
