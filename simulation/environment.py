@@ -24,8 +24,6 @@ CPU_TUNING = {
     # Keep glibc from giving every large activation back to the system: training is about twice as fast.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
-    # Threads that wait for each other sleep instead of spinning: on busy cores more than three times as fast.
-    "OMP_WAIT_POLICY": "passive",
 }
 """How training gets the most out of CPUs; see benchmarks/cpu_tuning.py."""
 
