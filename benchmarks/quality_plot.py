@@ -40,6 +40,7 @@ PAPER = {
 }
 NAMES = {
     "full": "full network",
+    "full-long": "full network, longer",
     "dac": "DAC (inherited weights)",
     "dac-scratch": "DAC architecture from scratch",
     "width": "width multiplier",
