@@ -72,6 +72,8 @@ class DataSettings(Settings):
         "digits", "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, or hub:NAME."
     )
     data_folder: str = setting("", "Where downloads and decoded images are kept (default: ~/.cache/feddac).")
+    train_images: int = setting(0, "Use only this many training images, a stratified choice; 0 takes all.", minimum=0)
+    test_images: int = setting(0, "Use only this many test images, a stratified choice; 0 takes all.", minimum=0)
     reference_fraction: float = setting(
         0.3, "Share of the training images the server keeps as the reference set of the search.", above=0.0, maximum=0.9
     )
@@ -156,6 +158,53 @@ class FleetSettings(Settings):
 
 
 @dataclass(frozen=True)
+class MethodSettings(Settings):
+    """How devices with different budgets learn together."""
+
+    method: str = setting(
+        "dac",
+        "dac: an architecture per budget from the search; fedavg: one model for all; heterofl: the first channels of "
+        "each layer, as many as the budget admits.",
+        choices=("dac", "fedavg", "heterofl"),
+    )
+    architectures: str = setting(
+        "",
+        "Architecture file, or folder of them, as feddac search writes them: each device gets the largest that fits, "
+        "and no search runs (dac).",
+    )
+    fedavg_model: str = setting(
+        "smallest",
+        "The one model of fedavg: the largest that every device can hold (smallest), the base network whatever the "
+        "budgets (largest, an oracle), or the base network on those devices alone that can hold it (drop-weak).",
+        choices=("smallest", "largest", "drop-weak"),
+    )
+    pretraining_epochs: int = setting(
+        30, "Epochs fedavg and heterofl train on the reference set before the first round, as dac searches.", minimum=0
+    )
+    aggregation: str = setting(
+        "cohort",
+        "Average within each cohort (the paper), or every weight over all cohorts that hold its channels (overlap).",
+        choices=("cohort", "overlap"),
+    )
+    batch_norm: str = setting(
+        "average",
+        "Batch norms are averaged like other weights (average), never across cohorts (local), or averaged and their "
+        "statistics measured anew on the reference set (recalibrate).",
+        choices=("average", "local", "recalibrate"),
+    )
+    masked_loss: str = setting(
+        "none",
+        "What a device does about classes it has no image of: nothing (none), leave their logits out of the loss "
+        "(exclude), or set them to zero (zero, as HeteroFL does).",
+        choices=("none", "exclude", "zero"),
+    )
+    distillation_epochs: int = setting(
+        0, "Epochs every cohort learns the largest cohort's answers to the reference set after aggregation.", minimum=0
+    )
+    distillation_learning_rate: float = setting(0.01, "Learning rate of the distillation.", above=0.0)
+
+
+@dataclass(frozen=True)
 class FederationSettings(Settings):
     """Rounds of local training and aggregation."""
 
@@ -207,6 +256,9 @@ class FederationSettings(Settings):
         1e-5, "Probability that local differential privacy's epsilon does not hold.", above=0.0, maximum=0.1
     )
     handshake_timeout: float = setting(180.0, "Seconds to wait for the devices to report.", above=0.0)
+    handshake_every: int = setting(
+        0, "Ask all devices for their budget again every this many rounds; 0 asks each once.", minimum=0
+    )
     round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
 
 
@@ -224,6 +276,7 @@ GROUPS: tuple[type[Settings], ...] = (
     ModelSettings,
     SearchSettings,
     FleetSettings,
+    MethodSettings,
     FederationSettings,
     RunSettings,
 )
@@ -237,6 +290,7 @@ class Config:
     model: ModelSettings = field(default_factory=ModelSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)
+    method: MethodSettings = field(default_factory=MethodSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -254,13 +308,14 @@ class Config:
             part(ModelSettings),
             part(SearchSettings),
             part(FleetSettings),
+            part(MethodSettings),
             part(FederationSettings),
             part(RunSettings),
         )
 
     def to_mapping(self) -> dict[str, Scalar]:
         """Flat `key: value` pairs in the order of the groups."""
-        groups = [self.data, self.model, self.search, self.fleet, self.federation, self.run]
+        groups = [self.data, self.model, self.search, self.fleet, self.method, self.federation, self.run]
         return {key: value for group in groups for key, value in group.to_mapping().items()}
 
 

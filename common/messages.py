@@ -136,6 +136,7 @@ class Task:
     """What the server asks of a device: the model, and for training its hyper-parameters.
 
     `weights` has shape (Layout.of(architecture).size,). An evaluation task uses only the model and `batch_size`.
+    `masked_loss` is the setting of that name; in training, convolutions' outputs are divided by `activation_scale`.
     """
 
     round: int
@@ -147,6 +148,8 @@ class Task:
     learning_rate: float = 0.01
     momentum: float = 0.0
     weight_decay: float = 0.0
+    masked_loss: str = "none"
+    activation_scale: float = 1.0
     deadline_seconds: float = 600.0
 
     def encode(self, weights: ArrayRecord | None = None) -> RecordDict:
@@ -162,6 +165,8 @@ class Task:
             "learning-rate": self.learning_rate,
             "momentum": self.momentum,
             "weight-decay": self.weight_decay,
+            "masked-loss": self.masked_loss,
+            "activation-scale": self.activation_scale,
             "deadline-seconds": self.deadline_seconds,
         }
         record = encode_weights(self.weights) if weights is None else weights
@@ -189,6 +194,8 @@ class Task:
             learning_rate=_number(values, "learning-rate", minimum=0),
             momentum=_number(values, "momentum", minimum=0),
             weight_decay=_number(values, "weight-decay", minimum=0),
+            masked_loss=_text(values, "masked-loss"),
+            activation_scale=_number(values, "activation-scale", minimum=0),
             deadline_seconds=_number(values, "deadline-seconds", minimum=0),
         )
 

@@ -1,11 +1,14 @@
 """Where images come from: one function, `load`, for every spelling of `--data`."""
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
 from common.config import DataSettings
-from common.data.images import DataSet
+from common.data.images import DataSet, Images
+from common.data.split import split_stratified
 from common.errors import DataError
+from common.seeds import torch_generator
 
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
 DEFAULT_FOLDER = "~/.cache/feddac"
@@ -14,7 +17,7 @@ WORKS = f"{', '.join(NAMES)}, a folder, a .parquet file or {HUB}NAME"
 
 
 def load(settings: DataSettings) -> DataSet:
-    """The data set that `settings.data` names.
+    """The data set that `settings.data` names, cut down to `train_images` and `test_images` if they say so.
 
     A known name comes first, then `hub:NAME`, then a path: a Parquet file, a folder with Parquet files, or a folder
     with one folder of images per class (write ./cifar10 for a folder called like a known set).
@@ -22,6 +25,12 @@ def load(settings: DataSettings) -> DataSet:
     Raises DataError for a name or path that is neither, with the nearest known name, and for whatever makes the
     data set unreachable or unusable.
     """
+    data = _load(settings)
+    train, test = _some(data.train, settings.train_images), _some(data.test, settings.test_images)
+    return replace(data, train=train, test=test)
+
+
+def _load(settings: DataSettings) -> DataSet:
     folder = data_folder(settings)
     name = settings.data
     if name in ("", HUB):
@@ -47,6 +56,14 @@ def load(settings: DataSettings) -> DataSet:
 def data_folder(settings: DataSettings) -> Path:
     """Where downloads and decoded images are kept."""
     return Path(settings.data_folder or DEFAULT_FOLDER).expanduser()
+
+
+def _some(images: Images, wanted: int) -> Images:
+    """A stratified choice of `wanted` images that no run's seed changes; all of them for 0 or if there are not more."""
+    if not 0 < wanted < len(images):
+        return images
+    _, chosen = split_stratified(images.labels, wanted / len(images), torch_generator(0, "subset"))
+    return images.subset(chosen)
 
 
 def _load_path(path: Path, folder: Path) -> DataSet:

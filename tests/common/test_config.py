@@ -28,6 +28,7 @@ IDS = [key_of(one.name) for _, one in FIELDS]
 
 # for each text setting without a list of choices, a valid value that is not its default
 TEXTS = {
+    "architectures": "family",
     "data": "cifar10",
     "data_folder": "/data",
     "partition": "dirichlet:0.5",

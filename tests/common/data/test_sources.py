@@ -106,3 +106,13 @@ def test_hub_data_is_read_through_the_datasets_library(
     assert data.train.images[:, 0, 0, 0].tolist() == [1, 2]
     assert data.test.labels.tolist() == [1]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_data_set_can_be_cut_down_to_a_stratified_choice() -> None:
+    whole = load(DataSettings(data="digits"))
+    small = load(DataSettings(data="digits", train_images=200, test_images=100))
+    assert (len(small.train), len(small.test)) == (200, 100)
+    assert set(small.train.labels.tolist()) == set(range(10))
+    again = load(DataSettings(data="digits", train_images=200, test_images=100))
+    assert torch.equal(small.train.images, again.train.images)
+    assert len(load(DataSettings(data="digits", train_images=10**6)).train) == len(whole.train)
