@@ -4,12 +4,14 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from client.measure import measured_profile
 from common.budget import DeviceBudget, parse_bytes, parse_count
 from common.config import FleetSettings, Scalar
 from common.errors import ConfigurationError
-from common.fleet import virtual_fleet
+from common.fleet import VirtualDevice, is_fleet_file, virtual_fleet
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def identify(node_config: Mapping[str, Scalar], settings: FleetSettings) -> Iden
     partition = partition_of(node_config, settings)
     declared = _bounds(node_config)
     if declared == DeviceBudget() and "partition-id" in node_config and "device-name" not in node_config:
-        device = virtual_fleet(settings)[partition]
+        device = _fleet(settings, _version(settings.fleet))[partition]
         return Identity(device.name, device.profile or "declared", partition, device.budget)
     if declared != DeviceBudget():
         profile, budget = str(node_config.get("profile", "declared")), declared
@@ -66,6 +68,21 @@ def machine_name() -> str:
     """The name of this machine, as far as it can name a device."""
     machine = re.sub(r"[^A-Za-z0-9._-]", "-", platform.node()).strip("-._")
     return machine[:64] or "device"
+
+
+# One process plays many devices in turn, and each of them would deal the whole fleet.
+@lru_cache(maxsize=1)
+def _fleet(settings: FleetSettings, version: tuple[int, int]) -> tuple[VirtualDevice, ...]:
+    return tuple(virtual_fleet(settings))
+
+
+def _version(fleet: str) -> tuple[int, int]:
+    """Changes when a fleet file does; what is wrong with a file, `virtual_fleet` says better."""
+    try:
+        status = Path(fleet).stat() if is_fleet_file(fleet) else None
+    except OSError:
+        status = None
+    return (status.st_mtime_ns, status.st_size) if status else (0, 0)
 
 
 def _name(node_config: Mapping[str, Scalar], partition: int) -> str:

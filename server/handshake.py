@@ -15,6 +15,8 @@ from server.exchange import POLL_SECONDS, pull
 
 UNREACHABLE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
+LONGEST_PAUSE_SECONDS = 1.0
+
 
 class Greeter:
     """Asks each node once and collects the answers as they come, so that no round waits for a newcomer.
@@ -92,13 +94,15 @@ def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progres
     deadline = time.monotonic() + timeout
     arrived: list[Device] = []
     while True:
+        start = time.monotonic()
         greeter.greet()
         for device in greeter.collect():
             arrived.append(device)
             progress.advance("handshake", 1, f"{device.name}: {device.budget}")
         if (greeter.answered >= expected and not greeter.waiting) or time.monotonic() >= deadline:
             break
-        time.sleep(POLL_SECONDS)
+        # with many devices a look at each takes long: then as long a pause, in which this process lets them answer
+        time.sleep(max(POLL_SECONDS, min(LONGEST_PAUSE_SECONDS, time.monotonic() - start)))
     devices, refused = without_duplicates(arrived)
     if not devices:
         why = greeter.first_refusal or "start at least one, or raise handshake-timeout"

@@ -1,5 +1,8 @@
 """Who a device is: declared, dealt by a simulation, or measured."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from client.identity import identify
@@ -29,6 +32,26 @@ def test_a_simulated_node_is_a_device_of_the_virtual_fleet() -> None:
         identity = identify({"partition-id": partition, "num-partitions": 4}, FLEET)
         assert (identity.name, identity.profile, identity.budget) == (device.name, device.profile, device.budget)
         assert identity.partition == partition
+
+
+def test_a_fleet_file_is_read_once_for_all_devices_of_a_process_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reads = tmp_path / "fleet.toml", []
+    read_text = Path.read_text
+
+    def counting(path: Path, *arguments: Any, **options: Any) -> str:
+        reads.append(path)
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", counting)
+    file.write_text("[[device]]\ncount = 9\nmacs = 5000\n")
+    settings = FleetSettings(devices=9, fleet=str(file))
+    budgets = [identify({"partition-id": partition}, settings).budget for partition in range(9)]
+    assert budgets == [DeviceBudget(macs=5000)] * 9
+    assert reads == [file]
+    file.write_text("[[device]]\ncount = 9\nmacs = 70000\n")
+    assert identify({"partition-id": 0}, settings).budget == DeviceBudget(macs=70_000)
 
 
 def test_a_named_node_without_a_budget_is_measured() -> None:
