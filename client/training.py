@@ -6,6 +6,8 @@ import time
 import torch
 
 from client.deadline import deadline
+from client.masked_loss import MASKS, mask_for
+from client.methods.heterofl import scaled_convolutions
 from client.models import module_for, require_fit
 from common.data.augment import Preprocessor
 from common.data.images import Images
@@ -27,6 +29,8 @@ def train_task(
     """
     if task.epochs < 1 or task.batch_size < 1:
         raise MessageError(f"cannot train {task.epochs} epochs in batches of {task.batch_size}")
+    if task.masked_loss not in ("none", *MASKS):
+        raise MessageError(f"this device knows no masked loss called {task.masked_loss!r:.40}")
     require_fit(task, images)
     start = time.perf_counter()
     module = module_for(task, device)
@@ -34,16 +38,18 @@ def train_task(
         module.parameters(), lr=task.learning_rate, momentum=task.momentum, weight_decay=task.weight_decay
     )
     feed = Feed(images, preprocessor, task.batch_size)
+    mask = mask_for(images.labels, task.architecture.base.classes, task.masked_loss)
     names = ("train", task.round, device_name)
     generator = torch_generator(task.seed, *names)
     epochs = f"{task.epochs} epoch" + "s" * (task.epochs > 1)
     with (
         deadline(task.deadline_seconds, f"finish {epochs}") as check_deadline,
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        scaled_convolutions(module, task.activation_scale),
     ):
         torch.manual_seed(derive_seed(task.seed, *names, "dropout"))
         for epoch in range(1, task.epochs + 1):
-            loss = train_epoch(module, feed, optimizer, generator, device).loss
+            loss = train_epoch(module, feed, optimizer, generator, device, mask=mask).loss
             if not math.isfinite(loss):
                 raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
             check_deadline()

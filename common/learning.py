@@ -57,12 +57,14 @@ def train_epoch(
     *,
     label_smoothing: float = 0.0,
     before_step: Callable[[], None] | None = None,
+    mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
     bf16: bool = False,
 ) -> Score:
     """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
 
     All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
-    before each step of the optimizer (to set its learning rate, say); with `bf16` the forward pass runs under autocast.
+    before each step of the optimizer (to set its learning rate, say); `mask` is applied to the logits; with `bf16` the
+    forward pass runs under autocast.
     The score's loss includes `label_smoothing`, not `penalty`.
     """
     module.train()
@@ -71,7 +73,8 @@ def train_epoch(
     for images, labels in feed.training(generator, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = module(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        logits = logits.float() if mask is None else mask(logits.float())
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
         if before_step is not None:

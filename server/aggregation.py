@@ -1,11 +1,24 @@
 """Federated averaging within a cohort (McMahan et al. 2017, algorithm 1): sum of n_i w_i over sum of n_i."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.weights import Vector
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum of n_i w_i over devices, float64 of shape (size,), and the sum of n_i."""
+
+    weighted: NDArray[np.float64]
+    samples: int
+
+    def mean(self) -> Vector:
+        """The sample-weighted mean as float32."""
+        return (self.weighted / self.samples).astype(np.float32)
 
 
 class CohortMean:
@@ -31,15 +44,15 @@ class CohortMean:
         """Go on without a device."""
         self._settle(device, None)
 
-    def result(self) -> Vector | None:
-        """The mean as float32, shape (size,); None if no model was folded. Devices not heard of are skipped."""
+    def result(self) -> Total | None:
+        """The sums over the folded models; None if there was none. Devices not heard of are skipped."""
         for device in self._order[self._next :]:
             if device not in self._early:
                 self._early[device] = None
         self._drain()
         if self._sum is None:
             return None
-        return (self._sum / self._samples).astype(np.float32)
+        return Total(self._sum, self._samples)
 
     def _settle(self, device: str, model: tuple[Vector, int] | None) -> None:
         if device in self._early or device not in self._order[self._next :]:

@@ -2,17 +2,15 @@
 
 import torch
 
-from common.learning import evaluate, place
-from common.weights import Layout, load_weights
+from common.learning import evaluate
 from server.cohorts import Cohort, Evaluation, FederationState
 from server.reference import Reference
+from server.refine import module_of
 
 
 def evaluate_cohort(cohort: Cohort, reference: Reference, round: int, device: torch.device) -> Evaluation:
     """The cohort's model on the test set and on the validation split."""
-    module = cohort.architecture.build(0)
-    load_weights(module, Layout.of(cohort.architecture).unflatten(cohort.weights))
-    module = place(module, device)
+    module = module_of(cohort, device)
     test = evaluate(module, reference.test, device)
     validation = evaluate(module, reference.validation, device)
     return Evaluation(round, test.accuracy, test.loss, validation.accuracy)

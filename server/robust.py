@@ -13,7 +13,7 @@ import numpy as np
 
 from common.config import FederationSettings
 from common.weights import Vector
-from server.aggregation import CohortMean
+from server.aggregation import CohortMean, Total
 
 LEAST_DEVICES = 3
 """With fewer models no majority can outvote one: they are averaged as without protection."""
@@ -43,8 +43,8 @@ class RobustMean:
         """Go on without a device."""
         self._settle(device, None)
 
-    def result(self) -> Vector | None:
-        """The combined model as float32, shape (size,); None if no model was folded."""
+    def result(self) -> Total | None:
+        """The combined model, counted for the samples of all folded ones; None if there was none."""
         present = [(name, model) for name in self._order if (model := self._models.get(name)) is not None]
         if not present:
             return None
@@ -53,7 +53,8 @@ class RobustMean:
         if self.protected and settings.clip_norm > 0:
             vectors = clip_updates(vectors, self._sent, settings.clip_norm)
         if self.protected and settings.robust_aggregation != "none":
-            return trimmed_mean(vectors, _trimmed(settings, len(vectors)))
+            samples = sum(samples for _, (_, samples) in present)
+            return Total(trimmed_mean(vectors, _trimmed(settings, len(vectors))).astype(np.float64) * samples, samples)
         mean = CohortMean([name for name, _ in present])
         for vector, (name, (_, samples)) in zip(vectors, present, strict=True):
             mean.fold(name, vector, samples)

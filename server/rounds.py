@@ -1,25 +1,26 @@
 """The rounds of a federation: train, aggregate, evaluate, checkpoint, until they are over or nothing improves."""
 
 import time
-from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from common.config import Config
-from common.costs import costs_of
 from common.errors import FederationError
 from common.process import peak_rss_bytes
 from common.progress import Progress
-from server.assignment import best_fitting
 from server.checkpoint import save_checkpoint
 from server.cohorts import FederationState
-from server.devices import Device, without_duplicates
+from server.devices import Device
 from server.evaluation import evaluate_cohort, mean_over_devices, update_early_stopping
 from server.exchange import exchange
 from server.handshake import Greeter
+from server.membership import take_reports
+from server.methods import recalibrates
 from server.reference import Reference
+from server.refine import distil, recalibrate_cohorts
 from server.run_folder import RunFolder
 from server.strategy import CohortStrategy
 
@@ -45,7 +46,7 @@ class Rounds:
         self._grid, self._greeter, self._state, self._devices = grid, greeter, state, devices
         self._reference, self._config, self._folder = reference, config, folder
         self._device, self._progress = device, progress
-        self._strategy = CohortStrategy(state, devices, config.federation, config.run.seed, folder.append, progress)
+        self._strategy = CohortStrategy(state, devices, config, folder.append, progress)
 
     def start(self) -> None:
         """Evaluate what the search left, as round 0, and checkpoint it, so that no resumed run searches again."""
@@ -59,7 +60,7 @@ class Rounds:
         self._progress.advance("rounds", state.round, f"{state.round} rounds are done")
         while state.round < settings.rounds and not state.stopped_early:
             start = time.perf_counter()
-            self._admit_newcomers()
+            self._take_reports()
             self._round(state.round + 1)
             self._add_seconds(time.perf_counter() - start)
             self._checkpoint()
@@ -75,10 +76,23 @@ class Rounds:
         strategy.aggregate_train(number, exchange(self._grid, messages, settings.round_timeout))
         self._require_progress(number)
         state.round = number
+        self._distil()
         if number % settings.evaluate_every == 0 or number == settings.rounds:
+            self._recalibrate()
             messages = strategy.configure_evaluate(number, empty, nothing, self._grid)
             strategy.aggregate_evaluate(number, exchange(self._grid, messages, settings.round_timeout))
             self._evaluate()
+
+    def _distil(self) -> None:
+        method = self._config.method
+        if method.distillation_epochs:
+            seed, number = self._config.run.seed, self._state.round
+            distil(self._state.cohorts, self._reference.train, method, seed=seed, round=number, device=self._device)
+
+    def _recalibrate(self) -> None:
+        if recalibrates(self._config):
+            feed = replace(self._reference.train, batch_size=self._config.federation.test_batch_size)
+            recalibrate_cohorts(self._state.cohorts, feed, self._device)
 
     def _require_progress(self, number: int) -> None:
         outcomes = list(self._strategy.outcomes.values())
@@ -105,24 +119,11 @@ class Rounds:
             )
         update_early_stopping(state, self._config.federation.patience)
 
-    def _admit_newcomers(self) -> None:
-        self._greeter.greet()
-        newcomers, refused = without_duplicates(self._greeter.collect())
-        online = self._greeter.online() if newcomers else set()
-        for device in refused:
-            self._progress.note(f"a second device called {device.name} is left out")
-            self._greeter.forget(device.node_id)
-        for device in newcomers:
-            known = self._devices.get(device.name)
-            if known is not None and known.node_id in online:
-                # The old node may be dead without Flower having noticed yet, so this one is asked again later.
-                self._greeter.forget(device.node_id)
-            elif place(device, self._state, self._progress):
-                self._devices[device.name] = device
-                self._state.strikes.pop(device.name, None)  # whoever restarted it may have mended it
-        if newcomers:
-            sort_devices(self._state, self._devices.values())
-            write_budgets(self._folder, self._state, self._devices.values())
+    def _take_reports(self) -> None:
+        every = self._config.federation.handshake_every
+        if every and self._state.round and self._state.round % every == 0:
+            self._greeter.forget_all()
+        take_reports(self._greeter, self._devices, self._state, self._config, self._folder, self._progress)
 
     def _add_seconds(self, seconds: float) -> None:
         stages = self._state.stage_seconds
@@ -131,38 +132,3 @@ class Rounds:
     def _checkpoint(self) -> None:
         self._state.peak_rss_bytes = max(self._state.peak_rss_bytes, peak_rss_bytes())
         save_checkpoint(self._folder.checkpoint_folder, self._state, self._config)
-
-
-def place(device: Device, state: FederationState, progress: Progress) -> bool:
-    """Put a device that came late, or came back, into a cohort whose architecture its budget admits.
-
-    It stays where it was if that still fits, else it joins the largest that does; False if none does.
-    """
-    current = state.cohort_of(device.name)
-    if current is not None and device.budget.admits(costs_of(current.architecture)):
-        return True
-    if current is not None:
-        current.devices.remove(device.name)
-    cohort = best_fitting(device.budget, state.cohorts)
-    if cohort is None:
-        progress.note(f"{device.name} is left out: its budget {device.budget} admits none of the architectures")
-        return False
-    cohort.devices.append(device.name)
-    progress.note(f"{device.name} joins {cohort.name}")
-    return True
-
-
-def sort_devices(state: FederationState, devices: Iterable[Device]) -> None:
-    """Bring every cohort's devices into canonical order; those that are not there now come last, by name."""
-    order = {device.name: device.order for device in devices}
-    for cohort in state.cohorts:
-        cohort.devices.sort(key=lambda name: (name not in order, order.get(name, (0, name))))
-
-
-def write_budgets(folder: RunFolder, state: FederationState, devices: Iterable[Device]) -> None:
-    """Write budgets.json: what each device can afford and which cohort it is in."""
-    entries = []
-    for device in sorted(devices, key=lambda device: device.order):
-        cohort = state.cohort_of(device.name)
-        entries.append(device.to_dict(cohort.name if cohort else ""))
-    folder.write_budgets(entries)

@@ -1,4 +1,4 @@
-"""A Flower strategy for cohorts: every device gets its cohort's architecture and weights; cohorts average apart."""
+"""A Flower strategy for cohorts: every device gets its cohort's architecture and weights."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,15 +8,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common.config import FederationSettings
+from common.config import Config
 from common.errors import MessageError
 from common.messages import EvaluateResult, Task, TrainResult, content_bytes, encode_weights
 from common.progress import Progress
 from server.admission import admit, admit_evaluation, one_line, status_of
-from server.aggregation import CohortMean, sample_cap
+from server.aggregation import CohortMean, Total, sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState
 from server.devices import Device
 from server.exchange import time_to_live
+from server.methods import activation_scale
+from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.sampling import local_epochs, sample_devices
 
@@ -43,7 +45,7 @@ class Outcome:
 
 
 class CohortStrategy(Strategy):
-    """Federated averaging within each cohort of `state`, which it updates in place.
+    """Federated averaging within each cohort of `state`, or also across them; it updates `state` in place.
 
     `devices` are those that can be reached, by name; the federation may add to them between rounds. The models live in
     `state`, so the arrays that Flower passes to and from a strategy stay empty. `record` is given the events of
@@ -54,15 +56,16 @@ class CohortStrategy(Strategy):
         self,
         state: FederationState,
         devices: dict[str, Device],
-        settings: FederationSettings,
-        seed: int,
+        config: Config,
         record: Callable[..., None],
         progress: Progress,
     ) -> None:
         self._state = state
         self._devices = devices
-        self._settings = settings
-        self._seed = seed
+        self._settings = config.federation
+        self._method = config.method
+        self._overlap = config.method.aggregation == "overlap"
+        self._seed = config.run.seed
         self._record = record
         self._progress = progress
         self._sent: list[Sent] = []
@@ -98,6 +101,8 @@ class CohortStrategy(Strategy):
                 learning_rate=settings.learning_rate,
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
+                masked_loss=self._method.masked_loss,
+                activation_scale=activation_scale(cohort.architecture, self._method),
                 deadline_seconds=time_to_live(settings.round_timeout),
             )
 
@@ -126,12 +131,12 @@ class CohortStrategy(Strategy):
             if sent.device.name not in self.outcomes:
                 reason = f"no reply within {self._settings.round_timeout:g} s"
                 self._settle(server_round, sent, Outcome(sent.device.name, "late", reason=reason))
+        totals = {name: total for name, mean in means.items() if (total := mean.result()) is not None}
         for cohort in self._state.cohorts:
-            mean = means[cohort.name].result()
-            if mean is not None:
-                cohort.weights = mean
+            if cohort.name in totals:
                 self._tell_of_protection(server_round, cohort, means[cohort.name])
             self._record_round(server_round, cohort)
+        self._update(totals)
         trained = sum(outcome.status == "trained" for outcome in self.outcomes.values())
         return ArrayRecord(), MetricRecord({"sampled": len(self._sent), "trained": trained})
 
@@ -231,6 +236,18 @@ class CohortStrategy(Strategy):
             if not reply.has_error() and isinstance(reply.content, RecordDict):
                 sent.cohort.bytes_up += content_bytes(reply.content)
             yield sent, reply
+
+    def _update(self, totals: dict[str, Total]) -> None:
+        """Give the cohorts their new weights; one that nobody trained learns from the others or stays as it is."""
+        cohorts = self._state.cohorts
+        if self._overlap:
+            averaged = average_across(cohorts, totals, batch_norms=self._method.batch_norm != "local")
+            for cohort, weights in zip(cohorts, averaged, strict=True):
+                cohort.weights = weights
+            return
+        for cohort in cohorts:
+            if cohort.name in totals:
+                cohort.weights = totals[cohort.name].mean()
 
     def _aggregate(self, cohort: Cohort) -> CohortMean | RobustMean:
         if is_robust(self._settings):

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import FederationSettings
+from common.config import Config, FederationSettings
 from common.messages import DeviceReport, Task, TrainResult
 from common.models.description import BaseNetwork
 from common.progress import Silent
@@ -240,12 +240,11 @@ def one_round(grid: Grid, timeout: float = 20.0) -> tuple[Cohort, CohortStrategy
         for number, name in enumerate(NAMES)
     }
     events: list[dict[str, Any]] = []
-    federation = FederationSettings(round_timeout=timeout)
+    config = Config(federation=FederationSettings(round_timeout=timeout))
     strategy = CohortStrategy(
         FederationState([cohort]),
         devices,
-        federation,
-        0,
+        config,
         lambda event, **fields: events.append({"event": event, **fields}),
         Silent(),
     )

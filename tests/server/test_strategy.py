@@ -46,7 +46,7 @@ def with_strategy(run_inline: Callable[..., Any], small_config: Callable[..., Co
             def record(event: str, **fields: Any) -> None:
                 events.append({"event": event, **fields})
 
-            strategy = CohortStrategy(state, devices, config.federation, config.run.seed, record, Silent())
+            strategy = CohortStrategy(state, devices, config, record, Silent())
             return work(strategy, state, grid)
 
         return run_inline(server, config), events

@@ -1,0 +1,77 @@
+"""What the server does to the averaged models on its reference set: measure batch norms anew, and distil."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.config import MethodSettings
+from common.learning import Feed, place, recalibrate
+from common.seeds import torch_generator
+from common.weights import Layout, load_weights
+from server.cohorts import Cohort
+
+TEMPERATURE = 2.0
+MOMENTUM = 0.9
+
+
+def recalibrate_cohorts(cohorts: Sequence[Cohort], feed: Feed, device: torch.device) -> None:
+    """Replace every cohort's batch-norm statistics by those of its own weights on the images of `feed`.
+
+    Averages of statistics that devices with other classes, or cohorts with other channels, measured belong to none of
+    the averaged models. HeteroFL (Diao et al. 2021) calls this static batch norm and asks the devices instead.
+    """
+    for cohort in cohorts:
+        module = module_of(cohort, device)
+        recalibrate(module, feed, device)
+        keep(cohort, module)
+
+
+def distil(
+    cohorts: Sequence[Cohort], feed: Feed, settings: MethodSettings, *, seed: int, round: int, device: torch.device
+) -> None:
+    """Train every cohort but the first, which is the largest, on that one's answers to the images of `feed`.
+
+    The loss is T^2 KL(teacher / T || student / T) with T = 2 (Hinton et al. 2015, section 2); labels are not used.
+    Order and augmentation follow from the seed, the round and the cohort.
+    """
+    teacher = module_of(cohorts[0], device).eval()
+    for cohort in cohorts[1:]:
+        student = module_of(cohort, device)
+        optimizer = torch.optim.SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
+        generator = torch_generator(seed, "distillation", round, cohort.name)
+        for _ in range(settings.distillation_epochs):
+            _distil_epoch(student, teacher, feed, optimizer, generator, device)
+        keep(cohort, student)
+
+
+def module_of(cohort: Cohort, device: torch.device) -> nn.Module:
+    """The cohort's model on `device`."""
+    module = cohort.architecture.build(0)
+    load_weights(module, Layout.of(cohort.architecture).unflatten(cohort.weights))
+    return place(module, device)
+
+
+def keep(cohort: Cohort, module: nn.Module) -> None:
+    """Make the module's weights those of the cohort."""
+    cohort.weights = Layout.of(cohort.architecture).flatten(module.state_dict())
+
+
+def _distil_epoch(
+    student: nn.Module,
+    teacher: nn.Module,
+    feed: Feed,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    device: torch.device,
+) -> None:
+    student.train()
+    for images, _ in feed.training(generator, device):
+        with torch.no_grad():
+            wanted = F.log_softmax(teacher(images) / TEMPERATURE, dim=1)
+        answered = F.log_softmax(student(images) / TEMPERATURE, dim=1)
+        loss = F.kl_div(answered, wanted, reduction="batchmean", log_target=True) * TEMPERATURE**2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
