@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 import typer
 
-from simulation.commands import device, export, keys, report, search, simulate, submit, train, up
+from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=search.EXAMPLES)(search.search)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=export.EXAMPLES)(export.export)

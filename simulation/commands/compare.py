@@ -1,0 +1,101 @@
+"""`feddac compare`: methods x seeds from one experiment file, with tables, plots and significance."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.config import GROUPS
+from common.errors import ConfigurationError
+from simulation.failures import FAILED, INTERRUPTED, say
+from simulation.options import with_settings
+
+EXAMPLES = """
+Examples:
+
+feddac compare methods --out runs/methods
+
+feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
+
+feddac compare experiment.toml --out runs/experiment --jobs 4
+
+An experiment file names seeds, settings of every run, and methods by the settings in which they differ:
+
+seeds = \\[0, 1, 2]
+
+\\[settings]
+
+data = "digits"
+
+\\[methods.cohort]
+
+\\[methods.overlap]
+
+aggregation = "overlap"
+"""
+
+
+@with_settings(*GROUPS, omit=("seed", "out"))
+def compare(
+    settings: dict[str, Any],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT", help="Experiment file, or one that FedDAC ships: methods, figure4, figure5."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and results are kept.", show_default=False)],
+    jobs: Annotated[int, typer.Option(metavar="N", min=0, help="Runs at a time; 0 is one per CPU.")] = 0,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Instead of the file's seeds.", show_default=False)] = "",
+    engine: Annotated[
+        str, typer.Option(metavar="ray|inline", help="Where the devices of a run live, as for feddac simulate.")
+    ] = "inline",
+) -> None:
+    """Compare methods over seeds: accuracy, cost, and whether differences are more than chance.
+
+    Every run is a run folder FOLDER/CELL/METHOD/seed-N. The same command, given again, does what is missing. Settings
+    on the command line replace those that the file gives all runs.
+    """
+    from simulation.comparison.collect import collect
+    from simulation.comparison.execute import execute, prepare_folders
+    from simulation.comparison.plan import find_experiment, read_experiment
+    from simulation.comparison.tables import cell_tables, rich_table
+    from simulation.comparison.write import write_comparison
+    from simulation.display import show_progress
+    from simulation.engines import ENGINES
+
+    if engine not in ENGINES:
+        raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
+    cpus = os.cpu_count() or 1
+    at_a_time = jobs or cpus
+    prepare_folders(plan.runs, out)
+    try:
+        with show_progress(Console(stderr=True)) as progress:
+            failures = execute(plan.runs, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
+    except KeyboardInterrupt:
+        say("Interrupted; the same command goes on where this one stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    results = collect(plan, out)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for table in cell_tables(results):
+        console.print(rich_table(table))
+    for path in write_comparison(plan, results, failures, out):
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    for failure in failures:
+        say(f"Failed: {failure.run.title}: {failure.reason}")
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _seeds(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--seeds must be whole numbers with commas between them, not {text!r}") from None

@@ -1,0 +1,47 @@
+"""Runs that would do the same search do it once: its finished checkpoint is copied from run to run.
+
+A search depends on the server's images, the base network, the recipe, the devices' budgets and the seed; not on how the
+devices share their images, nor on anything that happens after it.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+
+from common.config import Config
+from common.fleet import is_fleet_file, virtual_fleet
+from server.run_folder import RunFolder, write_atomically
+
+SEARCH = "search.safetensors"
+FIRST_CHECKPOINT = "latest"
+"""Written when the search is over and the rounds begin."""
+
+
+def search_key(config: Config) -> str:
+    """Equal for runs whose search is the same; empty for a run that does not search."""
+    if config.method.method != "dac" or config.method.architectures:
+        return ""
+    budgets = [device.budget for device in virtual_fleet(config.fleet)]
+    if not config.fleet.max_cohorts:  # Merging weighs a budget by its devices; otherwise their number is irrelevant.
+        budgets = list(dict.fromkeys(budgets))
+    data = dataclasses.replace(config.data, partition="iid", data_folder="")
+    file = config.fleet.fleet if is_fleet_file(config.fleet.fleet) else ""  # Its names decide the order of budgets.
+    parts = (data, config.model, config.search, budgets, file, config.fleet.max_cohorts)
+    return repr((*parts, config.run.seed, config.run.accelerator))
+
+
+def has_searched(folder: RunFolder) -> bool:
+    """Whether the search of this run is over and can be copied."""
+    place = folder.checkpoint_folder
+    return (place / FIRST_CHECKPOINT).exists() and (place / SEARCH).exists()
+
+
+def copy_search(source: RunFolder, target: RunFolder) -> None:
+    """Give `target`, which has not begun its rounds, the finished search of `source` and its record."""
+    temporary = target.checkpoint_folder / f".{SEARCH}.copy"
+    shutil.copyfile(source.checkpoint_folder / SEARCH, temporary)
+    os.replace(temporary, target.checkpoint_folder / SEARCH)
+    kept = [event for event in target.events() if event["event"] != "search"]
+    lines = [json.dumps(event, ensure_ascii=False) for event in [*kept, *source.events("search")]]
+    write_atomically(target.metrics_path, "".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,57 @@
+"""Means, deviations and paired tests over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1) of `count` values; NaN where there are too few."""
+
+    mean: float
+    deviation: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences, half the width of its 95 % confidence interval, and p of the two-sided paired t-test.
+
+    NaN where fewer than two pairs (for the mean: one) are known.
+    """
+
+    mean: float
+    half_width: float
+    p: float
+    pairs: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and deviation of the values that are numbers."""
+    known = [value for value in values if math.isfinite(value)]
+    n = len(known)
+    mean = sum(known) / n if n else math.nan
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in known) / (n - 1)) if n > 1 else math.nan
+    return Spread(mean, deviation, n)
+
+
+def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
+    """`values` minus `baseline` over the seeds (keys) that both have a number for.
+
+    Student's paired t-test (two-sided, n - 1 degrees of freedom) and the confidence interval that belongs to it. Where
+    all differences are equal, p is 1 if they are zero and 0 if they are not.
+    """
+    of_pairs = spread([values[seed] - baseline[seed] for seed in values if seed in baseline])
+    n = of_pairs.count
+    if n < 2:
+        return Difference(of_pairs.mean, math.nan, math.nan, n)
+    from scipy.stats import t as student  # type: ignore[import-untyped]
+
+    error = of_pairs.deviation / math.sqrt(n)
+    half_width = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    if error == 0:
+        return Difference(of_pairs.mean, 0.0, float(of_pairs.mean == 0), n)
+    return Difference(of_pairs.mean, half_width, 2 * float(student.sf(abs(of_pairs.mean) / error, n - 1)), n)

@@ -1,0 +1,131 @@
+"""The result as rows of text, shared by the terminal, comparison.md and comparison.html."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from server.report.wording import MISSING, NARROW_SPACE, count, duration, percent, size
+from simulation.comparison.collect import CellResult, MethodResult
+from simulation.comparison.plan import Cell, Experiment
+from simulation.comparison.statistics import Difference, Spread
+
+HEADINGS = (
+    "method",
+    "accuracy",
+    "worst device",
+    "difference [95 %]",
+    "p",
+    "per cohort",
+    "MACs (range)",
+    "parameters",
+    "peak memory",
+    "bytes moved",
+    "time",
+    "devices with a model",
+    "over budget",
+    "seeds",
+)
+"""The first column is text, the others are figures."""
+
+ON_TERMINAL = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
+"""The columns that a terminal has room for."""
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """One cell's table: its title, and a row per method as HEADINGS say."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def cell_tables(results: Iterable[CellResult]) -> list[CellTable]:
+    """The table of each cell."""
+    return [CellTable(title_of(one.cell), tuple(_row(method) for method in one.methods)) for one in results]
+
+
+def title_of(cell: Cell) -> str:
+    """`partition iid, devices 4`; `all runs` where there is no grid."""
+    return ", ".join(f"{axis} {label}" for axis, label in cell.labels.items()) or "all runs"
+
+
+def notes(experiment: Experiment) -> list[str]:
+    """How to read the tables, one sentence each."""
+    seeds = ", ".join(map(str, experiment.seeds))
+    several = f"{len(experiment.seeds)} seeds ({seeds})" if len(experiment.seeds) > 1 else f"one seed ({seeds})"
+    return [
+        f"Mean ± standard deviation over {several}.",
+        "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
+        "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
+        f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
+        "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
+        f"{MISSING} where fewer than two seeds are shared.",
+        "Over budget: devices that had to hold a model larger than they can.",
+    ]
+
+
+def markdown(experiment: Experiment, results: Sequence[CellResult], failures: Sequence[tuple[str, str]]) -> str:
+    """comparison.md; `failures` are (run, reason)."""
+    lines = [f"# {experiment.title}", ""]
+    for table in cell_tables(results):
+        lines += [f"## {table.title}", "", _markdown_row(HEADINGS), "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+        lines += [*map(_markdown_row, table.rows), ""]
+    lines += [f"- {note}" for note in notes(experiment)]
+    if failures:
+        lines += ["", "## Runs that failed", "", *(f"- {run}: {reason}" for run, reason in failures)]
+    return "\n".join(lines) + "\n"
+
+
+def rich_table(table: CellTable) -> Table:
+    """One cell for the terminal."""
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ON_TERMINAL:
+        shown.add_column(HEADINGS[column], justify="right" if column else "left", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*(row[column].replace(NARROW_SPACE, " ") for column in ON_TERMINAL))
+    return shown
+
+
+def with_deviation(value: Spread, words: Callable[[float], str]) -> str:
+    """`84.3 % ± 0.4 %`; the mean alone where one seed is known."""
+    return words(value.mean) if math.isnan(value.deviation) else f"{words(value.mean)} ± {words(value.deviation)}"
+
+
+def _row(method: MethodResult) -> tuple[str, ...]:
+    of = method.spreads
+    low, high = method.macs_range
+    return (
+        method.name,
+        with_deviation(of["accuracy"], percent),
+        with_deviation(of["worst_accuracy"], percent),
+        *_difference(method.difference),
+        " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,
+        count(of["macs"].mean) if low == high else f"{count(of['macs'].mean)} ({count(low)} to {count(high)})",
+        count(of["params"].mean),
+        size(of["peak_memory_bytes"].mean),
+        size(of["bytes_moved"].mean),
+        duration(of["seconds"].mean),
+        f"{of['devices_served'].mean:g} of {method.devices}" if method.outcomes else MISSING,
+        f"{of['over_budget'].mean:g}" if method.outcomes else MISSING,
+        str(len(method.outcomes)),
+    )
+
+
+def _difference(value: Difference | None) -> tuple[str, str]:
+    if value is None:
+        return "baseline", ""
+    if math.isnan(value.half_width):
+        return MISSING, MISSING
+    low, high = value.mean - value.half_width, value.mean + value.half_width
+    return f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", _p(value.p)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace(NARROW_SPACE, " ") for cell in cells) + " |"
