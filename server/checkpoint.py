@@ -20,14 +20,15 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from common.architecture import Architecture
+from common.budget import DeviceBudget
 from common.config import Config, Scalar
-from common.errors import ArchitectureError, CheckpointError
+from common.errors import ArchitectureError, BudgetError, CheckpointError
 from common.weights import Layout
 from server.cohorts import Cohort, Evaluation, FederationState
 from server.run_folder import write_atomically
 
 FORMAT = "feddac-checkpoint"
-VERSION = 1
+VERSION = 2
 
 FREE_SETTINGS = frozenset(
     ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "test-batch-size", "accelerator")
@@ -53,6 +54,7 @@ def save_checkpoint(folder: Path, state: FederationState, config: Config) -> Non
         "peak_rss_bytes": state.peak_rss_bytes,
         "stopped_early": state.stopped_early,
         "strikes": state.strikes,
+        "budgets": {device: asdict(budget) for device, budget in state.budgets.items()},
     }
     settings = config.to_mapping()
     document = {"format": FORMAT, "version": VERSION, "settings": settings, **counters, "cohorts": cohorts}
@@ -93,8 +95,9 @@ def load_checkpoint(folder: Path, config: Config) -> FederationState | None:
             peak_rss_bytes=int(document["peak_rss_bytes"]),
             stopped_early=bool(document["stopped_early"]),
             strikes={str(device): int(count) for device, count in document["strikes"].items()},
+            budgets={str(device): DeviceBudget(**bounds) for device, bounds in document["budgets"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArchitectureError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArchitectureError, BudgetError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint in {folder} is damaged ({type(error).__name__}: {error}); start a new run"
         ) from None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from common.architecture import Architecture
+from common.budget import DeviceBudget
 from common.weights import Vector
 
 STRIKES = 3
@@ -43,7 +44,8 @@ class FederationState:
 
     `best_accuracy` is the best mean validation accuracy so far, `stale_evaluations` how many evaluations ago that was,
     and `fruitless_rounds` how many of the last rounds admitted no reply at all. `strikes` counts, per device, the
-    failed or rejected replies since its last good one.
+    failed or rejected replies since its last good one. `budgets` has, per device, the budget that it was last assigned
+    by.
     """
 
     cohorts: list[Cohort]
@@ -55,6 +57,7 @@ class FederationState:
     peak_rss_bytes: int = 0
     stopped_early: bool = False
     strikes: dict[str, int] = field(default_factory=dict)
+    budgets: dict[str, DeviceBudget] = field(default_factory=dict)
 
     def cohort_of(self, device: str) -> Cohort | None:
         """The cohort that holds the device of this name."""

@@ -1,6 +1,7 @@
 """A whole federated run in four stages: handshake, search, rounds, summary."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +16,13 @@ from common.progress import Progress
 from common.weights import Layout, load_weights
 from server.checkpoint import load_checkpoint
 from server.cohorts import Cohort, FederationState
-from server.devices import Device
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
+from server.membership import reassign, sort_devices, write_budgets
+from server.methods import epochs_on_reference, find_cohorts
 from server.reference import load_reference
-from server.rounds import Rounds, place, sort_devices, write_budgets
+from server.rounds import Rounds
 from server.run_folder import RunFolder
-from server.search_stage import affordable, find_cohorts
 
 
 def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
@@ -43,21 +44,17 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     with _stage("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
     if saved is None:
-
-        def refuse(device: Device, reason: str) -> None:
-            progress.note(f"{device.name} is left out: {reason}")
-            folder.append("device", round=0, device=device.name, cohort="", status="rejected", seconds=0, reason=reason)
-
-        devices = affordable(reported, reference, refuse)
         with _stage("search", folder, seconds):
-            state = FederationState(find_cohorts(devices, reference, config, folder, device, progress))
+            state = FederationState(find_cohorts(reported, reference, config, folder, device, progress))
+        state.budgets = {one.name: one.budget for one in reported}
     else:
         state = saved
-        devices = [one for one in reported if place(one, state, progress)]
+        for one in reported:
+            reassign(one, state, config, folder, progress)
     state.stage_seconds = seconds
-    sort_devices(state, devices)
-    write_budgets(folder, state, devices)
-    by_name = {one.name: one for one in devices}
+    sort_devices(state, reported)
+    write_budgets(folder, state, reported)
+    by_name = {one.name: one for one in reported}
     rounds = Rounds(grid, greeter, state, by_name, reference, config, folder, device, progress)
     before = seconds.get("rounds", 0.0)
     if saved is None:
@@ -65,24 +62,28 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
     _save_models(state, folder)
-    summary = summarise(state, config)
+    summary = summarise(state, config, folder)
     folder.write_summary(summary)
     return summary
 
 
-def summarise(state: FederationState, config: Config) -> dict[str, Any]:
+def summarise(state: FederationState, config: Config, folder: RunFolder) -> dict[str, Any]:
     """The result of a run, ready for summary.json; accuracies are those of the last evaluation.
 
-    `device_accuracy` is the mean over devices of the test accuracy of their cohort's model.
+    `device_accuracy` is the mean over devices of the test accuracy of their cohort's model. `outcomes` counts what
+    became of devices over all rounds; one that was refused before the first counts as rejected once. `over_budget` is
+    the number of a cohort's devices that could not hold its architecture, which only fedavg's oracle has.
     """
     return {
-        "method": "dac",
+        "method": config.method.method,
         "data": config.data.data,
         "seed": config.run.seed,
         "rounds": state.round,
         "stopped_early": state.stopped_early,
         "device_accuracy": mean_over_devices(state, "accuracy"),
-        "cohorts": [_cohort_summary(cohort) for cohort in state.cohorts],
+        "epochs_on_reference": epochs_on_reference(config, folder),
+        "outcomes": _outcomes(folder),
+        "cohorts": [_cohort_summary(cohort, state) for cohort in state.cohorts],
         "seconds_total": sum(state.stage_seconds.values()),
         "stages": dict(state.stage_seconds),
         "bytes_down": sum(cohort.bytes_down for cohort in state.cohorts),
@@ -91,12 +92,18 @@ def summarise(state: FederationState, config: Config) -> dict[str, Any]:
     }
 
 
-def _cohort_summary(cohort: Cohort) -> dict[str, Any]:
+def _outcomes(folder: RunFolder) -> dict[str, int]:
+    counts = Counter(event["status"] for event in folder.events("device"))
+    return {status: counts[status] for status in ("trained", "late", "failed", "rejected")}
+
+
+def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
     costs = costs_of(cohort.architecture)
     evaluation = cohort.evaluation
     return {
         "cohort": cohort.name,
         "devices": len(cohort.devices),
+        "over_budget": sum(not state.budgets[name].admits(costs) for name in cohort.devices),
         "macs": costs.macs,
         "params": costs.params,
         "peak_memory_bytes": costs.peak_memory_bytes,

@@ -21,7 +21,7 @@ LONGEST_PAUSE_SECONDS = 1.0
 class Greeter:
     """Asks each node once and collects the answers as they come, so that no round waits for a newcomer.
 
-    A node that could not be reached, or that `forget` names, is asked again.
+    A node that could not be reached, or that `forget` names, is asked again; `forget_all` has every node asked again.
     """
 
     def __init__(self, grid: Grid, timeout: float, progress: Progress) -> None:
@@ -78,6 +78,10 @@ class Greeter:
     def forget(self, node_id: int) -> None:
         """Ask this node again at the next opportunity."""
         self._asked.discard(node_id)
+
+    def forget_all(self) -> None:
+        """Ask every node again at the next opportunity, but those that still owe an answer."""
+        self._asked = {message.metadata.dst_node_id for message in self._pending.values()}
 
     def _refuse(self, reason: str) -> None:
         self.first_refusal = self.first_refusal or reason

@@ -14,7 +14,9 @@ from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
 from common.messages import DeviceReport
+from common.progress import Progress, Silent
 from server.devices import Device
+from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
@@ -59,6 +61,23 @@ def make_device() -> Callable[..., Device]:
         return Device(node_id, DeviceReport(name, "phone", partition, samples, DeviceBudget(**bounds)))
 
     return make
+
+
+@pytest.fixture
+def run_federation(run_inline: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Run or resume a whole federation in a folder; returns its summary."""
+
+    def run(
+        config: Config, path: Path, progress: Progress | None = None, resume: bool = False, **how: Any
+    ) -> dict[str, Any]:
+        with RunFolder.open(path) if resume else RunFolder.create(path) as folder:
+            folder.write_config(config.to_mapping())
+            summary: dict[str, Any] = run_inline(
+                lambda grid: federate(grid, config, folder, progress or Silent(), resume), config, **how
+            )
+        return summary
+
+    return run
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.architecture import Architecture
+from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError
 from common.models.description import BaseNetwork
@@ -28,7 +29,8 @@ def state_after(round: int) -> FederationState:
         evaluation = Evaluation(round, 1 / 3, 0.1, 2 / 3)
         devices = [f"device-{number}"]
         cohorts.append(Cohort(f"cohort-{number}", architecture, weights, 0.7, devices, 10, 20, evaluation))
-    return FederationState(cohorts, round, 2 / 3, 1, 0, {"search": 1.5}, 1234, strikes={"device-1": 2})
+    budgets = {"device-0": DeviceBudget(macs=10**6), "device-1": DeviceBudget(params=9, peak_memory_bytes=10**12)}
+    return FederationState(cohorts, round, 2 / 3, 1, 0, {"search": 1.5}, 1234, strikes={"device-1": 2}, budgets=budgets)
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path: Path, small_config: Make) -> None:
@@ -120,9 +122,9 @@ def test_a_run_may_go_on_for_longer_or_elsewhere(tmp_path: Path, small_config: M
 def test_an_older_schema_is_refused(tmp_path: Path, small_config: Make) -> None:
     save_checkpoint(tmp_path, state_after(1), small_config())
     state = tmp_path / "round-00001/state.json"
-    old = state.read_bytes().replace(b'"version": 1', b'"version": 0')
+    old = state.read_bytes().replace(b'"version": 2', b'"version": 1')
     state.write_bytes(old)
     pointer = {"folder": "round-00001", "sha256": hashlib.sha256(old).hexdigest()}
     (tmp_path / "latest").write_text(json.dumps(pointer))
-    with pytest.raises(CheckpointError, match="version 0"):
+    with pytest.raises(CheckpointError, match="version 1 of feddac-checkpoint"):
         load_checkpoint(tmp_path, small_config())

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Error, Message
 
 from common.architecture import Architecture
+from common.budget import DeviceBudget
 from common.config import Config
 from common.costs import costs_of
 from common.models.description import BaseNetwork
@@ -15,7 +16,7 @@ from common.weights import Layout
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.federation import federate
-from server.rounds import place, sort_devices
+from server.membership import place, sort_devices
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
@@ -55,31 +56,59 @@ class RestartingGrid(InlineGrid):
 
 @pytest.fixture
 def state() -> FederationState:
-    return FederationState([cohort(0, 64, ["device-00"]), cohort(1, 16, ["device-01"])])
+    """Architectures of 64 and 16 channels, and budgets that they just fit."""
+    cohorts = [cohort(0, 64, ["device-00"]), cohort(1, 16, ["device-01"])]
+    return FederationState(cohorts, budgets={"device-00": just_above(cohorts[0]), "device-01": just_above(cohorts[1])})
+
+
+def just_above(cohort: Cohort) -> DeviceBudget:
+    return DeviceBudget(macs=costs_of(cohort.architecture).macs + 1)
 
 
 def test_a_stranger_joins_the_largest_architecture_it_can_hold(
     state: FederationState, make_device: Callable[..., Device]
 ) -> None:
     bound = costs_of(state.cohorts[0].architecture).macs
-    assert place(make_device("tight", macs=bound), state, Silent())
-    assert place(make_device("rich", macs=bound + 1), state, Silent())
+    assert place(make_device("tight", macs=bound), state) == "joins cohort-1"
+    assert place(make_device("rich", macs=bound + 1), state) == "joins cohort-0"
     assert [c.devices for c in state.cohorts] == [["device-00", "rich"], ["device-01", "tight"]]
 
 
-def test_a_stranger_that_can_hold_nothing_stays_out(state: FederationState, make_device: Callable[..., Device]) -> None:
-    assert not place(make_device("poor", macs=10), state, Silent())
+def test_a_stranger_that_can_hold_nothing_stays_out_and_hears_it_once(
+    state: FederationState, make_device: Callable[..., Device]
+) -> None:
+    assert place(make_device("poor", macs=10), state) == (
+        "is left out: its budget below 10 MACs admits none of the architectures"
+    )
+    assert place(make_device("poor", macs=10), state) == ""
     assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
 
 
-def test_a_device_that_comes_back_stays_where_it_was_while_that_fits(
+def test_a_device_whose_budget_is_unchanged_stays_although_another_would_fit(
+    state: FederationState, make_device: Callable[..., Device]
+) -> None:
+    state.budgets["device-01"] = DeviceBudget(macs=10**9)
+    assert place(make_device("device-01", macs=10**9), state) == ""
+    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
+
+
+def test_a_device_with_a_new_budget_moves_to_the_best_fitting_architecture(
     state: FederationState, make_device: Callable[..., Device]
 ) -> None:
     bound = costs_of(state.cohorts[0].architecture).macs
-    assert place(make_device("device-01", macs=10 * bound), state, Silent())
-    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
-    assert place(make_device("device-00", macs=bound), state, Silent())
+    assert place(make_device("device-00", macs=bound), state).startswith("moves from cohort-0 to cohort-1: its budget")
     assert [c.devices for c in state.cohorts] == [[], ["device-01", "device-00"]]
+    assert place(make_device("device-01", macs=bound + 1), state).startswith("moves from cohort-1 to cohort-0")
+    assert [c.devices for c in state.cohorts] == [["device-01"], ["device-00"]]
+    assert place(make_device("device-00", macs=bound - 1), state) == ""
+    assert place(make_device("device-00", macs=1), state).startswith("is left out")
+    assert [c.devices for c in state.cohorts] == [["device-01"], []]
+
+
+def test_an_oracle_takes_and_keeps_every_device(state: FederationState, make_device: Callable[..., Device]) -> None:
+    assert place(make_device("poor", macs=1), state, any_budget=True) == "joins cohort-0"
+    assert place(make_device("device-01", macs=1), state, any_budget=True) == ""
+    assert [c.devices for c in state.cohorts] == [["device-00", "poor"], ["device-01"]]
 
 
 def test_devices_of_a_cohort_are_in_the_order_of_their_partitions(

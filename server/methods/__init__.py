@@ -1,0 +1,76 @@
+"""The server half of each method: which architectures there are, and which device holds which.
+
+A method is one function from devices to cohorts, and a few answers to how those are trained. It is chosen here only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+
+from common.architecture import Architecture
+from common.config import Config, MethodSettings
+from common.progress import Progress
+from server.cohorts import Cohort
+from server.devices import Device
+from server.methods import dac, fedavg, heterofl
+from server.methods.start import pretraining_epochs
+from server.reference import Reference
+from server.run_folder import RunFolder
+
+FindCohorts: TypeAlias = Callable[
+    [Sequence[Device], Reference, Config, RunFolder, torch.device, Progress],
+    list[Cohort],
+]
+
+METHODS: Mapping[str, FindCohorts] = {
+    "dac": dac.find_cohorts,
+    "fedavg": fedavg.find_cohorts,
+    "heterofl": heterofl.find_cohorts,
+}
+
+
+def find_cohorts(
+    devices: Sequence[Device],
+    reference: Reference,
+    config: Config,
+    folder: RunFolder,
+    device: torch.device,
+    progress: Progress,
+) -> list[Cohort]:
+    """The cohorts of the run's method, largest architecture first; devices in none of them were refused by name.
+
+    Work that was cut short is resumed from the run folder. Raises BudgetError, saying what would be enough, if no
+    device can take part.
+    """
+    return METHODS[config.method.method](devices, reference, config, folder, device, progress)
+
+
+def uses_overlap(config: Config) -> bool:
+    """Whether weights are averaged over all cohorts that hold them; heterofl consists in that."""
+    return config.method.aggregation == "overlap" or config.method.method == "heterofl"
+
+
+def recalibrates(config: Config) -> bool:
+    """Whether batch-norm statistics are measured anew before every test; heterofl implies it (static batch norm)."""
+    return config.method.batch_norm == "recalibrate" or config.method.method == "heterofl"
+
+
+def ignores_budgets(config: Config) -> bool:
+    """Whether devices hold their architecture whatever their budget, as the oracle of fedavg assumes."""
+    return config.method.method == "fedavg" and config.method.fedavg_model == "largest"
+
+
+def activation_scale(architecture: Architecture, settings: MethodSettings) -> float:
+    """What devices divide the outputs of convolutions by while they train; 1 for every method but heterofl."""
+    return heterofl.rate_of(architecture) if settings.method == "heterofl" else 1.0
+
+
+def epochs_on_reference(config: Config, folder: RunFolder) -> int:
+    """Passes over the reference set that the most trained model had behind it before the first round."""
+    if config.method.method != "dac":
+        return pretraining_epochs(config)
+    if config.method.architectures:
+        return 0
+    # with a search that forked, fewer: no one trajectory trained all of these epochs
+    return len({event["epoch"] for event in folder.events("search")}) + config.search.fine_tune_epochs

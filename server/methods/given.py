@@ -1,0 +1,75 @@
+"""Architectures that were found before, read from their files instead of searched for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.costs import costs_of
+from common.errors import ArchitectureError, BudgetError, ConfigurationError
+from common.models.description import BaseNetwork
+from common.progress import Progress
+from dac.files import Member, load_member
+from server.devices import Device
+from server.methods.record import refuse
+from server.run_folder import RunFolder
+
+
+def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
+    """The architectures in the file `path`, or in every *.json file of the folder `path`, in the order of their names.
+
+    They must take the images and tell the classes of `base`, and with `one_base` be cut from one base network. Raises
+    ConfigurationError if there is no file, ArchitectureError naming the file that is damaged or does not fit.
+    """
+    if path.is_dir():
+        files = sorted(one for one in path.glob("*.json") if not one.name.startswith("."))
+        if not files:
+            raise ConfigurationError(f"architectures: the folder {path} holds no architecture file (*.json)")
+    elif path.exists():
+        files = [path]
+    else:
+        raise ConfigurationError(f"architectures: there is no file or folder {path}; feddac search writes them")
+    members = [_read(file, base) for file in files]
+    for file, member in zip(files, members, strict=True):
+        if one_base and member.architecture.base != members[0].architecture.base:
+            raise ArchitectureError(
+                f"{file} is cut from another base network than {files[0]}, so their weights cannot be averaged; use "
+                "--aggregation cohort or architectures of one search"
+            )
+    return members
+
+
+def choose_members(
+    devices: Sequence[Device], members: Sequence[Member], folder: RunFolder, progress: Progress
+) -> tuple[list[Device], list[Member]]:
+    """The devices that can hold one of `members`, and for each the largest in MACs; the others are refused.
+
+    Raises BudgetError, naming the smallest one's costs, if no device is left.
+    """
+    costs = costs_of(min(members, key=lambda member: costs_of(member.architecture).macs).architecture)
+    needs = f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
+    fitting, chosen = [], []
+    for device in devices:
+        held = [member for member in members if device.budget.admits(costs_of(member.architecture))]
+        if held:
+            fitting.append(device)
+            chosen.append(max(held, key=lambda member: costs_of(member.architecture).macs))
+        else:
+            reason = f"a budget {device.budget} admits none of the given architectures, of which the smallest"
+            refuse(device, f"{reason} needs {needs}", folder, progress)
+    if not fitting:
+        raise BudgetError(f"no device can hold any of the given architectures, of which the smallest needs {needs}")
+    return fitting, chosen
+
+
+def _read(file: Path, base: BaseNetwork) -> Member:
+    try:
+        member = load_member(file)
+    except ArchitectureError as error:
+        text = str(error)
+        raise ArchitectureError(text if str(file) in text else f"{file}: {text}") from None
+    own = member.architecture.base
+    if (own.input_shape, own.classes) != (base.input_shape, base.classes):
+        raise ArchitectureError(
+            f"{file} is for images of shape {own.input_shape} in {own.classes} classes, but the data set has "
+            f"{base.input_shape} in {base.classes}; use architectures that were searched for it"
+        )
+    return member

@@ -1,0 +1,88 @@
+"""Nested slices of one network: the first channels of every layer (Diao et al. 2021, HeteroFL, section 3)."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+from common.architecture import Architecture
+from common.budget import Costs, DeviceBudget
+from common.costs import costs_of
+from common.errors import BudgetError
+from common.models import describe
+from common.models.description import BaseNetwork, ChannelGroup
+from common.progress import Progress
+from server.devices import Device
+from server.methods.record import refuse
+from server.run_folder import RunFolder
+
+FIXED = ("input", "classes")
+
+
+def slice_at(base: BaseNetwork, rate: Fraction) -> Architecture:
+    """The first ceil(rate * size) channels of every group but input and classes; `rate` lies in (0, 1].
+
+    Groups that a search may reduce keep no less than it must leave them, so the floor is the same for both.
+    """
+    kept = {group.name: range(_kept(group, rate)) for group in reducible(base)}
+    return Architecture.with_kept(base, kept)
+
+
+def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
+    """The slice of the largest rate that the budget admits; at the next larger rate that keeps more, it would not.
+
+    Raises BudgetError, naming the smallest slice's costs, if none fits.
+    """
+    rates = _rates(base)
+    fits, breaks = -1, len(rates)
+    while breaks - fits > 1:
+        middle = (fits + breaks) // 2
+        if budget.admits(costs_of(slice_at(base, rates[middle]))):
+            fits = middle
+        else:
+            breaks = middle
+    if fits < 0:
+        costs = smallest_costs(base)
+        raise BudgetError(
+            f"no slice fits a budget {budget}: the smallest of {base.model} for {base.input_shape} needs "
+            f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory; "
+            "raise the budget, or lower --width or raise --strides"
+        )
+    return slice_at(base, rates[fits])
+
+
+def smallest_costs(base: BaseNetwork) -> Costs:
+    """What the smallest slice needs."""
+    return costs_of(slice_at(base, _rates(base)[0]))
+
+
+def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:
+    """The channel groups that a slice keeps a part of."""
+    return tuple(group for group in describe(base).groups if group.name not in FIXED)
+
+
+def sliceable(devices: Sequence[Device], base: BaseNetwork, folder: RunFolder, progress: Progress) -> list[Device]:
+    """The devices whose budget some slice meets; the others are refused. Raises BudgetError if none is left."""
+    fitting, first = [], None
+    for device in devices:
+        try:
+            largest_slice(base, device.budget)
+            fitting.append(device)
+        except BudgetError as error:
+            first = first or error
+            refuse(device, str(error), folder, progress)
+    if first is not None and not fitting:
+        raise first
+    return fitting
+
+
+def _kept(group: ChannelGroup, rate: Fraction) -> int:
+    floor = group.floor if group.prunable else 1
+    return max(floor, math.ceil(rate * group.size))
+
+
+@lru_cache(maxsize=16)
+def _rates(base: BaseNetwork) -> tuple[Fraction, ...]:
+    """Every rate at which a slice gains a channel, ascending: the largest that keeps just as many."""
+    sizes = {group.size for group in reducible(base)}
+    return tuple(sorted({Fraction(kept, size) for size in sizes for kept in range(1, size + 1)}))

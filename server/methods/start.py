@@ -1,0 +1,97 @@
+"""The weights that cohorts start from: slices of one network, so that they agree wherever their channels overlap."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.config import Config, TrainSettings
+from common.learning import evaluate, place, recalibrate
+from common.progress import Progress
+from common.seeds import derive_seed
+from common.slicing import State, slice_state
+from dac.files import Member
+from dac.train import train_architecture
+from server.reference import Reference
+from server.run_folder import RunFolder
+
+
+def random_state(architecture: Architecture, seed: int) -> State:
+    """The architecture's slice of its base network's random initial weights, which only the run's seed decides."""
+    full = Architecture.full(architecture.base)
+    return slice_state(full.build(derive_seed(seed, "initial-weights")).state_dict(), full, architecture)
+
+
+def starting_state(
+    architecture: Architecture,
+    reference: Reference,
+    config: Config,
+    folder: RunFolder,
+    device: torch.device,
+    progress: Progress,
+) -> State:
+    """Random weights, trained on the reference set for `pretraining-epochs` unless initial-weights = random.
+
+    The recipe is `dac.train` with the learning rate, momentum and weight decay of the search. A training that was cut
+    short goes on from the checkpoint in `folder` and ends with the same weights.
+    """
+    state = random_state(architecture, config.run.seed)
+    if pretraining_epochs(config) == 0:
+        return state
+    search = config.search
+    settings = TrainSettings(
+        epochs=pretraining_epochs(config),
+        batch_size=search.search_batch_size,
+        learning_rate=search.search_learning_rate,
+        momentum=search.search_momentum,
+        weight_decay=search.search_weight_decay,
+        label_smoothing=0.0,
+    )
+    recorded = max((event["epoch"] for event in folder.events("pretraining")), default=0)
+
+    def record(fields: dict[str, Any]) -> None:
+        if fields["epoch"] > recorded:  # a resumed training repeats the epoch that it was stopped in
+            folder.append("pretraining", **fields)
+
+    return train_architecture(
+        architecture,
+        state,
+        reference.train,
+        reference.validation,
+        settings,
+        seed=config.run.seed,
+        device=device,
+        progress=progress,
+        checkpoint=folder.checkpoint_folder / "pretraining.safetensors",
+        record=record,
+    ).state
+
+
+def pretraining_epochs(config: Config) -> int:
+    """Epochs that `starting_state` trains."""
+    return config.method.pretraining_epochs if config.federation.initial_weights == "inherited" else 0
+
+
+def starting_member(
+    architecture: Architecture,
+    budget: DeviceBudget,
+    trained: tuple[Architecture, State],
+    reference: Reference,
+    config: Config,
+    device: torch.device,
+) -> Member:
+    """The slice of a `trained` network that `architecture` is, its batch norms measured anew on the reference set.
+
+    Statistics of the whole network's activations are not those of a slice's.
+    """
+    larger, state = trained
+    module = architecture.build(0)
+    module.load_state_dict(slice_state(state, larger, architecture))
+    place(module, device)
+    if pretraining_epochs(config) > 0:
+        recalibrate(module, replace(reference.train, batch_size=config.federation.test_batch_size), device)
+    accuracy = evaluate(module, reference.validation, device).accuracy
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return Member(architecture, budget, own, accuracy)

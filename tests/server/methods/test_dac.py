@@ -1,0 +1,213 @@
+"""DAC's cohorts: from a search, or from architecture files; random weights are slices of one network."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.config import Config
+from common.costs import costs_of
+from common.errors import ArchitectureError, BudgetError, ConfigurationError, FedDACError
+from common.learning import pick_device
+from common.models.description import BaseNetwork
+from common.progress import Silent
+from common.slicing import slice_state
+from common.weights import Layout
+from dac.files import Member, save_member
+from server.cohorts import Cohort
+from server.devices import Device
+from server.methods import find_cohorts
+from server.methods.start import random_state
+from server.reference import load_reference
+from server.report import build_report
+from server.run_folder import RunFolder
+
+BASE = BaseNetwork("mlp", (1, 8, 8), 10)
+FLEET = """
+[[device]]
+name = "small"
+count = 2
+params = "6k"
+[[device]]
+name = "large"
+params = "12k"
+"""
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """Architecture files of 20, 60 and 100 hidden units, no first ones, below a folder."""
+    folder = tmp_path / "found"
+    folder.mkdir()
+    for channels in (20, 60, 100):
+        save(folder, Architecture.with_kept(BASE, {"hidden": range(200 - channels, 200)}))
+    return folder
+
+
+def save(folder: Path, architecture: Architecture) -> Path:
+    path = folder / f"hidden-{architecture.sizes['hidden']:03d}.json"
+    member = Member(architecture, DeviceBudget(), architecture.build(1).state_dict(), 0.5)
+    save_member(path, member, name=path.stem, parent=None, seed=0)
+    return path
+
+
+@pytest.fixture
+def cohorts_of(small_config: Callable[..., Config], run_folder: RunFolder) -> Callable[..., list[Cohort]]:
+    def find(devices: list[Device], **changes: Any) -> list[Cohort]:
+        config = small_config(max_params="", **changes)
+        return find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+
+    return find
+
+
+def test_each_device_gets_the_largest_given_architecture_that_fits(
+    cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device], run_folder: RunFolder
+) -> None:
+    # 75 h + 10 parameters: 1510, 4510 and 7510
+    devices = [make_device("a", params=4511), make_device("b", params=4510), make_device("c"), make_device("d", macs=9)]
+    cohorts = cohorts_of(devices, architectures=str(found))
+    assert [(cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
+        (100, ["c"]),
+        (60, ["a"]),
+        (20, ["b"]),
+    ]
+    assert [cohort.name for cohort in cohorts] == ["cohort-0", "cohort-1", "cohort-2"]
+    for cohort in cohorts:
+        given = Layout.of(cohort.architecture).flatten(cohort.architecture.build(1).state_dict())
+        assert cohort.weights.tobytes() == given.tobytes()
+        assert Architecture.from_json(run_folder.architecture_path(cohort.name).read_text()) == cohort.architecture
+    (refused,) = run_folder.events("device")
+    assert (refused["device"], refused["status"]) == ("d", "rejected")
+    assert "the smallest needs 1,480 MACs" in refused["reason"]
+    assert run_folder.events("search") == []
+    assert len(run_folder.events("architecture")) == 3
+
+
+def test_a_single_file_is_given_to_all(
+    cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device]
+) -> None:
+    cohorts = cohorts_of([make_device("a"), make_device("b")], architectures=str(found / "hidden-060.json"))
+    assert [cohort.devices for cohort in cohorts] == [["a", "b"]]
+
+
+def bad_json(folder: Path) -> Path:
+    (folder / "hidden-060.json").write_text("{")
+    return folder
+
+
+def bad_content(folder: Path) -> Path:
+    path = folder / "hidden-060.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kept": {"hidden": "0-999"}}))
+    return folder
+
+
+def bad_weights(folder: Path) -> Path:
+    (folder / "hidden-060.safetensors").write_bytes(b"torn")
+    return folder
+
+
+def other_images(folder: Path) -> Path:
+    return save(folder, Architecture.full(BaseNetwork("mlp", (3, 32, 32), 10)))
+
+
+def other_classes(folder: Path) -> Path:
+    return save(folder, Architecture.full(BaseNetwork("mlp", (1, 8, 8), 7)))
+
+
+def empty(folder: Path) -> Path:
+    (folder / "none").mkdir()
+    return folder / "none"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda folder: folder / "missing", ConfigurationError, "there is no file or folder .*missing; feddac search"),
+        (empty, ConfigurationError, r"the folder .*none holds no architecture file \(\*\.json\)"),
+        (bad_json, ArchitectureError, r"cannot read the architecture file .*hidden-060\.json"),
+        (bad_content, ArchitectureError, r"hidden-060\.json: channel 999 is out of range"),
+        (bad_weights, ArchitectureError, r"hidden-060\.safetensors is damaged"),
+        (other_images, ArchitectureError, r"hidden-200\.json is for images of shape \(3, 32, 32\) in 10 classes"),
+        (other_classes, ArchitectureError, r"hidden-200\.json is for images .* in 7 classes, but the data set has"),
+    ],
+)
+def test_what_cannot_be_used_is_named_in_one_line(
+    spoil: Callable[[Path], Path],
+    error: type[FedDACError],
+    message: str,
+    cohorts_of: Callable[..., list[Cohort]],
+    found: Path,
+    make_device: Callable[..., Device],
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        cohorts_of([make_device()], architectures=str(spoil(found)))
+    assert "\n" not in str(caught.value)
+
+
+def test_when_no_device_can_hold_a_given_architecture_the_smallest_is_named(
+    cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device]
+) -> None:
+    with pytest.raises(BudgetError, match="any of the given architectures, of which the smallest needs 1,480 MACs"):
+        cohorts_of([make_device(macs=9)], architectures=str(found))
+
+
+def test_only_architectures_of_one_base_network_can_be_averaged_across_cohorts(
+    cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device]
+) -> None:
+    save(found, Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10, width=0.25)))
+    devices = [make_device("a", params=4511), make_device("b", params=4000)]
+    with pytest.raises(ArchitectureError, match=r"hidden-050\.json is cut from another base network than .*020\.json"):
+        cohorts_of(devices, architectures=str(found), aggregation="overlap")
+    assert [c.architecture.sizes["hidden"] for c in cohorts_of(devices, architectures=str(found))] == [60, 50]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_random_weights_agree_wherever_channels_overlap(
+    given: bool, cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device]
+) -> None:
+    devices = [make_device("a", params=3000), make_device("b", params=6000)]
+    source = {"architectures": str(found)} if given else {}
+    large, small = cohorts_of(devices, initial_weights="random", **source)
+    full = Architecture.full(BASE)
+    assert small.architecture.sizes != large.architecture.sizes
+    for cohort in (large, small):
+        expected = slice_state(random_state(full, 0), full, cohort.architecture)
+        assert cohort.weights.tobytes() == Layout.of(cohort.architecture).flatten(expected).tobytes()
+    state = Layout.of(large.architecture).unflatten(large.weights)
+    shared = slice_state(state, large.architecture, small.architecture)
+    own = Layout.of(small.architecture).unflatten(small.weights)
+    assert all(torch.equal(shared[name], value) for name, value in own.items())
+
+
+def test_a_run_with_given_architectures_and_its_resumption(
+    small_config: Callable[..., Config], run_federation: Callable[..., Any], found: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    config = small_config(
+        fleet=str(tmp_path / "fleet.toml"), max_params="", architectures=str(found), rounds=3, learning_rate=0.05
+    )
+    summary = run_federation(config, tmp_path / "whole")
+    assert (summary["method"], summary["epochs_on_reference"]) == ("dac", 0)
+    assert [entry["params"] for entry in summary["cohorts"]] == [7510, 4510]
+    assert [entry["over_budget"] for entry in summary["cohorts"]] == [0, 0]
+    assert "cohort-1" in build_report(tmp_path / "whole").read_text()
+    shorter = Config.from_mapping({**config.to_mapping(), "rounds": 1})
+    run_federation(shorter, tmp_path / "cut")
+    run_federation(config, tmp_path / "cut", resume=True)
+    for name in ("models/cohort-0.safetensors", "models/cohort-1.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_searched_run_counts_its_epochs_on_the_reference_set(
+    small_config: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run_federation(small_config(warmup_epochs=3, fine_tune_epochs=2, rounds=1), tmp_path / "run")
+    assert (summary["method"], summary["epochs_on_reference"]) == ("dac", 5)
+    (cohort,) = summary["cohorts"]
+    architecture = Architecture.from_json((tmp_path / "run/architectures/cohort-0.json").read_text())
+    assert cohort["params"] == costs_of(architecture).params < 15_000

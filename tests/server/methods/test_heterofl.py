@@ -1,0 +1,239 @@
+"""HeteroFL: nested slices of one network, each the largest that its budget admits, averaged where they overlap."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.config import Config
+from common.costs import costs_of
+from common.errors import BudgetError
+from common.learning import pick_device, place, recalibrate
+from common.models.description import BaseNetwork
+from common.progress import Silent
+from common.slicing import slice_state
+from common.weights import Layout
+from server.devices import Device
+from server.methods import activation_scale, find_cohorts, recalibrates, uses_overlap
+from server.methods.heterofl import rate_of
+from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
+from server.methods.start import random_state
+from server.reference import load_reference
+from server.report import build_report
+from server.run_folder import RunFolder
+
+MLP = BaseNetwork("mlp", (1, 8, 8), 10)
+CNN = BaseNetwork("cnn", (1, 8, 8), 10)
+MOBILENET = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
+FLEET = """
+[[device]]
+name = "small"
+count = 2
+params = "6k"
+[[device]]
+name = "large"
+params = "12k"
+"""
+
+
+class Crash(Silent):
+    """Progress that ends the process, so to speak, at its n-th call."""
+
+    def __init__(self, instant: int) -> None:
+        self.left = instant
+
+    def advance(self, stage: str, units: int, message: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    return small_config(method="heterofl", pretraining_epochs=2, fleet=str(tmp_path / "fleet.toml"), max_params="")
+
+
+def models(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / "models").iterdir()}
+
+
+def test_a_slice_keeps_the_first_channels_of_every_layer_rounded_up() -> None:
+    half = slice_at(MOBILENET, Fraction(1, 2))
+    assert half.indices["input"] == (0, 1, 2)
+    assert half.indices["stem"] == tuple(range(16))
+    assert half.indices["head"] == tuple(range(640))
+    assert half.sizes["stage1"] == 8
+    assert half.sizes["block1.inner"] == 48
+    assert slice_at(MOBILENET, Fraction(1, 3)).sizes["stem"] == 11
+    assert half.sizes["classes"] == 10
+    assert half.base == MOBILENET
+
+
+def test_groups_that_a_search_may_reduce_keep_its_floor() -> None:
+    sizes = slice_at(CNN, Fraction(1, 4)).sizes
+    assert [sizes[name] for name in ("conv1", "conv2", "hidden1", "hidden2")] == [6, 8, 30, 21]
+
+
+def test_the_rate_of_a_slice_is_the_mean_share_of_channels() -> None:
+    assert rate_of(slice_at(CNN, Fraction(1, 4))) == pytest.approx((6 / 6 + 8 / 16 + 30 / 120 + 21 / 84) / 4)
+    assert rate_of(Architecture.full(CNN)) == 1
+
+
+def test_the_slice_of_a_budget_by_hand() -> None:
+    # 64 pixels, h hidden units, 10 classes: 65 h + 10 (h + 1) parameters
+    assert largest_slice(MLP, DeviceBudget(params=6000)).sizes["hidden"] == 79
+    assert largest_slice(MLP, DeviceBudget(params=75 * 80 + 10)).sizes["hidden"] == 79
+    assert largest_slice(MLP, DeviceBudget(params=75 * 80 + 11)).sizes["hidden"] == 80
+    assert largest_slice(MLP, DeviceBudget()) == Architecture.full(MLP)
+
+
+def test_a_budget_below_the_smallest_slice_is_refused_with_its_costs() -> None:
+    with pytest.raises(BudgetError, match=r"the smallest of mlp for \(1, 8, 8\) needs .* 610 parameters"):
+        largest_slice(MLP, DeviceBudget(params=610))
+
+
+@given(
+    base=st.sampled_from([CNN, MOBILENET]),
+    shares=st.tuples(*[st.none() | st.floats(0, 1.1) for _ in range(3)]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_budget_is_met_and_the_next_larger_slice_breaks_it(
+    base: BaseNetwork, shares: tuple[float | None, ...]
+) -> None:
+    low, full = smallest_costs(base), costs_of(Architecture.full(base))
+    bounds = [
+        None if share is None else low.get(what) + 1 + int(share * (full.get(what) - low.get(what)))
+        for what, share in zip(("macs", "params", "peak_memory_bytes"), shares, strict=True)
+    ]
+    budget = DeviceBudget(*bounds)
+    chosen = largest_slice(base, budget)
+    assert budget.admits(costs_of(chosen))
+    if chosen == Architecture.full(base):
+        return
+    # the next channel comes at the smallest rate above, at which some group gains one
+    rate = min(Fraction(chosen.sizes[g.name], g.size) for g in reducible(base) if chosen.sizes[g.name] < g.size)
+    rates = sorted({Fraction(kept, g.size) for g in reducible(base) for kept in range(1, g.size + 1)})
+    larger = next(one for one in (slice_at(base, r) for r in rates if r > rate) if one != chosen)
+    assert not budget.admits(costs_of(larger))
+
+
+@given(st.lists(st.fractions(Fraction(1, 1000), 1), min_size=2, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_slices_are_nested(rates: list[Fraction]) -> None:
+    slices = [slice_at(MOBILENET, rate) for rate in sorted(rates)]
+    assert all(larger.contains(smaller) for smaller, larger in pairwise(slices))
+
+
+def test_cohorts_are_slices_of_one_trained_network(
+    config: Config, run_folder: RunFolder, make_device: Callable[..., Device]
+) -> None:
+    devices = [make_device("a", params=6000), make_device("b", params=12000), make_device("c", params=20)]
+    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+    assert [cohort.architecture.sizes["hidden"] for cohort in cohorts] == [159, 79]
+    assert [cohort.devices for cohort in cohorts] == [["b"], ["a"]]
+    large, small = (cohort.architecture for cohort in cohorts)
+    state = slice_state(Layout.of(large).unflatten(cohorts[0].weights), large, small)
+    assert Layout.of(small).flatten(state).tobytes() == cohorts[1].weights.tobytes()
+    untrained = Layout.of(large).flatten(random_state(large, 0))
+    assert untrained.tobytes() != cohorts[0].weights.tobytes()
+    assert [event["epoch"] for event in run_folder.events("pretraining")] == [1, 2]
+    (refused,) = run_folder.events("device")
+    assert (refused["device"], refused["status"], refused["round"]) == ("c", "rejected", 0)
+
+
+def test_batch_norms_of_a_slice_are_measured_anew(
+    small_config: Callable[..., Config], run_folder: RunFolder, make_device: Callable[..., Device]
+) -> None:
+    config = small_config(
+        method="heterofl",
+        model="mobilenet_v2",
+        width=0.25,
+        stem_stride=2,
+        train_images=200,
+        pretraining_epochs=1,
+        max_params="",
+    )
+    reference = load_reference(config)
+    half = costs_of(slice_at(reference.base, Fraction(1, 2))).params
+    cpu = pick_device("cpu")
+    (cohort,) = find_cohorts([make_device(params=half)], reference, config, run_folder, cpu, Silent())
+    module = cohort.architecture.build(0)
+    module.load_state_dict(Layout.of(cohort.architecture).unflatten(cohort.weights), strict=False)
+    before = {name: value.clone() for name, value in module.state_dict().items() if "running" in name}
+    recalibrate(place(module, cpu), replace(reference.train, batch_size=config.federation.test_batch_size), cpu)
+    for name, value in before.items():
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_random_weights_are_slices_of_one_network_too(
+    small_config: Callable[..., Config], run_folder: RunFolder, make_device: Callable[..., Device]
+) -> None:
+    config = small_config(method="heterofl", initial_weights="random", max_params="")
+    devices = [make_device("a", params=6000), make_device("b", params=12000)]
+    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+    for cohort in cohorts:
+        expected = Layout.of(cohort.architecture).flatten(random_state(cohort.architecture, 0))
+        assert cohort.weights.tobytes() == expected.tobytes()
+    assert run_folder.events("pretraining") == []
+
+
+def test_near_budgets_share_a_slice(config: Config, run_folder: RunFolder, make_device: Callable[..., Device]) -> None:
+    merging = Config.from_mapping({**config.to_mapping(), "max-cohorts": 1})
+    devices = [make_device("a", params=6000), make_device("b", params=12000)]
+    cohorts = find_cohorts(devices, load_reference(config), merging, run_folder, pick_device("cpu"), Silent())
+    assert [(cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
+
+
+def test_it_implies_overlap_recalibration_and_the_scaler(small_config: Callable[..., Config]) -> None:
+    config, plain = small_config(method="heterofl"), small_config(method="dac")
+    assert uses_overlap(config)
+    assert recalibrates(config)
+    assert not uses_overlap(plain)
+    assert not recalibrates(plain)
+    assert uses_overlap(small_config(aggregation="overlap"))
+    assert recalibrates(small_config(batch_norm="recalibrate"))
+    quarter = slice_at(MLP, Fraction(1, 4))
+    assert activation_scale(quarter, config.method) == 0.25
+    assert activation_scale(quarter, plain.method) == 1.0
+
+
+def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
+    config: Config, run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run_federation(config, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    assert (summary["method"], summary["epochs_on_reference"]) == ("heterofl", 2)
+    assert [entry["devices"] for entry in summary["cohorts"]] == [1, 2]
+    assert [entry["over_budget"] for entry in summary["cohorts"]] == [0, 0]
+    assert summary["outcomes"] == {"trained": 6, "late": 0, "failed": 0, "rejected": 0}
+    assert summary["device_accuracy"] > 0.4
+    large, small = (
+        Architecture.from_json(folder.architecture_path(name).read_text()) for name in ("cohort-0", "cohort-1")
+    )
+    shared = slice_state(folder.load_model("cohort-0"), large, small)
+    own = folder.load_model("cohort-1")
+    assert all(torch.equal(shared[name], own[name]) for name in own)
+    assert "cohort-1" in build_report(folder.path).read_text()
+
+
+@pytest.mark.parametrize("instant", [5, 6, 7, 9, 12])
+def test_a_run_killed_while_pretraining_or_later_resumes_to_the_same_weights(
+    instant: int, config: Config, run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    run_federation(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(config, tmp_path / "cut", progress=Crash(instant))
+    run_federation(config, tmp_path / "cut", resume=True)
+    assert models(tmp_path / "cut") == models(tmp_path / "whole")
+    for event in ("pretraining", "architecture", "evaluation"):
+        assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)

@@ -1,0 +1,235 @@
+"""Devices that leave, return, and can afford more or less in the course of a run: only they are reassigned."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.app import app as real_client_app
+from common.budget import DeviceBudget
+from common.config import Config
+from common.messages import HANDSHAKE, DeviceReport
+from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
+
+FLEET = """
+[[device]]
+name = "large"
+params = "12k"
+[[device]]
+name = "middle"
+params = "9k"
+[[device]]
+name = "small"
+params = "6k"
+"""
+ORDER = ("large", "middle", "small")
+
+
+class Reports:
+    """A client app whose device `name` reports the budget `budgets[name, n]` from the n-th time on that it is asked."""
+
+    def __init__(self, budgets: dict[tuple[str, int], DeviceBudget]) -> None:
+        self.asked: Counter[str] = Counter()
+        self.app = ClientApp()
+
+        @self.app.query("handshake")
+        def handshake(message: Message, context: Context) -> Message:
+            report = DeviceReport.decode(real_client_app(message, context).content)
+            self.asked[report.name] += 1
+            times = [n for name, n in budgets if name == report.name and n <= self.asked[report.name]]
+            if times:
+                report = replace(report, budget=budgets[report.name, max(times)])
+            return Message(report.encode(), reply_to=message)
+
+        @self.app.train()
+        def train(message: Message, context: Context) -> Message:
+            return real_client_app(message, context)
+
+
+class LeavingGrid(InlineGrid):
+    """Device 1 is offline in the second round."""
+
+    trains = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        self.trains += any(message.metadata.message_type == "train" for message in messages)
+        return super().push_messages(messages)
+
+    def get_node_ids(self) -> list[int]:
+        return [one for one in super().get_node_ids() if one != 1001 or self.trains != 1]
+
+
+class SlowGrid(InlineGrid):
+    """What device 1 trains in the first round is there only once the second has begun."""
+
+    trains = 0
+    held = ""
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        ids = super().push_messages(messages)
+        if any(message.metadata.message_type == "train" for message in messages):
+            self.trains += 1
+        if self.trains == 1:
+            receivers = [message.metadata.dst_node_id for message in messages]
+            self.held = ids[receivers.index(1001)]
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        wanted = list(message_ids)
+        return [] if self.trains == 1 and self.held in wanted else super().pull_messages(wanted)
+
+
+@pytest.fixture
+def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    fleet = str(tmp_path / "fleet.toml")
+    return small_config(method="heterofl", pretraining_epochs=0, fleet=fleet, max_params="", rounds=4)
+
+
+@pytest.fixture
+def changed(config: Config) -> Callable[..., Config]:
+    def change(**changes: Any) -> Config:
+        return Config.from_mapping(
+            {**config.to_mapping(), **{key.replace("_", "-"): value for key, value in changes.items()}}
+        )
+
+    return change
+
+
+def where(folder: RunFolder) -> list[dict[str, str]]:
+    """Which cohort each device trained in, round by round."""
+    rounds: dict[int, dict[str, str]] = {}
+    for event in folder.events("round"):
+        rounds.setdefault(event["round"], {}).update(dict.fromkeys(event["trained"], event["cohort"]))
+    return [dict(sorted(rounds[number].items())) for number in sorted(rounds)]
+
+
+AT_HOME = {"large": "cohort-0", "middle": "cohort-1", "small": "cohort-2"}
+
+
+def test_a_device_that_leaves_is_skipped_and_returns_to_its_place(
+    config: Config, run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run_federation(config, tmp_path / "run", grid_class=LeavingGrid)
+    folder = RunFolder(tmp_path / "run")
+    without = {"large": "cohort-0", "small": "cohort-2"}
+    assert where(folder) == [AT_HOME, without, AT_HOME, AT_HOME]
+    assert folder.events("assignment") == []
+    assert summary["outcomes"] == {"trained": 11, "late": 0, "failed": 0, "rejected": 0}
+
+
+def test_without_handshake_every_nobody_is_asked_again(
+    config: Config, run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    reports = Reports({("large", 2): DeviceBudget(params=6000)})
+    run_federation(config, tmp_path / "run", client_app=reports.app)
+    assert reports.asked == Counter(dict.fromkeys(ORDER, 1))
+    assert where(RunFolder(tmp_path / "run")) == [AT_HOME] * 4
+
+
+def test_handshake_every_says_in_which_rounds_all_are_asked(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    reports = Reports({})
+    run_federation(changed(handshake_every=2, rounds=5), tmp_path / "run", client_app=reports.app)
+    assert reports.asked == Counter(dict.fromkeys(ORDER, 3))
+    folder = RunFolder(tmp_path / "run")
+    assert where(folder) == [AT_HOME] * 5
+    assert folder.events("assignment") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "cohort"),
+    [("large", 9000, "cohort-1"), ("large", 6000, "cohort-2"), ("small", 10**6, "cohort-0")],
+)
+def test_a_device_with_a_new_budget_moves_and_nothing_else_does(
+    name: str,
+    params: int,
+    cohort: str,
+    changed: Callable[..., Config],
+    run_federation: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    reports = Reports({(name, 3): DeviceBudget(params=params)})
+    run_federation(changed(handshake_every=1), tmp_path / "run", client_app=reports.app)
+    folder = RunFolder(tmp_path / "run")
+    moved = AT_HOME | {name: cohort}
+    assert where(folder) == [AT_HOME, AT_HOME, moved, moved]
+    (event,) = folder.events("assignment")
+    assert (event["round"], event["device"], event["cohort"]) == (3, name, cohort)
+    assert event["reason"] == f"moves from {AT_HOME[name]} to {cohort}: its budget is now below {params:,} parameters"
+    budgets = {entry["device"]: (entry["params"], entry["cohort"]) for entry in folder.read_budgets()}
+    assert budgets[name] == (params, cohort)
+    assert {one: budgets[one][1] for one in ORDER} == moved
+
+
+def test_a_device_that_can_hold_nothing_any_more_is_left_out_until_it_can(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    budgets = {("middle", 2): DeviceBudget(params=20), ("middle", 4): DeviceBudget(params=7000)}
+    reports = Reports(budgets)
+    run_federation(changed(handshake_every=1), tmp_path / "run", client_app=reports.app)
+    folder = RunFolder(tmp_path / "run")
+    without = {"large": "cohort-0", "small": "cohort-2"}
+    assert where(folder) == [AT_HOME, without, without, AT_HOME | {"middle": "cohort-2"}]
+    assert [(event["round"], event["cohort"]) for event in folder.events("assignment")] == [(2, ""), (4, "cohort-2")]
+
+
+def test_a_device_that_had_its_last_chance_does_not_get_another_by_answering_again(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    class Broken(InlineGrid):
+        """Node 1 answers the handshake, but not its task."""
+
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            replies = super().pull_messages(message_ids)
+            for reply in replies:
+                if reply.metadata.src_node_id == 1001 and reply.metadata.message_type != HANDSHAKE:
+                    reply.content.clear()
+            return replies
+
+    run_federation(changed(handshake_every=1, rounds=6), tmp_path / "run", grid_class=Broken)
+    folder = RunFolder(tmp_path / "run")
+    statuses = [event["status"] for event in folder.events("device") if event["device"] == "middle"]
+    assert statuses == ["rejected"] * 3
+
+
+def test_a_device_restarted_with_another_budget_while_the_server_was_down_moves(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    run_federation(changed(rounds=1), tmp_path / "run")
+    reports = Reports({("small", 1): DeviceBudget(params=12_000)})
+    run_federation(changed(rounds=2), tmp_path / "run", resume=True, client_app=reports.app)
+    folder = RunFolder(tmp_path / "run")
+    assert where(folder) == [AT_HOME, AT_HOME | {"small": "cohort-0"}]
+    assert [event["round"] for event in folder.events("assignment")] == [2]
+
+
+def test_the_oracle_keeps_a_device_whatever_it_can_afford(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    reports = Reports({("large", 2): DeviceBudget(params=20)})
+    config = changed(method="fedavg", fedavg_model="largest", handshake_every=1, rounds=3)
+    run_federation(config, tmp_path / "run", client_app=reports.app)
+    folder = RunFolder(tmp_path / "run")
+    assert where(folder) == [dict.fromkeys(ORDER, "cohort-0")] * 3
+    assert folder.events("assignment") == []
+
+
+def test_a_late_reply_is_dropped_and_counted(
+    changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run_federation(changed(rounds=2, round_timeout=4.0), tmp_path / "run", grid_class=SlowGrid)
+    folder = RunFolder(tmp_path / "run")
+    assert where(folder) == [{"large": "cohort-0", "small": "cohort-2"}, AT_HOME]
+    (late,) = [event for event in folder.events("device") if event["status"] == "late"]
+    assert (late["round"], late["device"]) == (1, "middle")
+    assert summary["outcomes"] == {"trained": 5, "late": 1, "failed": 0, "rejected": 0}
