@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.app import app as real_client_app
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.costs import costs_of
 from common.errors import BudgetError
 from common.learning import pick_device, place, recalibrate
+from common.messages import Task
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.slicing import slice_state
@@ -224,6 +228,26 @@ def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
     own = folder.load_model("cohort-1")
     assert all(torch.equal(shared[name], own[name]) for name in own)
     assert "cohort-1" in build_report(folder.path).read_text()
+
+
+@pytest.mark.parametrize(("method", "scales"), [("heterofl", {79 / 200, 159 / 200}), ("dac", {1.0})])
+def test_devices_are_told_the_rate_of_their_slice(
+    method: str, scales: set[float], config: Config, run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    app, told = ClientApp(), set()
+
+    @app.query("handshake")
+    def handshake(message: Message, context: Context) -> Message:
+        return real_client_app(message, context)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        told.add(Task.decode(message.content).activation_scale)
+        return real_client_app(message, context)
+
+    changed = Config.from_mapping({**config.to_mapping(), "method": method, "rounds": 1, "pretraining-epochs": 0})
+    run_federation(changed, tmp_path / "run", client_app=app)
+    assert told == scales
 
 
 @pytest.mark.parametrize("instant", [5, 6, 7, 9, 12])
