@@ -9,8 +9,8 @@ twentieth, and `sampled` devices train in a round. Figures:
 
     server            peak resident set of the process that runs the server, Flower's in-memory SuperLink and Ray's
                       driver, with the pages of mapped files that other processes share
-    all processes     peak over time of the proportional set sizes (each shared page counted once) of that process, Ray's
-                      own and the workers in which the devices run
+    all processes     peak over time of the proportional set sizes (each shared page counted once) of that process,
+                      Ray's own and the workers in which the devices run
     handshake, round  seconds that the server recorded; of the rounds the median
 
 Memory is sampled from /proc twice a second, so this runs on Linux only.
@@ -28,8 +28,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.architecture import Architecture
 from common.config import Config, DataSettings
@@ -37,6 +36,7 @@ from common.costs import costs_of
 from common.data.sources import load
 from server.reference import base_network
 
+ROOT = Path(__file__).resolve().parent.parent
 SETTINGS: dict[str, str | int | float] = {
     "model": "mobilenet_v2",
     "width": 0.5,

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from common.config import Config
-from server.report import figures, wording
+from server.report import figures, outcomes, timeline, wording
 from server.report.drawing import marks_of, report_style
 from server.report.page import SCRIPT, STYLE, TEMPLATE
 from server.report.record import Cohort, Run, read_run
@@ -72,8 +72,13 @@ def render(run: Run) -> str:
             "search": figures.search_panels(run, marks),
             "traffic": figures.traffic_panels(run, marks),
         }
+    lanes, devices = timeline.timeline_of(run), outcomes.outcomes_of(run)
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "count": count,
@@ -82,7 +87,7 @@ def render(run: Run) -> str:
         "duration": wording.duration,
         "printable": printable,
     }
-    return environment.from_string(TEMPLATE).render(
+    return environment.get_template("page").render(
         run=run,
         marks=marks,
         panels=panels,
@@ -90,6 +95,11 @@ def render(run: Run) -> str:
         cheapest=_extreme(run.cohorts, min),
         budgets=_budget_rows(run),
         resources=[title for _, title, _ in RESOURCES],
+        timeline=lanes,
+        timeline_svg=timeline.draw(lanes, marks),
+        statuses=timeline.TROUBLES,
+        outcomes=outcomes.most_telling(devices),
+        outcome_count=len(devices),
         troubles=run.troubles[:MOST_TROUBLES],
         trouble_counts=sorted(Counter(printable(event.get("status"), 20) for event in run.troubles).items()),
         settings=_settings(run.config),

@@ -292,6 +292,10 @@ cohorts are stacked.</p>
 </section>
 {% endif %}
 
+{% if timeline_svg %}
+{% include "outcomes" %}
+{% endif %}
+
 {% if troubles %}
 <section>
 <h2>Devices whose work did not count</h2>

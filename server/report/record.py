@@ -52,7 +52,12 @@ class Run:
     search_events: tuple[Event, ...]
     round_events: tuple[Event, ...]
     evaluations: tuple[Event, ...]
-    troubles: tuple[Event, ...]
+    device_events: tuple[Event, ...]
+
+    @property
+    def troubles(self) -> tuple[Event, ...]:
+        """The events of devices whose work did not count."""
+        return tuple(event for event in self.device_events if event.get("status") != "trained")
 
 
 def read_run(folder: RunFolder) -> Run:
@@ -90,7 +95,7 @@ def read_run(folder: RunFolder) -> Run:
         search_events=by_name["search"],
         round_events=rounds,
         evaluations=by_name["evaluation"],
-        troubles=tuple(event for event in by_name["device"] if event.get("status") != "trained"),
+        device_events=by_name["device"],
     )
 
 
