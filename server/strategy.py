@@ -17,7 +17,7 @@ from server.aggregation import CohortMean, Total, sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState
 from server.devices import Device
 from server.exchange import time_to_live
-from server.methods import activation_scale
+from server.methods import activation_scale, uses_overlap
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.sampling import local_epochs, sample_devices
@@ -64,7 +64,7 @@ class CohortStrategy(Strategy):
         self._devices = devices
         self._settings = config.federation
         self._method = config.method
-        self._overlap = config.method.aggregation == "overlap"
+        self._overlap = uses_overlap(config)
         self._seed = config.run.seed
         self._record = record
         self._progress = progress
