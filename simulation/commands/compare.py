@@ -83,7 +83,7 @@ def compare(
     if not console.is_terminal:
         console = Console(width=200)
     for table in cell_tables(results):
-        console.print(rich_table(table))
+        console.print(rich_table(table, console.width))
     for path in write_comparison(plan, results, failures, out):
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     for failure in failures:

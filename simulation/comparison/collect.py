@@ -126,7 +126,7 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         peak_memory_bytes=_weighted([number_of(one.get("peak_memory_bytes")) for one in cohorts], devices),
         bytes_moved=number_of(summary.get("bytes_down")) + number_of(summary.get("bytes_up")),
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
-        over_budget=number_of(summary.get("over_budget", 0)),
+        over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),
         curve=_curve(events, {str(one["cohort"]): int(one["devices"]) for one in cohorts}),
     )

@@ -139,7 +139,7 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     for row, method in enumerate(cell.methods):
         mark = marks[method.name]
         seeds = [one.accuracy for one in method.outcomes]
-        axes.scatter(seeds, [row] * len(seeds), s=14, color=mark.colour, alpha=0.35, linewidths=0)
+        axes.scatter(seeds, [row] * len(seeds), s=26, color=mark.colour, alpha=0.45, linewidths=0)
         if seeds:
             axes.errorbar(
                 [method.spreads["accuracy"].mean], [row], xerr=_error(method), **_look(mark), **_ERROR_BARS, zorder=3

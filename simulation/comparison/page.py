@@ -10,7 +10,7 @@ from server.report.wording import plural
 from simulation.comparison.collect import CellResult
 from simulation.comparison.figures import cell_panels, overview_panel
 from simulation.comparison.plan import Experiment
-from simulation.comparison.tables import HEADINGS, cell_tables, notes
+from simulation.comparison.tables import COST, HEADINGS, QUALITY, cell_tables, notes
 
 TEMPLATE = """\
 {% macro method(name) -%}
@@ -50,15 +50,17 @@ TEMPLATE = """\
 {% for table in tables %}
 <section>
 <h2>{{ table.title }}</h2>
-<div class="scroll"><table>
-<thead><tr>{% for heading in headings %}<th{{ ' class="text"' | safe if loop.first }}>{{ heading }}</th>\
+{% for columns in parts %}
+<div class="scroll" style="margin-top:14px"><table>
+<thead><tr>{% for column in columns %}<th{{ ' class="text"' | safe if loop.first }}>{{ headings[column] }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for figure in row %}{% if loop.first %}<td class="text">{{ method(figure) }}</td>\
-{% else %}<td class="number">{{ figure }}</td>{% endif %}{% endfor %}</tr>
+<tr>{% for column in columns %}{% if loop.first %}<td class="text">{{ method(row[column]) }}</td>\
+{% else %}<td class="number">{{ row[column] }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% endfor %}
 {% set drawn = panels[loop.index0] %}
 {% if drawn %}
 <div class="panels two" style="margin-top:14px">
@@ -109,6 +111,7 @@ def render(experiment: Experiment, results: Sequence[CellResult], failures: Sequ
         tables=cell_tables(results),
         panels=panels,
         headings=HEADINGS,
+        parts=(QUALITY, COST),
         notes=notes(experiment),
         marks=marks,
         plural=plural,

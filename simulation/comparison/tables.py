@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from server.report.wording import MISSING, NARROW_SPACE, count, duration, percent, size
@@ -30,8 +32,12 @@ HEADINGS = (
 )
 """The first column is text, the others are figures."""
 
-ON_TERMINAL = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
-"""The columns that a terminal has room for."""
+QUALITY = (0, 1, 2, 3, 4, 5, 11, 13)
+COST = (0, 6, 7, 8, 9, 10, 12)
+"""Columns of the two tables that a page has for each cell."""
+
+ON_TERMINAL = (0, 1, 3, 4, 2, 6, 7, 8, 9, 10)
+"""Columns in the order in which a terminal should have them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def notes(experiment: Experiment) -> list[str]:
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
         f"{MISSING} where fewer than two seeds are shared.",
-        "Over budget: devices that had to hold a model larger than they can.",
+        "Over budget: devices that had to hold a model larger than they can. Where not all devices have a model, "
+        "accuracy says of how many it is.",
     ]
 
 
@@ -71,21 +78,26 @@ def markdown(experiment: Experiment, results: Sequence[CellResult], failures: Se
     """comparison.md; `failures` are (run, reason)."""
     lines = [f"# {experiment.title}", ""]
     for table in cell_tables(results):
-        lines += [f"## {table.title}", "", _markdown_row(HEADINGS), "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
-        lines += [*map(_markdown_row, table.rows), ""]
+        lines += [f"## {table.title}", ""]
+        for columns in (QUALITY, COST):
+            lines += [_markdown_row(HEADINGS, columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
+            lines += [*(_markdown_row(row, columns) for row in table.rows), ""]
     lines += [f"- {note}" for note in notes(experiment)]
     if failures:
         lines += ["", "## Runs that failed", "", *(f"- {run}: {reason}" for run, reason in failures)]
     return "\n".join(lines) + "\n"
 
 
-def rich_table(table: CellTable) -> Table:
-    """One cell for the terminal."""
-    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
-    for column in ON_TERMINAL:
-        shown.add_column(HEADINGS[column], justify="right" if column else "left", no_wrap=True)
-    for row in table.rows:
-        shown.add_row(*(row[column].replace(NARROW_SPACE, " ") for column in ON_TERMINAL))
+def rich_table(table: CellTable, width: int) -> Table:
+    """One cell for a terminal of `width` letters: as many columns as it has room for, at least two."""
+    for columns in (ON_TERMINAL[:last] for last in range(len(ON_TERMINAL), 1, -1)):
+        shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns:
+            shown.add_column(HEADINGS[column], justify="right" if column else "left", no_wrap=True)
+        for row in table.rows:
+            shown.add_row(*(row[column].replace(NARROW_SPACE, " ") for column in columns))
+        if Measurement.get(Console(width=10 * width), Console(width=10 * width).options, shown).maximum <= width:
+            break
     return shown
 
 
@@ -97,9 +109,11 @@ def with_deviation(value: Spread, words: Callable[[float], str]) -> str:
 def _row(method: MethodResult) -> tuple[str, ...]:
     of = method.spreads
     low, high = method.macs_range
+    served = f"{of['devices_served'].mean:g} of {method.devices}" if method.outcomes else MISSING
+    partly = f" ({served})" if of["devices_served"].mean < method.devices else ""
     return (
         method.name,
-        with_deviation(of["accuracy"], percent),
+        with_deviation(of["accuracy"], percent) + partly,
         with_deviation(of["worst_accuracy"], percent),
         *_difference(method.difference),
         " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,
@@ -108,7 +122,7 @@ def _row(method: MethodResult) -> tuple[str, ...]:
         size(of["peak_memory_bytes"].mean),
         size(of["bytes_moved"].mean),
         duration(of["seconds"].mean),
-        f"{of['devices_served'].mean:g} of {method.devices}" if method.outcomes else MISSING,
+        served,
         f"{of['over_budget'].mean:g}" if method.outcomes else MISSING,
         str(len(method.outcomes)),
     )
@@ -127,5 +141,6 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace(NARROW_SPACE, " ") for cell in cells) + " |"
+def _markdown_row(row: Sequence[str], columns: Iterable[int]) -> str:
+    cells = (row[column].replace("|", "\\|").replace(NARROW_SPACE, " ") for column in columns)
+    return "| " + " | ".join(cells) + " |"
