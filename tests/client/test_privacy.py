@@ -75,6 +75,12 @@ def test_noise_of_the_gaussian_mechanism_is_added() -> None:
     assert np.std(update(ask(local_dp_clipping_norm=NORM, local_dp_epsilon=0.5))) == pytest.approx(2 * SIGMA, rel=0.05)
 
 
+def test_a_larger_delta_needs_less_noise() -> None:
+    """The deviation grows with sqrt(ln(1.25 / delta)): to 1e-5 from 1e-3 by a factor of 1.283."""
+    noised = update(ask(local_dp_clipping_norm=NORM, local_dp_delta=1e-3))
+    assert np.std(noised) == pytest.approx(SIGMA / 1.283, rel=0.05)
+
+
 def test_the_noise_does_not_follow_from_the_seed() -> None:
     np.random.seed(0)
     first = update(ask(local_dp_clipping_norm=NORM))

@@ -1,6 +1,7 @@
 """Local training and evaluation: plain SGD, decided by the task and the device's name alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,13 @@ def test_the_same_task_gives_the_same_bits_whatever_was_trained_between() -> Non
 def test_seed_round_and_name_each_give_other_randomness() -> None:
     results = [train(), train(replace(TASK, seed=1)), train(replace(TASK, round=2)), train(name="device-01")]
     assert len({result.weights.tobytes() for result in results}) == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 2}, {"batch_size": 3}, {"learning_rate": 0.05}, {"momentum": 0.9}, {"weight_decay": 0.1}]
+)
+def test_the_task_decides_how_a_device_trains(change: dict[str, Any]) -> None:
+    assert train(replace(TASK, **change)).weights.tobytes() != train().weights.tobytes()
 
 
 def test_dropout_is_seeded_and_the_process_keeps_its_own_randomness() -> None:
