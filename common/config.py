@@ -118,6 +118,9 @@ class SearchSettings(Settings):
     search_batch_size: int = setting(32, "Batch size of the search.", minimum=2)
     search_momentum: float = setting(0.9, "Momentum of the search.", minimum=0.0, maximum=0.999)
     search_weight_decay: float = setting(4e-5, "Weight decay of the supernet's weights.", minimum=0.0)
+    entropy_coefficient: float = setting(
+        0.1, "Weight of the gates' entropy in the loss of the search (l1 in the paper).", minimum=0.0
+    )
 
 
 @dataclass(frozen=True)

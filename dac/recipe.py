@@ -13,7 +13,6 @@ class Recipe:
 
     gate_position: str
     entropy: str
-    entropy_coefficient: float
     bound_coefficient: float
     gate_weight_decay: float
     importance: str
@@ -24,7 +23,6 @@ RECIPES = {
     "default": Recipe(
         gate_position="after-depthwise",
         entropy="normalised",
-        entropy_coefficient=0.1,
         bound_coefficient=0.01,
         gate_weight_decay=0.0,
         importance="saliency",
@@ -34,7 +32,6 @@ RECIPES = {
     "paper": Recipe(
         gate_position="before-depthwise",
         entropy="paper",
-        entropy_coefficient=0.1,
         bound_coefficient=0.01,
         gate_weight_decay=5e-4,
         importance="gate",

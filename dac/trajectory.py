@@ -36,7 +36,7 @@ class Trajectory:
         """l1 * entropy + l2 * bound over the gates (DAC paper, equation 3); a scalar."""
         gates = self.supernet.gate_weights
         entropy = ENTROPIES[self.recipe.entropy](gates)
-        return self.recipe.entropy_coefficient * entropy + self.recipe.bound_coefficient * bound(gates)
+        return self.settings.entropy_coefficient * entropy + self.recipe.bound_coefficient * bound(gates)
 
     def shrink(self, target: DeviceBudget) -> None:
         """One removal step towards `target`; weights, statistics, gates and momentum of kept channels stay."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common.architecture import Architecture
+from common.config import SearchSettings
 from common.models.description import BaseNetwork
 from common.seeds import torch_generator
 from dac.losses import ENTROPIES, bound
@@ -35,7 +36,8 @@ def gates_over_time(position: str) -> list[torch.Tensor]:
         history.append(torch.cat([gate.detach().clone() for gate in supernet.gate_weights]))
         images = where + 0.3 * torch.randn(where.shape, generator=generator)
         gates = supernet.gate_weights
-        penalty = PAPER.entropy_coefficient * ENTROPIES[PAPER.entropy](gates) + PAPER.bound_coefficient * bound(gates)
+        entropy = ENTROPIES[PAPER.entropy](gates)
+        penalty = SearchSettings().entropy_coefficient * entropy + PAPER.bound_coefficient * bound(gates)
         optimizer.zero_grad()
         (torch.nn.functional.cross_entropy(supernet.module(images), labels) + penalty).backward()
         optimizer.step()
@@ -54,7 +56,7 @@ def paper() -> list[torch.Tensor]:
 
 def test_the_paper_puts_its_gates_before_the_depthwise_convolution() -> None:
     assert (PAPER.gate_position, PAPER.entropy, PAPER.importance) == ("before-depthwise", "paper", "gate")
-    assert (PAPER.entropy_coefficient, PAPER.bound_coefficient) == (0.1, 0.01)
+    assert (SearchSettings().entropy_coefficient, PAPER.bound_coefficient) == (0.1, 0.01)
     assert (PAPER.gate_weight_decay, PAPER.threshold) == (5e-4, 0.1)
 
 
