@@ -139,6 +139,9 @@ class TrainSettings(Settings):
         4e-5, "Weight decay of convolution and linear weights; norms and biases have none.", minimum=0.0
     )
     label_smoothing: float = setting(0.1, "Share of each label spread over all classes.", minimum=0.0, maximum=0.9)
+    distillation: float = setting(
+        0.7, "With a teacher, the share of the loss that is the distance from its answers.", minimum=0.0, maximum=1.0
+    )
     bf16: bool = setting(False, "Compute in bfloat16 where that is safe (about twice as fast on recent GPUs).")
 
 

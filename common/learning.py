@@ -47,6 +47,25 @@ class Feed:
             yield self.preprocessor.eval_batch(images), self.images.labels[index].to(device)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained module, in evaluation mode, whose answers make up `share` (0 to 1) of a student's loss."""
+
+    module: nn.Module
+    share: float
+    temperature: float = 2.0
+
+    def distance(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """T^2 KL(teacher / T || student / T), the mean over the batch (Hinton et al. 2015, section 2); a scalar.
+
+        `logits` (B, classes) are the student's for `images` (B, C, H, W).
+        """
+        with torch.no_grad():
+            wanted = F.log_softmax(self.module(images).float() / self.temperature, dim=1)
+        answered = F.log_softmax(logits / self.temperature, dim=1)
+        return F.kl_div(answered, wanted, reduction="batchmean", log_target=True) * self.temperature**2
+
+
 def train_epoch(
     module: nn.Module,
     feed: Feed,
@@ -58,14 +77,15 @@ def train_epoch(
     label_smoothing: float = 0.0,
     before_step: Callable[[], None] | None = None,
     mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    teacher: Teacher | None = None,
     bf16: bool = False,
 ) -> Score:
     """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
 
     All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
-    before each step of the optimizer (to set its learning rate, say); `mask` is applied to the logits; with `bf16` the
-    forward pass runs under autocast.
-    The score's loss includes `label_smoothing`, not `penalty`.
+    before each step of the optimizer (to set its learning rate, say); `mask` is applied to the logits; a `teacher`
+    replaces its share of the cross-entropy; with `bf16` the forward pass runs under autocast. The score's loss includes
+    `label_smoothing` and the teacher, not `penalty`.
     """
     module.train()
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -75,6 +95,8 @@ def train_epoch(
             logits = module(images)
         logits = logits.float() if mask is None else mask(logits.float())
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        if teacher is not None:
+            loss = (1 - teacher.share) * loss + teacher.share * teacher.distance(images, logits)
         optimizer.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
         if before_step is not None:

@@ -21,7 +21,7 @@ from common.architecture import Architecture
 from common.config import TrainSettings
 from common.data.batches import batches
 from common.errors import FedDACError
-from common.learning import Feed, Score, evaluate, place, train_epoch
+from common.learning import Feed, Score, Teacher, evaluate, place, train_epoch
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import State
@@ -50,20 +50,22 @@ def train_architecture(
     checkpoint: Path | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
     penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+    teacher: nn.Module | None = None,
 ) -> Trained:
     """Train `architecture` from `state`, or from fresh weights of `seed` where it is None.
 
     Resumes from the file `checkpoint` if a training was cut short there, and ends with the same weights to the bit.
     `record` is given one dictionary per epoch (epoch, train_loss, train_accuracy, validation_accuracy, learning_rate);
-    without it the validation images are looked at once, at the end. `penalty` of the module is added to the loss.
+    without it the validation images are looked at once, at the end. `penalty` of the module is added to the loss; with
+    a `teacher` the share `settings.distillation` of the loss is the distance from its answers.
     Raises CheckpointError for a damaged or foreign checkpoint and FedDACError if training diverges.
     """
     module = architecture.build(derive_seed(seed, "train-init"))
     if state is not None:
         module.load_state_dict(state)
     place(module, device)
-    run = _Run(module, train, settings, seed, device, penalty)
-    signature = _signature(architecture, state, train, settings, seed)
+    run = _Run(module, train, settings, seed, device, penalty, teacher)
+    signature = _signature(architecture, state, train, settings, seed, teacher)
     done = 0 if checkpoint is None else run.restore(checkpoint, signature)
     progress.start("train", settings.epochs)
     progress.advance("train", done, f"{settings.epochs} epochs")
@@ -112,9 +114,11 @@ class _Run:
         seed: int,
         device: torch.device,
         penalty: Callable[[nn.Module], torch.Tensor] | None,
+        teacher: nn.Module | None,
     ) -> None:
         self.module, self.train, self.settings, self.seed, self.device = module, train, settings, seed, device
         self.penalty = None if penalty is None else lambda: penalty(module)
+        self.teacher = None if teacher is None else Teacher(place(teacher, device).eval(), settings.distillation)
         self.steps_per_epoch = sum(1 for _ in batches(len(train.images), train.batch_size, None))
         self.step = 0
         parameters = list(module.parameters())
@@ -142,6 +146,7 @@ class _Run:
                 self.penalty,
                 label_smoothing=settings.label_smoothing,
                 before_step=self._set_learning_rate,
+                teacher=self.teacher,
                 bf16=settings.bf16,
             )
         if not math.isfinite(score.loss):
@@ -174,11 +179,18 @@ def _state_of(module: nn.Module) -> State:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def _signature(architecture: Architecture, state: State | None, train: Feed, settings: TrainSettings, seed: int) -> str:
-    """What a checkpoint belongs to: architecture, initial weights, labels and settings."""
+def _signature(
+    architecture: Architecture,
+    state: State | None,
+    train: Feed,
+    settings: TrainSettings,
+    seed: int,
+    teacher: nn.Module | None,
+) -> str:
+    """What a checkpoint belongs to: architecture, initial weights, labels, settings and teacher."""
     digest = hashlib.sha256(json.dumps([architecture.to_json(), repr(settings), seed, train.batch_size]).encode())
     digest.update(train.images.labels.cpu().numpy().tobytes())
-    for name, tensor in (state or {}).items():
+    for name, tensor in [*(state or {}).items(), *(teacher.state_dict() if teacher else {}).items()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from common.config import MethodSettings
-from common.learning import Feed, place, recalibrate
+from common.learning import Feed, Teacher, place, recalibrate, train_epoch
 from common.seeds import torch_generator
 from common.weights import Layout, load_weights
 from server.cohorts import Cohort
 
-TEMPERATURE = 2.0
 MOMENTUM = 0.9
 
 
@@ -33,16 +31,15 @@ def distil(
 ) -> None:
     """Train every cohort but the first, which is the largest, on that one's answers to the images of `feed`.
 
-    The loss is T^2 KL(teacher / T || student / T) with T = 2 (Hinton et al. 2015, section 2); labels are not used.
-    Order and augmentation follow from the seed, the round and the cohort.
+    Labels are not used. Order and augmentation follow from the seed, the round and the cohort.
     """
-    teacher = module_of(cohorts[0], device).eval()
+    teacher = Teacher(module_of(cohorts[0], device).eval(), share=1.0)
     for cohort in cohorts[1:]:
         student = module_of(cohort, device)
         optimizer = torch.optim.SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
         generator = torch_generator(seed, "distillation", round, cohort.name)
         for _ in range(settings.distillation_epochs):
-            _distil_epoch(student, teacher, feed, optimizer, generator, device)
+            train_epoch(student, feed, optimizer, generator, device, teacher=teacher)
         keep(cohort, student)
 
 
@@ -56,22 +53,3 @@ def module_of(cohort: Cohort, device: torch.device) -> nn.Module:
 def keep(cohort: Cohort, module: nn.Module) -> None:
     """Make the module's weights those of the cohort."""
     cohort.weights = Layout.of(cohort.architecture).flatten(module.state_dict())
-
-
-def _distil_epoch(
-    student: nn.Module,
-    teacher: nn.Module,
-    feed: Feed,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    device: torch.device,
-) -> None:
-    student.train()
-    for images, _ in feed.training(generator, device):
-        with torch.no_grad():
-            wanted = F.log_softmax(teacher(images) / TEMPERATURE, dim=1)
-        answered = F.log_softmax(student(images) / TEMPERATURE, dim=1)
-        loss = F.kl_div(answered, wanted, reduction="batchmean", log_target=True) * TEMPERATURE**2
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()

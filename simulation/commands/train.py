@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from simulation.standalone import Material
 
 GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
-START, TRAINED = "start", "trained"
+START, TEACHER, TRAINED = "start", "teacher", "trained"
 
 EXAMPLES = """
 Examples:
 
 feddac train runs/search/architectures/budget-1.json --data cifar10 --epochs 100
+
+feddac train runs/search/architectures/budget-2.json --teacher runs/train/architectures/trained.json
 
 feddac train net_cfg.json --name 10 --data cifar10
 
@@ -66,6 +68,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Trained architecture file whose answers the network also learns, such as the largest of its family.",
+            metavar="FILE.json",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
     ] = None,
@@ -79,7 +88,7 @@ def train(
     from server.run_folder import RunFolder
     from simulation.standalone import check_fits, checker, load_material, part
 
-    others = (architecture, name, max_macs, max_params, inherit, config)
+    others = (architecture, name, max_macs, max_params, inherit, teacher, config)
     if resume is not None and (any(one is not None for one in others) or "out" in settings):
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
     folder = None if resume is None else RunFolder.open(resume)
@@ -95,19 +104,26 @@ def train(
     material = load_material(data, recipe.batch_size, run.seed)
     if folder is not None:
         start = load_member(folder.checkpoint_folder / f"{START}.json")
+        kept = folder.checkpoint_folder / f"{TEACHER}.json"
+        guide = load_member(kept) if kept.exists() else None
     else:
         of_network = sorted(set(given) & set(ModelSettings.keys()))
         choice = (name, max_macs, max_params)
         start = _start(architecture, choice, inherit, of_network, model, material.data, run.seed)
+        guide = None if teacher is None else load_member(teacher)
     check_fits(start.architecture, material.data, str(architecture or resume))
+    if guide is not None:
+        check_fits(guide.architecture, material.data, str(teacher or resume))
     if folder is None:
         folder = RunFolder.create(run.out)
         save_member(folder.checkpoint_folder / f"{START}.json", start, name=START, parent=None, seed=run.seed)
+        if guide is not None:
+            save_member(folder.checkpoint_folder / f"{TEACHER}.json", guide, name=TEACHER, parent=None, seed=run.seed)
         omitted = {key_of(one) for one in FEDERATED}
         mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
         folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
     with folder, run_ends_well(folder.path, "train"):
-        _run(start, recipe, run.seed, folder, material, device)
+        _run(start, guide, recipe, run.seed, folder, material, device)
 
 
 def _start(
@@ -156,6 +172,7 @@ def _start(
 
 def _run(
     start: "Member",
+    guide: "Member | None",
     recipe: TrainSettings,
     seed: int,
     folder: "RunFolder",
@@ -175,7 +192,10 @@ def _run(
         if row["epoch"] > recorded:  # a resumed training repeats the epoch that it was stopped in
             folder.append("train", **row)
 
-    architecture = start.architecture
+    architecture, teacher = start.architecture, None
+    if guide is not None:
+        teacher = guide.architecture.build(0)
+        teacher.load_state_dict(guide.state)
     with show_progress(Console(stderr=True)) as progress:
         trained = train_architecture(
             architecture,
@@ -188,6 +208,7 @@ def _run(
             progress=progress,
             checkpoint=folder.checkpoint_folder / "train.safetensors",
             record=record,
+            teacher=teacher,
         )
     module = place(architecture.build(0), device)
     module.load_state_dict(trained.state)

@@ -11,7 +11,7 @@ from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import ConfigurationError
-from common.learning import Feed, evaluate, pick_device, place, recalibrate, train_epoch
+from common.learning import Feed, Teacher, evaluate, pick_device, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
@@ -179,3 +179,31 @@ def test_the_learning_rate_can_be_set_before_every_step() -> None:
     train_epoch(module, feed(6, batch_size=2), optimizer, generator(), CPU, before_step=freeze)
     assert seen == [0.3, 0.0, 0.0]
     assert not any(parameter.any() for parameter in module.parameters())
+
+
+def test_the_distance_from_a_teacher_by_hand() -> None:
+    """T^2 sum p log(p / q) with p and q the softmax of both logits over T = 2."""
+    identity = torch.nn.Flatten()
+    images = torch.tensor([[[[2.0, 0.0]]], [[[0.0, 4.0]]]])
+    student = torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+    first = math.exp(1) / (math.exp(1) + 1)
+    expected = 4 * (first * math.log(first / 0.5) + (1 - first) * math.log((1 - first) / 0.5)) / 2
+    assert Teacher(identity, 1.0).distance(images, student).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_teacher_replaces_its_share_of_the_loss() -> None:
+    """One step with one batch: the loss that is reported is the mixture."""
+    images = feed(20, 20)
+    architecture = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 3))
+    teacher = architecture.build(1).eval()
+
+    def loss(share: float | None) -> float:
+        module = architecture.build(0)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            guide = None if share is None else Teacher(teacher, share)
+            return train_epoch(module, images, optimizer, generator(), CPU, teacher=guide).loss
+
+    assert loss(0.0) == loss(None)
+    assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * loss(1.0), rel=1e-5)

@@ -178,3 +178,37 @@ def test_bfloat16_learns_too_and_keeps_float32_weights(feeds: tuple[Feed, Feed])
 def test_divergence_is_an_error_that_says_what_to_change(feeds: tuple[Feed, Feed]) -> None:
     with pytest.raises(FedDACError, match="lower --learning-rate"):
         run(feeds, settings=TrainSettings(epochs=10, learning_rate=1e12))
+
+
+def teacher_that_says(answer: int) -> torch.nn.Module:
+    """A network that answers `answer` to everything, very surely."""
+    module = MLP.build(5)
+    layer = [one for one in module.modules() if isinstance(one, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.bias[answer] = 20.0
+    return module
+
+
+@pytest.mark.parametrize(("share", "follows"), [(1.0, True), (0.0, False)])
+def test_a_teacher_is_followed_by_its_share(feeds: tuple[Feed, Feed], share: float, follows: bool) -> None:
+    settings = TrainSettings(epochs=8, learning_rate=0.05, distillation=share)
+    trained = run(feeds, MLP, settings, teacher=teacher_that_says(2))
+    module = MLP.build(0)
+    module.load_state_dict(trained.state)
+    module.eval()
+    images = torch.cat([batch for batch, _ in feeds[0].evaluation(CPU)])
+    assert bool((module(images).argmax(1) == 2).all()) == follows
+
+
+def test_a_training_with_a_teacher_resumes_too_and_not_with_another_one(
+    feeds: tuple[Feed, Feed], tmp_path: Path
+) -> None:
+    whole = run(feeds, MLP, teacher=teacher_that_says(2))
+    place = tmp_path / "train.safetensors"
+    with pytest.raises(Killed):
+        run(feeds, MLP, teacher=teacher_that_says(2), checkpoint=place, progress=KilledAfter(4))
+    with pytest.raises(CheckpointError):
+        run(feeds, MLP, teacher=teacher_that_says(1), checkpoint=place)
+    assert same(whole, run(feeds, MLP, teacher=teacher_that_says(2), checkpoint=place))

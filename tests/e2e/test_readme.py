@@ -18,6 +18,7 @@ SEARCH = [
 SHORT = {
     "simulate": [*SEARCH, "--engine", "inline", "--rounds", "1", "--width", "0.25"],
     "report": [],
+    "compare": [*SEARCH, "--rounds", "1", "--model", "mlp", "--jobs", "1"],
     "search": [*SEARCH, "--width", "0.25", "--max-macs", "400k,300k"],
     "train": ["--epochs", "1"],
     "export": [],
@@ -32,8 +33,8 @@ NEEDS_NETWORK = ("--data fashion-mnist",)
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's commands name."""
     home = tmp_path_factory.mktemp("readme")
-    [fleet] = re.findall(r"```toml\n# fleet\.toml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    (home / "fleet.toml").write_text(fleet)
+    for name, content in re.findall(r"```toml\n# (\w+\.toml)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        (home / name).write_text(content)
     random = np.random.default_rng(0)
     for part, count in (("train", 20), ("test", 4)):
         for name in ("cats", "dogs", "owls"):
