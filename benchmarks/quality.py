@@ -62,7 +62,18 @@ PUBLISHED = {
 }
 PUBLISHED_FLOOR = (12_319_232, 511_586)
 FULL, HALF_MEMORY, FULL_MEMORY = "95M", "half-memory", "full-memory"
-PART_METHODS = ("dac", "dac-scratch", "width", "width-inside", "width-long", "random", "magnitude", "slimming")
+PART_METHODS = (
+    "dac",
+    "dac-inherited",
+    "dac-scratch",
+    "width",
+    "width-inside",
+    "width-distilled",
+    "width-long",
+    "random",
+    "magnitude",
+    "slimming",
+)
 WHOLE_METHODS = ("full", "full-long", "dac")  # of the budgets that the full network meets
 METHODS = ("full", "full-long", *PART_METHODS)
 
@@ -162,16 +173,16 @@ class Benchmark:
         members = self.family(seed, "search", self.base, self.budgets)
         for name in [one for one in budgets if one in self.budgets]:
             for method in methods:
-                self.cell(seed, method, name, self.base, members[name])
+                self.cell(seed, method, name, self.base, members[name], members[FULL])
         if HALF_MEMORY not in budgets:
             return
         full = costs_of(Architecture.full(self.memory_base))
         half = DeviceBudget(peak_memory_bytes=full.peak_memory_bytes // 2 + 1)
-        member = self.family(seed, "memory-search", self.memory_base, {HALF_MEMORY: half})[HALF_MEMORY]
-        for method in [one for one in methods if one.startswith("full")]:
-            self.cell(seed, method, FULL_MEMORY, self.memory_base, member)
-        for method in methods:
-            self.cell(seed, method, HALF_MEMORY, self.memory_base, member)
+        memory_budgets = {FULL_MEMORY: DeviceBudget(), HALF_MEMORY: half}
+        members = self.family(seed, "memory-search", self.memory_base, memory_budgets)
+        for name, member in members.items():
+            for method in methods:
+                self.cell(seed, method, name, self.memory_base, member, members[FULL_MEMORY])
 
     def family(self, seed: int, name: str, base: BaseNetwork, budgets: dict[str, DeviceBudget]) -> dict[str, Member]:
         """What DAC finds for the budgets; a finished search is read back from its checkpoint."""
@@ -213,7 +224,7 @@ class Benchmark:
                 return int(row["epochs"])
         raise SystemExit(f"seed {seed}: the {name} was cut short; delete {self.work} and start this seed anew")
 
-    def cell(self, seed: int, method: str, budget: str, base: BaseNetwork, member: Member) -> None:
+    def cell(self, seed: int, method: str, budget: str, base: BaseNetwork, member: Member, unshrunk: Member) -> None:
         """Train one network to the end, test it, and write the row; nothing if that was done before."""
         whole = budget in (FULL, FULL_MEMORY)
         if (seed, method, budget) in self.rows or method not in (WHOLE_METHODS if whole else PART_METHODS):
@@ -224,11 +235,11 @@ class Benchmark:
             architecture = Architecture.full(base)
             epochs += before if method == "full-long" else 0
             before = 0
-        elif method == "dac":
+        elif method in ("dac", "dac-inherited"):
             architecture, state = member.architecture, member.state
         elif method == "dac-scratch":
             architecture = member.architecture
-        elif method in ("width", "width-inside", "width-long"):
+        elif method in ("width", "width-inside", "width-distilled", "width-long"):
             limit = own_costs(member) if method == "width-inside" else member.budget
             architecture = width_multiplier(base, limit)
             epochs += before if method == "width-long" else 0
@@ -240,9 +251,12 @@ class Benchmark:
             architecture, state = prune(
                 Architecture.full(base), self.pretrained(seed, method, base, before), member.budget
             )
+        taught = method == "width-distilled" or (method == "dac" and not whole)
+        teacher = self.teacher(seed, unshrunk) if taught else None
         clock = Clock()
         rate = self.preset.learning_rate if state is None else self.preset.inherited_learning_rate
-        trained = self.fit(architecture, state, epochs, rate, derive_seed(seed, method, budget))
+        order = derive_seed(seed, "dac" if method == "dac-inherited" else method, budget)
+        trained = self.fit(architecture, state, epochs, rate, order, teacher=teacher)
         spent = clock.read()
         module = place(architecture.build(0), self.device)
         module.load_state_dict(trained.state)
@@ -268,6 +282,16 @@ class Benchmark:
             flush=True,
         )
 
+    def teacher(self, seed: int, unshrunk: Member) -> torch.nn.Module:
+        """The family's largest member, which is the whole network, after its final training."""
+        which, budget = ("main", FULL) if unshrunk.architecture.base == self.base else ("memory", FULL_MEMORY)
+        checkpoint = self.work / f"teacher-{which}-{seed}.safetensors"
+        rate, order = self.preset.inherited_learning_rate, derive_seed(seed, "dac", budget)
+        trained = self.fit(unshrunk.architecture, unshrunk.state, self.preset.epochs, rate, order, checkpoint)
+        module = unshrunk.architecture.build(0)
+        module.load_state_dict(trained.state)
+        return module
+
     def pretrained(self, seed: int, method: str, base: BaseNetwork, epochs: int) -> State:
         """The full network after as many epochs as the search had; for slimming with its penalty."""
         architecture = Architecture.full(base)
@@ -287,6 +311,7 @@ class Benchmark:
         seed: int,
         checkpoint: Path | None = None,
         penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None,
+        teacher: torch.nn.Module | None = None,
     ) -> Trained:
         """The one recipe of every training."""
         settings = TrainSettings(
@@ -308,6 +333,7 @@ class Benchmark:
             progress=Silent(),
             checkpoint=checkpoint,
             penalty=penalty,
+            teacher=teacher,
         )
 
     def _append(self, row: dict[str, Any]) -> None:

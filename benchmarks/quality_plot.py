@@ -41,10 +41,12 @@ PAPER = {
 NAMES = {
     "full": "full network",
     "full-long": "full network, longer",
-    "dac": "DAC (inherited weights)",
+    "dac": "DAC",
+    "dac-inherited": "DAC without distillation",
     "dac-scratch": "DAC architecture from scratch",
     "width": "width multiplier",
     "width-inside": "width multiplier within DAC's own costs",
+    "width-distilled": "width multiplier, distilled",
     "width-long": "width multiplier, longer",
     "random": "random widths",
     "magnitude": "L1 magnitude",
