@@ -1,8 +1,9 @@
 """Search of one nested family of architectures for many budgets (DAC paper, section 3.2 and algorithm 1).
 
 Train the gated supernet; remove its least valuable channels, a share at a time, inheriting weights and momentum; train
-on; and whenever the next budget is met to the channel, fold the gates in and keep that architecture. Smaller members
-are cut from larger ones, so their channels are subsets. Every choice is made on the validation split.
+on; and whenever the next budget is met to the channel, fold the gates in and keep that architecture, fine-tuned with
+the whole network as its teacher. Smaller members are cut from larger ones, so their channels are subsets. Every choice
+is made on the validation split.
 """
 
 import hashlib
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
 from common.config import SearchSettings
 from common.costs import costs_of
 from common.errors import FedDACError
-from common.learning import Feed, evaluate, place, recalibrate, train_epoch
+from common.learning import Feed, Teacher, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
+from common.slicing import State
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.plan import check_feasible, clipped, fork, join
@@ -73,6 +76,7 @@ def search(
             accuracy = f"validation {row['validation_accuracy']:.1%}"
             progress.advance("search", 0, f"epoch {row['epoch']}: {costs.macs / 1e6:.2f} M MACs, {accuracy}")
         elif not target.admits(costs):
+            under_way.keep_teacher(trajectory)
             trajectory.shrink(target)
             continue
         else:
@@ -110,6 +114,7 @@ class _Search:
         self.number_of = [self.budgets.index(bound) for bound in bounds]
         self.members: dict[int, Member] = {}
         self.epoch = 0
+        self.teacher: State | None = None
         supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), device)
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
@@ -159,8 +164,21 @@ class _Search:
             found.append(replace(member, budget=budget, parent=parent))
         return Family(tuple(found))
 
+    def keep_teacher(self, trajectory: Trajectory) -> None:
+        """Before the first removal: fine-tune a copy of the whole network, from which the members will learn."""
+        wanted = trajectory.recipe.distillation > 0 and self.settings.fine_tune_epochs > 0
+        if wanted and self.teacher is None:
+            self.teacher = self._fine_tuned(trajectory).state_dict()
+
     def _finish(self, trajectory: Trajectory, number: int) -> Member:
-        """The trajectory's architecture without gates, fine-tuned with a cosine schedule on the reference set."""
+        """The trajectory's architecture without gates, fine-tuned on the reference set."""
+        module = self._fine_tuned(trajectory)
+        accuracy = evaluate(module, self.validation_feed, self.device).accuracy
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+        return Member(trajectory.supernet.architecture, self.budgets[number], state, accuracy, trajectory.parent)
+
+    def _fine_tuned(self, trajectory: Trajectory) -> nn.Module:
+        """The trajectory's network without gates, fine-tuned; the learning rate falls along a cosine."""
         settings, architecture = self.settings, trajectory.supernet.architecture
         module = architecture.build(0)
         module.load_state_dict(trajectory.supernet.extract(architecture))
@@ -172,26 +190,30 @@ class _Search:
             weight_decay=settings.search_weight_decay,
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.fine_tune_epochs))
+        teacher = None
+        if self.teacher is not None:
+            whole = Architecture.full(architecture.base).build(0)
+            whole.load_state_dict(self.teacher)
+            teacher = Teacher(place(whole, self.device).eval(), trajectory.recipe.distillation)
         for _ in range(settings.fine_tune_epochs):
-            self._epoch(module, optimizer)
+            self._epoch(module, optimizer, teacher=teacher)
             schedule.step()
         recalibrate(module, self.train_feed, self.device)
-        accuracy = evaluate(module, self.validation_feed, self.device).accuracy
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        return Member(architecture, self.budgets[number], state, accuracy, trajectory.parent)
+        return module
 
     def _epoch(
         self,
-        module: torch.nn.Module,
+        module: nn.Module,
         optimizer: torch.optim.Optimizer,
         penalty: Callable[[], torch.Tensor] | None = None,
+        teacher: Teacher | None = None,
     ) -> float:
         """One epoch whose randomness depends on its number alone; returns the mean loss."""
         self.epoch += 1
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
-            score = train_epoch(module, self.train_feed, optimizer, generator, self.device, penalty)
+            score = train_epoch(module, self.train_feed, optimizer, generator, self.device, penalty, teacher=teacher)
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
         return score.loss
@@ -214,6 +236,8 @@ class _Search:
         }
         tensors = {f"trajectory{n}": trajectory.to_tensors() for n, trajectory in enumerate(self.trajectories)}
         tensors |= {f"member{n}": member.state for n, member in enumerate(distinct)}
+        if self.teacher is not None:
+            tensors["teacher"] = {name: tensor.detach().cpu().contiguous() for name, tensor in self.teacher.items()}
         save_checkpoint(self.checkpoint, Checkpoint(progress, tensors), self.signature)
 
     def restore(self) -> None:
@@ -228,6 +252,7 @@ class _Search:
             budget = self.budgets[numbers[0]]
             member = Member(architecture, budget, saved.tensors[f"member{n}"], entry["accuracy"], entry["parent"])
             self.members |= dict.fromkeys(numbers, member)
+        self.teacher = saved.tensors.get("teacher")
         self.trajectories = [
             Trajectory.restore(entry, saved.tensors[f"trajectory{n}"], self.settings, self.device)
             for n, entry in enumerate(saved.progress["trajectories"])

@@ -1,5 +1,6 @@
 """A search serves every budget with a nested family, and can be cut short anywhere."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from common.errors import BudgetError, CheckpointError, FedDACError
 from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.progress import Silent
+from dac.recipe import RECIPES
 from dac.search import Family, search
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 4, width=2.0)
@@ -198,3 +200,17 @@ def test_both_presets_search_mobilenet_v2(feeds: tuple[Feed, Feed], tmp_path: Pa
     )
     family = run(feeds, tmp_path, budgets=budgets, base=base, settings=settings)
     assert all(member.budget.admits(costs_of(member.architecture)) for member in family.members)
+
+
+def test_smaller_members_learn_from_the_whole_network(
+    feeds: tuple[Feed, Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = run(feeds, tmp_path / "taught")
+    monkeypatch.setitem(RECIPES, "default", replace(RECIPES["default"], distillation=1e-9))  # listened to, hardly
+    alone = run(feeds, tmp_path / "alone")
+    assert [one.architecture for one in taught.members] == [one.architecture for one in alone.members]
+    learned = [
+        any(not torch.equal(value, without.state[name]) for name, value in with_teacher.state.items())
+        for with_teacher, without in zip(taught.members, alone.members, strict=True)
+    ]
+    assert learned == [True, False, True, True, False]  # two budgets are met by the whole network itself
