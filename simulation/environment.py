@@ -21,7 +21,7 @@ DEFAULTS = {
 """No telemetry, no update check, no installation of packages, no advice that a user of FedDAC cannot follow."""
 
 CPU_TUNING = {
-    # Keep glibc from giving every large activation back to the system: training is about twice as fast.
+    # Keep glibc from giving every large activation back to the system, to ask for it again in the next step.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }

@@ -1,4 +1,4 @@
-"""Settings that depend on this machine: paths, the size of a fleet file, the accelerator."""
+"""Settings that depend on this machine: paths, and the size of a fleet file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common.config import Config
-from common.errors import ConfigurationError
 from common.fleet import is_fleet_file, read_fleet
 
 
@@ -15,12 +14,14 @@ def with_absolute_paths(config: Config) -> Config:
     from common.data.sources import HUB, NAMES
 
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
+    given = config.method.architectures
     if data not in NAMES and not data.startswith(HUB) and Path(data).expanduser().exists():
         data = _absolute(data)
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data=data, data_folder=_absolute(folder) if folder else ""),
         fleet=dataclasses.replace(config.fleet, fleet=_absolute(fleet) if is_fleet_file(fleet) else fleet),
+        method=dataclasses.replace(config.method, architectures=_absolute(given) if given else ""),
     )
 
 
@@ -30,15 +31,6 @@ def fit_to_fleet_file(settings: Mapping[str, Any]) -> dict[str, Any]:
     if is_fleet_file(fleet) and "devices" not in settings:
         return {**settings, "devices": len(read_fleet(Path(fleet).expanduser()))}
     return dict(settings)
-
-
-def uses_gpu(accelerator: str) -> bool:
-    """Whether tensors live on a CUDA GPU; ConfigurationError if that was asked for and there is none."""
-    import torch
-
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("accelerator is cuda but PyTorch finds no CUDA device; use --accelerator auto or cpu")
-    return accelerator != "cpu" and torch.cuda.is_available()
 
 
 def _absolute(path: str) -> str:

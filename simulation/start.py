@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from common.config import Config
 from common.errors import ConfigurationError
 from simulation.options import merge
-from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
+from simulation.resolve import fit_to_fleet_file, with_absolute_paths
 
 if TYPE_CHECKING:
     from server.run_folder import RunFolder
@@ -18,6 +18,7 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
 
     Every mistake that can be found without work is raised here, and then nothing has been written.
     """
+    from common.learning import pick_device
     from server.run_folder import RunFolder
     from simulation.preflight import check
 
@@ -26,7 +27,7 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
     file = None if resume is None else RunFolder.open(resume).config_path
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
-    uses_gpu(whole.run.accelerator)
+    pick_device(whole.run.accelerator)
     check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:

@@ -10,7 +10,6 @@ from common.config import GROUPS, Config
 from common.errors import ConfigurationError
 from simulation.failures import run_ends_well
 from simulation.options import with_settings
-from simulation.resolve import uses_gpu
 from simulation.start import prepare
 
 if TYPE_CHECKING:
@@ -72,12 +71,13 @@ def simulate(
 
     Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
     """
+    from common.learning import pick_device
     from simulation.engines import ENGINES
 
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     whole, folder = prepare(settings, config, resume)
-    gpus = uses_gpu(whole.run.accelerator)
+    gpus = pick_device(whole.run.accelerator).type == "cuda"
     with folder, run_ends_well(folder.path):
         _run(whole, folder, engine, workers, gpus, resume is not None)
 

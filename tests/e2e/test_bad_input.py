@@ -30,6 +30,9 @@ MISTAKES = [
     (["--config", "missing.toml"], "missing.toml"),
     (["--resume", "missing"], "missing"),
     (["--no-such-flag"], "no-such-flag"),
+    (["--method", "fedprox"], "method"),
+    (["--aggregation", "overlaps"], "aggregation"),
+    (["--architectures", "nowhere"], "nowhere"),
 ]
 
 

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from common.config import Config
-from common.errors import ConfigurationError
-from simulation.resolve import fit_to_fleet_file, uses_gpu, with_absolute_paths
+from simulation.resolve import fit_to_fleet_file, with_absolute_paths
 
 
 def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,14 +30,3 @@ def test_a_fleet_file_sets_the_number_of_devices_unless_it_is_given(tmp_path: Pa
     assert fit_to_fleet_file({"fleet": str(file)})["devices"] == 4
     assert fit_to_fleet_file({"fleet": str(file), "devices": 2})["devices"] == 2
     assert fit_to_fleet_file({"fleet": "phone"}) == {"fleet": "phone"}
-
-
-def test_accelerator() -> None:
-    assert uses_gpu("cpu") is False
-    assert uses_gpu("auto") is torch.cuda.is_available()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(ConfigurationError, match="finds no CUDA device; use --accelerator auto or cpu"):
-        uses_gpu("cuda")
