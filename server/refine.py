@@ -7,7 +7,7 @@ from torch import nn
 
 from common.config import MethodSettings
 from common.learning import Feed, Teacher, place, recalibrate, train_epoch
-from common.seeds import torch_generator
+from common.seeds import derive_seed, torch_generator
 from common.weights import Layout, load_weights
 from server.cohorts import Cohort
 
@@ -37,9 +37,12 @@ def distil(
     for cohort in cohorts[1:]:
         student = module_of(cohort, device)
         optimizer = torch.optim.SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
-        generator = torch_generator(seed, "distillation", round, cohort.name)
-        for _ in range(settings.distillation_epochs):
-            train_epoch(student, feed, optimizer, generator, device, teacher=teacher)
+        names = ("distillation", round, cohort.name)
+        generator = torch_generator(seed, *names)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(seed, *names, "dropout"))
+            for _ in range(settings.distillation_epochs):
+                train_epoch(student, feed, optimizer, generator, device, teacher=teacher)
         keep(cohort, student)
 
 

@@ -12,7 +12,9 @@ from common.config import Config
 from common.costs import costs_of
 from common.errors import BudgetError, CheckpointError
 from common.progress import Silent
+from common.weights import Layout
 from server.federation import federate
+from server.overlap import coordinates
 from server.run_folder import RunFolder
 
 FLEET = """
@@ -121,6 +123,40 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         assert resumed[key] == whole[key]
     for event in ("search", "evaluation", "architecture", "device_evaluation"):
         assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)
+
+
+@pytest.mark.parametrize("instant", [6, 9, 12, 15])
+def test_cohorts_that_learn_from_each_other_resume_to_the_same_weights_too(
+    instant: int, config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    changes = {"aggregation": "overlap", "masked-loss": "exclude", "distillation-epochs": 1, "partition": "classes:2"}
+    config = Config.from_mapping({**config.to_mapping(), **changes})
+    run(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Crash(instant))
+    run(config, tmp_path / "cut", resume=True)
+    assert models(tmp_path / "cut") == models(tmp_path / "whole")
+
+
+def test_cohorts_agree_where_they_overlap(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    """After overlap aggregation every weight that two cohorts hold is one and the same."""
+
+    def shared(aggregation: str) -> bool:
+        place = tmp_path / aggregation
+        run(Config.from_mapping({**config.to_mapping(), "aggregation": aggregation}), place)
+        folder = RunFolder.open(place)
+        found = []
+        for number in range(2):
+            text = folder.architecture_path(f"cohort-{number}").read_text()
+            architecture = Architecture.from_dict(json.loads(text))
+            weights = Layout.of(architecture).flatten(folder.load_model(f"cohort-{number}"))
+            found.append(dict(zip(coordinates(architecture).tolist(), weights.tolist(), strict=True)))
+        both = found[0].keys() & found[1].keys()
+        assert both
+        return all(found[0][one] == found[1][one] for one in both)
+
+    assert shared("overlap")
+    assert not shared("cohort")
 
 
 def test_a_finished_search_is_not_repeated(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
