@@ -49,7 +49,9 @@ def train_task(
     ):
         torch.manual_seed(derive_seed(task.seed, *names, "dropout"))
         for epoch in range(1, task.epochs + 1):
-            loss = train_epoch(module, feed, optimizer, generator, device, mask=mask).loss
+            loss = train_epoch(
+                module, feed, optimizer, generator, device, mask=mask, frozen_norms=task.frozen_norms
+            ).loss
             if not math.isfinite(loss):
                 raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
             check_deadline()

@@ -195,8 +195,9 @@ class MethodSettings(Settings):
     batch_norm: str = setting(
         "average",
         "Batch norms are averaged like other weights (average), never across cohorts (local), or averaged and their "
-        "statistics measured anew on the reference set (recalibrate).",
-        choices=("average", "local", "recalibrate"),
+        "statistics measured anew on the reference set, before a test (recalibrate) or after every round, and devices "
+        "train with these instead of their own batches' (frozen).",
+        choices=("average", "local", "recalibrate", "frozen"),
     )
     masked_loss: str = setting(
         "none",

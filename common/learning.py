@@ -78,16 +78,21 @@ def train_epoch(
     before_step: Callable[[], None] | None = None,
     mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
     teacher: Teacher | None = None,
+    frozen_norms: bool = False,
     bf16: bool = False,
 ) -> Score:
     """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
 
     All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
     before each step of the optimizer (to set its learning rate, say); `mask` is applied to the logits; a `teacher`
-    replaces its share of the cross-entropy; with `bf16` the forward pass runs under autocast. The score's loss includes
-    `label_smoothing` and the teacher, not `penalty`.
+    replaces its share of the cross-entropy; with `frozen_norms` batch norms use, and keep, the running statistics they
+    have; with `bf16` the forward pass runs under autocast. The score's loss includes `label_smoothing` and the teacher,
+    not `penalty`.
     """
     module.train()
+    if frozen_norms:
+        for norm in _norms(module):
+            norm.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in feed.training(generator, device):
@@ -127,7 +132,7 @@ def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
     After few steps, or after channels were removed, the exponential average of training still lags behind the weights.
     A short last batch, whose variance would count as much as a full one's, is left out unless it is the only one.
     """
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = _norms(module)
     momenta = [norm.momentum for norm in norms]
     if not norms:
         return
@@ -140,6 +145,10 @@ def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
             module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
 def pick_device(accelerator: str) -> torch.device:

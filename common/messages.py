@@ -136,7 +136,8 @@ class Task:
     """What the server asks of a device: the model, and for training its hyper-parameters.
 
     `weights` has shape (Layout.of(architecture).size,). An evaluation task uses only the model and `batch_size`.
-    `masked_loss` is the setting of that name; in training, convolutions' outputs are divided by `activation_scale`.
+    `masked_loss` is the setting of that name; in training, convolutions' outputs are divided by `activation_scale`,
+    and with `frozen_norms` batch norms use the running statistics they came with.
     """
 
     round: int
@@ -150,6 +151,7 @@ class Task:
     weight_decay: float = 0.0
     masked_loss: str = "none"
     activation_scale: float = 1.0
+    frozen_norms: bool = False
     deadline_seconds: float = 600.0
 
     def encode(self, weights: ArrayRecord | None = None) -> RecordDict:
@@ -167,6 +169,7 @@ class Task:
             "weight-decay": self.weight_decay,
             "masked-loss": self.masked_loss,
             "activation-scale": self.activation_scale,
+            "frozen-norms": int(self.frozen_norms),
             "deadline-seconds": self.deadline_seconds,
         }
         record = encode_weights(self.weights) if weights is None else weights
@@ -196,6 +199,7 @@ class Task:
             weight_decay=_number(values, "weight-decay", minimum=0),
             masked_loss=_text(values, "masked-loss"),
             activation_scale=_number(values, "activation-scale", minimum=0),
+            frozen_norms=_integer(values, "frozen-norms", minimum=0) == 1,
             deadline_seconds=_number(values, "deadline-seconds", minimum=0),
         )
 

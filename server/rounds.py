@@ -46,10 +46,13 @@ class Rounds:
         self._grid, self._greeter, self._state, self._devices = grid, greeter, state, devices
         self._reference, self._config, self._folder = reference, config, folder
         self._device, self._progress = device, progress
+        self._frozen = config.method.batch_norm == "frozen"
         self._strategy = CohortStrategy(state, devices, config, folder.append, progress)
 
     def start(self) -> None:
         """Evaluate what the search left, as round 0, and checkpoint it, so that no resumed run searches again."""
+        if self._frozen:
+            self._recalibrate()
         self._evaluate()
         self._checkpoint()
 
@@ -77,8 +80,10 @@ class Rounds:
         self._require_progress(number)
         state.round = number
         self._distil()
-        if number % settings.evaluate_every == 0 or number == settings.rounds:
+        due = number % settings.evaluate_every == 0 or number == settings.rounds
+        if due or self._frozen:
             self._recalibrate()
+        if due:
             messages = strategy.configure_evaluate(number, empty, nothing, self._grid)
             strategy.aggregate_evaluate(number, exchange(self._grid, messages, settings.round_timeout))
             self._evaluate()

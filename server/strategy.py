@@ -102,6 +102,7 @@ class CohortStrategy(Strategy):
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
                 masked_loss=self._method.masked_loss,
+                frozen_norms=self._method.batch_norm == "frozen",
                 activation_scale=activation_scale(cohort.architecture, self._method),
                 deadline_seconds=time_to_live(settings.round_timeout),
             )

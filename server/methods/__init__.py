@@ -53,7 +53,7 @@ def uses_overlap(config: Config) -> bool:
 
 def recalibrates(config: Config) -> bool:
     """Whether batch-norm statistics are measured anew before every test; heterofl implies it (static batch norm)."""
-    return config.method.batch_norm == "recalibrate" or config.method.method == "heterofl"
+    return config.method.batch_norm in ("recalibrate", "frozen") or config.method.method == "heterofl"
 
 
 def ignores_budgets(config: Config) -> bool:
