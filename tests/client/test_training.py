@@ -132,3 +132,17 @@ def test_evaluation_scores_the_model_that_was_sent() -> None:
 def test_evaluation_without_held_out_images_is_refused() -> None:
     with pytest.raises(MessageError, match="holds no images out"):
         evaluate_task(TASK, None, PLAIN, CPU)
+
+
+def test_frozen_batch_norms_come_back_with_the_statistics_they_were_sent_with() -> None:
+    architecture = Architecture.full(BaseNetwork("mobilenet_v2", (1, 8, 8), 3, width=0.25))
+    layout = Layout.of(architecture)
+    sent = layout.unflatten(layout.flatten(architecture.build(0).state_dict()))
+    task = Task(1, architecture, layout.flatten(sent), batch_size=5, learning_rate=0.01)
+
+    def moved(frozen: bool) -> set[str]:
+        state = layout.unflatten(train(replace(task, frozen_norms=frozen)).weights)
+        return {name for name in state if "running" in name and not torch.equal(state[name], sent[name])}
+
+    assert moved(frozen=True) == set()
+    assert len(moved(frozen=False)) > 50

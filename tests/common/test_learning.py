@@ -207,3 +207,20 @@ def test_a_teacher_replaces_its_share_of_the_loss() -> None:
 
     assert loss(0.0) == loss(None)
     assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * loss(1.0), rel=1e-5)
+
+
+def test_frozen_batch_norms_use_and_keep_the_statistics_they_have() -> None:
+    """A norm with mean 0 and variance 1 is the identity, whatever the batch; its scale and shift still learn."""
+    images = feed(12, 4)
+    module = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
+    seen: list[torch.Tensor] = []
+    module[0].register_forward_hook(lambda layer, inputs, output: seen.append((output - inputs[0]).abs().max()))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    train_epoch(module, images, optimizer, generator(), CPU, frozen_norms=True)
+    norm = module[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert seen[0] < 1e-4
+    assert (norm.running_mean.item(), norm.running_var.item()) == (0.0, 1.0)  # type: ignore[union-attr]
+    assert norm.weight.item() != 1.0
+    train_epoch(module, images, optimizer, generator(), CPU)
+    assert norm.running_mean.item() != 0.0  # type: ignore[union-attr]

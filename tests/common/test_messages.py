@@ -52,6 +52,7 @@ TASK = Task(
     weight_decay=1e-4,
     masked_loss="exclude",
     activation_scale=0.5,
+    frozen_norms=True,
     deadline_seconds=30.5,
 )
 TRAINED = TrainResult(4, LAYOUT.hash, VALUES, samples=120, loss=1.25, seconds=3.5, peak_rss_bytes=2**33)
