@@ -256,7 +256,8 @@ class Benchmark:
         clock = Clock()
         rate = self.preset.learning_rate if state is None else self.preset.inherited_learning_rate
         order = derive_seed(seed, "dac" if method == "dac-inherited" else method, budget)
-        trained = self.fit(architecture, state, epochs, rate, order, teacher=teacher)
+        checkpoint = self.teacher_path(seed, base) if whole and method == "dac" else None
+        trained = self.fit(architecture, state, epochs, rate, order, checkpoint, teacher=teacher)
         spent = clock.read()
         module = place(architecture.build(0), self.device)
         module.load_state_dict(trained.state)
@@ -284,13 +285,17 @@ class Benchmark:
 
     def teacher(self, seed: int, unshrunk: Member) -> torch.nn.Module:
         """The family's largest member, which is the whole network, after its final training."""
-        which, budget = ("main", FULL) if unshrunk.architecture.base == self.base else ("memory", FULL_MEMORY)
-        checkpoint = self.work / f"teacher-{which}-{seed}.safetensors"
+        budget = FULL if unshrunk.architecture.base == self.base else FULL_MEMORY
+        checkpoint = self.teacher_path(seed, unshrunk.architecture.base)
         rate, order = self.preset.inherited_learning_rate, derive_seed(seed, "dac", budget)
         trained = self.fit(unshrunk.architecture, unshrunk.state, self.preset.epochs, rate, order, checkpoint)
         module = unshrunk.architecture.build(0)
         module.load_state_dict(trained.state)
         return module
+
+    def teacher_path(self, seed: int, base: BaseNetwork) -> Path:
+        """Where the training of the teacher is kept, which is also the cell of DAC with the full budget."""
+        return self.work / f"teacher-{'main' if base == self.base else 'memory'}-{seed}.safetensors"
 
     def pretrained(self, seed: int, method: str, base: BaseNetwork, epochs: int) -> State:
         """The full network after as many epochs as the search had; for slimming with its penalty."""
