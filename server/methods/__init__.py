@@ -69,7 +69,7 @@ def activation_scale(architecture: Architecture, settings: MethodSettings) -> fl
 def epochs_on_reference(config: Config, folder: RunFolder) -> int:
     """Passes over the reference set that the most trained model had behind it before the first round."""
     if config.method.method != "dac":
-        return pretraining_epochs(config)
+        return pretraining_epochs(config)  # and with heterofl the fine-tuning of the slices
     if config.method.architectures:
         return 0
     # with a search that forked, fewer: no one trajectory trained all of these epochs

@@ -7,7 +7,8 @@ training and new ones before a test, is what `--batch-norm recalibrate` does on 
 Its masked loss is `--masked-loss zero`.
 
 Two things differ from the paper so that the comparison is fair: rates follow from the budgets rather than from the list
-1, 1/2, ..., 1/16, and the network is trained on the server's reference set before the first round, as the others are.
+1, 1/2, ..., 1/16, and the network is trained on the server's reference set before the first round, and each slice of it
+fine-tuned, as the architectures of the search are.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config, TrainSettings
 from common.learning import evaluate, place, recalibrate
-from common.progress import Progress
+from common.progress import Progress, Silent
 from common.seeds import derive_seed
 from common.slicing import State, slice_state
 from dac.files import Member
@@ -40,15 +40,7 @@ def starting_state(
     state = random_state(architecture, config.run.seed)
     if pretraining_epochs(config) == 0:
         return state
-    search = config.search
-    settings = TrainSettings(
-        epochs=pretraining_epochs(config),
-        batch_size=search.search_batch_size,
-        learning_rate=search.search_learning_rate,
-        momentum=search.search_momentum,
-        weight_decay=search.search_weight_decay,
-        label_smoothing=0.0,
-    )
+    settings = _recipe(config, pretraining_epochs(config))
     recorded = max((event["epoch"] for event in folder.events("pretraining")), default=0)
 
     def record(fields: dict[str, Any]) -> None:
@@ -82,16 +74,44 @@ def starting_member(
     config: Config,
     device: torch.device,
 ) -> Member:
-    """The slice of a `trained` network that `architecture` is, its batch norms measured anew on the reference set.
+    """The slice of a `trained` network that `architecture` is, fine-tuned as an architecture of the search would be.
 
-    Statistics of the whole network's activations are not those of a slice's.
+    Its batch norms are measured anew on the reference set: statistics of the whole network's activations are not those
+    of a slice's. With random initial weights, and where the slice is the whole, nothing is fine-tuned.
     """
     larger, state = trained
+    own = slice_state(state, larger, architecture)
+    pretrained = pretraining_epochs(config) > 0
+    if pretrained and architecture != larger:
+        settings = _recipe(config, config.search.fine_tune_epochs)
+        seed = derive_seed(config.run.seed, "fine-tuning")
+        own = train_architecture(
+            architecture,
+            own,
+            reference.train,
+            reference.validation,
+            settings,
+            seed=seed,
+            device=device,
+            progress=Silent(),
+        ).state
     module = architecture.build(0)
-    module.load_state_dict(slice_state(state, larger, architecture))
+    module.load_state_dict(own)
     place(module, device)
-    if pretraining_epochs(config) > 0:
+    if pretrained:
         recalibrate(module, replace(reference.train, batch_size=config.federation.test_batch_size), device)
     accuracy = evaluate(module, reference.validation, device).accuracy
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     return Member(architecture, budget, own, accuracy)
+
+
+def _recipe(config: Config, epochs: int) -> TrainSettings:
+    search = config.search
+    return TrainSettings(
+        epochs=epochs,
+        batch_size=search.search_batch_size,
+        learning_rate=search.search_learning_rate,
+        momentum=search.search_momentum,
+        weight_decay=search.search_weight_decay,
+        label_smoothing=0.0,
+    )

@@ -141,6 +141,7 @@ def test_slices_are_nested(rates: list[Fraction]) -> None:
 def test_cohorts_are_slices_of_one_trained_network(
     config: Config, run_folder: RunFolder, make_device: Callable[..., Device]
 ) -> None:
+    config = replace(config, search=replace(config.search, fine_tune_epochs=0))
     devices = [make_device("a", params=6000), make_device("b", params=12000), make_device("c", params=20)]
     cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
     assert [cohort.architecture.sizes["hidden"] for cohort in cohorts] == [159, 79]
@@ -153,6 +154,20 @@ def test_cohorts_are_slices_of_one_trained_network(
     assert [event["epoch"] for event in run_folder.events("pretraining")] == [1, 2]
     (refused,) = run_folder.events("device")
     assert (refused["device"], refused["status"], refused["round"]) == ("c", "rejected", 0)
+
+
+def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
+    config: Config, run_folder: RunFolder, make_device: Callable[..., Device]
+) -> None:
+    devices = [make_device("a", params=6000), make_device("b")]
+    starts = []
+    for epochs in (0, 2):
+        changed = replace(config, search=replace(config.search, fine_tune_epochs=epochs))
+        starts.append(find_cohorts(devices, load_reference(config), changed, run_folder, pick_device("cpu"), Silent()))
+    (whole, small), (tuned_whole, tuned_small) = starts
+    assert tuned_whole.weights.tobytes() == whole.weights.tobytes()
+    assert tuned_small.weights.tobytes() != small.weights.tobytes()
+    assert tuned_small.search_accuracy > small.search_accuracy
 
 
 def test_batch_norms_of_a_slice_are_measured_anew(
