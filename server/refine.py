@@ -31,9 +31,12 @@ def distil(
 ) -> None:
     """Train every cohort but the first, which is the largest, on that one's answers to the images of `feed`.
 
-    Labels are not used. Order and augmentation follow from the seed, the round and the cohort.
+    Labels are not used. The teacher's batch norms are measured anew first, for averaged statistics would make its answers
+    nonsense. Order and augmentation follow from the seed, the round and the cohort.
     """
-    teacher = Teacher(module_of(cohorts[0], device).eval(), share=1.0)
+    largest = module_of(cohorts[0], device)
+    recalibrate(largest, feed, device)
+    teacher = Teacher(largest.eval(), share=1.0)
     for cohort in cohorts[1:]:
         student = module_of(cohort, device)
         optimizer = torch.optim.SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
