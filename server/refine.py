@@ -31,7 +31,7 @@ def distil(
 ) -> None:
     """Train every cohort but the first, which is the largest, on that one's answers to the images of `feed`.
 
-    Labels are not used. The teacher's batch norms are measured anew first, for averaged statistics would make its answers
+    Labels are not used. The teacher's batch norms are measured anew first: with averaged statistics it would answer
     nonsense. Order and augmentation follow from the seed, the round and the cohort.
     """
     largest = module_of(cohorts[0], device)
