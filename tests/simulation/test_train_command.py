@@ -112,6 +112,36 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert RunFolder.open(killed).events() == RunFolder.open(whole).events()
 
 
+def test_a_teacher_is_learnt_from_and_kept_for_a_resumption(
+    member: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "large"
+    place.mkdir()
+    teacher = saved(place, Architecture.full(DIGITS), seed=9)
+    flags = [str(member), *FAST, "--distillation", "0.9"]
+    assert run(["train", *flags, "--out", str(tmp_path / "alone")]) == 0
+    assert run(["train", *flags, "--teacher", str(teacher), "--out", str(tmp_path / "taught")]) == 0
+    alone, taught = result(tmp_path / "alone").state, result(tmp_path / "taught").state
+    assert not torch.equal(alone["conv1.weight"], taught["conv1.weight"])
+
+    step, steps = torch.optim.SGD.step, 0
+
+    def step_until_ctrl_c(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 13:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    killed = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", step_until_ctrl_c)
+        assert run(["train", *flags, "--teacher", str(teacher), "--out", str(killed)]) == 130
+    teacher.unlink()
+    assert run(["train", "--resume", str(killed)]) == 0
+    assert all(torch.equal(tensor, taught[name]) for name, tensor in result(killed).state.items())
+
+
 def test_a_configuration_file_is_read_and_flags_win(tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
     config.write_text('model = "cnn"\nepochs = 5\nseed = 4\n')
@@ -135,6 +165,8 @@ def test_a_configuration_file_is_read_and_flags_win(tmp_path: Path) -> None:
         (["--name", "7"], 2, "choose from a net_cfg.json"),
         (["{corrupt}"], 1, "cannot read the architecture file"),
         (["{missing}"], 1, "cannot read the architecture file"),
+        (["{member}", "--teacher", "{missing}"], 1, "cannot read the architecture file"),
+        (["{member}", "--teacher", "{other}"], 1, "is for images of 3x32x32 and 10 classes, but digits has 1x8x8"),
         (["{other}"], 1, "is for images of 3x32x32 and 10 classes, but digits has 1x8x8 and 10"),
         (["--epochs", "-1"], 2, "epochs must be at least 0"),
         (["--config", "{rounds}"], 2, "unknown setting 'rounds'"),
