@@ -189,8 +189,9 @@ class MethodSettings(Settings):
     )
     aggregation: str = setting(
         "cohort",
-        "Average within each cohort (the paper), or every weight over all cohorts that hold its channels (overlap).",
-        choices=("cohort", "overlap"),
+        "Average within each cohort (the paper); or move every weight by the mean update of all devices that hold it, "
+        "in whichever cohort (overlap); or set it to the mean of their weights (overlap-weights, as HeteroFL does).",
+        choices=("cohort", "overlap", "overlap-weights"),
     )
     batch_norm: str = setting(
         "average",

@@ -1,7 +1,9 @@
-"""Averaging across cohorts: every weight of the base network over all cohorts whose architecture holds it.
+"""Learning across cohorts: every weight of the base network from all cohorts whose architecture holds it.
 
-HeteroFL (Diao et al. 2021, section 3) does this for slices that keep the first channels of a layer. Here the kept
-channels are any set: an architecture's stored indices say which weight of the base network each of its own is.
+HeteroFL (Diao et al. 2021, section 3) averages the weights of slices that keep the first channels of a layer. Here the
+kept channels are any set: an architecture's stored indices say which weight of the base network each of its own is. And
+what is averaged is by default the update, not the weight: the cohorts' values of one weight differ from the start, for
+each was fine-tuned beside its own other weights, and an average of them suits none (the smallest cohort least).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,24 +21,35 @@ from server.aggregation import Total
 from server.cohorts import Cohort
 
 
-def average_across(cohorts: Sequence[Cohort], totals: Mapping[str, Total], *, batch_norms: bool) -> list[Vector]:
-    """The new weights of each cohort, in their order: per weight sum(n_i w_i) / sum(n_i) over all devices that hold it.
+def average_across(
+    cohorts: Sequence[Cohort], totals: Mapping[str, Total], *, updates: bool, batch_norms: bool
+) -> list[Vector]:
+    """The new weights of each cohort, in their order.
 
-    `totals` has what each cohort's devices add to the two sums; a cohort that nobody trained is not in it, learns from
-    the others, and keeps what none of them holds. Without `batch_norms`, the scale, shift and statistics of batch norms
-    are averaged within each cohort only. Cohorts with different base networks share nothing.
+    Per weight, over all devices that hold it: with `updates` the cohort's value w plus sum(n_i (w_i - w)) / sum(n_i),
+    where w is what the device's own cohort sent; without, sum(n_i w_i) / sum(n_i). `totals` has what each cohort's
+    devices add to the sums; a cohort that nobody trained is not in it, learns from the others, and keeps what none of
+    them holds. Without `batch_norms`, the scale, shift and statistics of batch norms are averaged within each cohort
+    only. Cohorts with different base networks share nothing.
     """
     sums = {base: _Sums(base) for base in dict.fromkeys(cohort.architecture.base for cohort in cohorts)}
     for cohort in cohorts:
         if cohort.name in totals:
-            sums[cohort.architecture.base].add(cohort.architecture, totals[cohort.name])
+            origin = cohort.weights if updates else np.zeros_like(cohort.weights)
+            sums[cohort.architecture.base].add(cohort.architecture, totals[cohort.name], origin)
     averaged = []
     for cohort in cohorts:
-        weights = sums[cohort.architecture.base].mean(cohort.architecture, cohort.weights)
-        if not batch_norms:
-            own = totals[cohort.name].mean() if cohort.name in totals else cohort.weights
+        samples, mean = sums[cohort.architecture.base].means(cohort.architecture)
+        weights = np.where(samples > 0, mean + (cohort.weights if updates else 0.0), cohort.weights).astype(np.float32)
+        if cohort.name in totals:
+            own = totals[cohort.name]
+            alone = samples == own.samples  # exactly the mean, which the detour over updates is only nearly
+            if not batch_norms:
+                alone |= batch_norm_positions(cohort.architecture)
+            weights[alone] = own.mean()[alone]
+        elif not batch_norms:
             apart = batch_norm_positions(cohort.architecture)
-            weights[apart] = own[apart]
+            weights[apart] = cohort.weights[apart]
         averaged.append(weights)
     return averaged
 
@@ -72,15 +85,14 @@ class _Sums:
         self._weighted = np.zeros(size)
         self._samples = np.zeros(size)
 
-    def add(self, architecture: Architecture, total: Total) -> None:
+    def add(self, architecture: Architecture, total: Total, origin: Vector) -> None:
+        """Add a cohort's devices, each counted from `origin`, shape (size,)."""
         held = coordinates(architecture)
-        self._weighted[held] += total.weighted
+        self._weighted[held] += total.weighted - total.samples * origin.astype(np.float64)
         self._samples[held] += total.samples
 
-    def mean(self, architecture: Architecture, otherwise: Vector) -> Vector:
+    def means(self, architecture: Architecture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Samples behind each weight of the architecture, and the mean over them (0 where there are none)."""
         held = coordinates(architecture)
         samples = self._samples[held]
-        trained = samples > 0
-        result = otherwise.copy()
-        result[trained] = (self._weighted[held][trained] / samples[trained]).astype(np.float32)
-        return result
+        return samples, self._weighted[held] / np.maximum(samples, 1)

@@ -17,7 +17,7 @@ from server.aggregation import CohortMean, Total, sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState
 from server.devices import Device
 from server.exchange import time_to_live
-from server.methods import activation_scale, uses_overlap
+from server.methods import activation_scale, averages_updates, uses_overlap
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.sampling import local_epochs, sample_devices
@@ -64,7 +64,7 @@ class CohortStrategy(Strategy):
         self._devices = devices
         self._settings = config.federation
         self._method = config.method
-        self._overlap = uses_overlap(config)
+        self._overlap, self._updates = uses_overlap(config), averages_updates(config)
         self._seed = config.run.seed
         self._record = record
         self._progress = progress
@@ -242,7 +242,8 @@ class CohortStrategy(Strategy):
         """Give the cohorts their new weights; one that nobody trained learns from the others or stays as it is."""
         cohorts = self._state.cohorts
         if self._overlap:
-            averaged = average_across(cohorts, totals, batch_norms=self._method.batch_norm != "local")
+            norms = self._method.batch_norm != "local"
+            averaged = average_across(cohorts, totals, updates=self._updates, batch_norms=norms)
             for cohort, weights in zip(cohorts, averaged, strict=True):
                 cohort.weights = weights
             return

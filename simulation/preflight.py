@@ -28,7 +28,7 @@ def check(config: Config) -> None:
     if config.method.method != "dac":
         return  # their smallest models differ, and the server names the devices that can hold none
     if config.method.architectures:
-        read_members(Path(config.method.architectures), base, config.method.aggregation == "overlap")
+        read_members(Path(config.method.architectures), base, config.method.aggregation != "cohort")
         return
     for device in fleet:
         try:

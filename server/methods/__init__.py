@@ -47,8 +47,13 @@ def find_cohorts(
 
 
 def uses_overlap(config: Config) -> bool:
-    """Whether weights are averaged over all cohorts that hold them; heterofl consists in that."""
-    return config.method.aggregation == "overlap" or config.method.method == "heterofl"
+    """Whether cohorts learn from each other where their weights overlap; heterofl consists in that."""
+    return config.method.aggregation != "cohort" or config.method.method == "heterofl"
+
+
+def averages_updates(config: Config) -> bool:
+    """Whether it is updates that cohorts average with each other, and not weights as in heterofl."""
+    return config.method.aggregation == "overlap" and config.method.method != "heterofl"
 
 
 def recalibrates(config: Config) -> bool:

@@ -40,7 +40,7 @@ def find_cohorts(
     random network, whatever weights the search or the files have.
     """
     if config.method.architectures:
-        one_base = config.method.aggregation == "overlap"
+        one_base = config.method.aggregation != "cohort"
         members = read_members(Path(config.method.architectures), reference.base, one_base)
         devices, chosen = choose_members(devices, members, folder, progress)
     else:

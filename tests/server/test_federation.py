@@ -138,8 +138,8 @@ def test_cohorts_that_learn_from_each_other_resume_to_the_same_weights_too(
     assert models(tmp_path / "cut") == models(tmp_path / "whole")
 
 
-def test_cohorts_agree_where_they_overlap(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
-    """After overlap aggregation every weight that two cohorts hold is one and the same."""
+def test_cohorts_agree_where_they_average_weights(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    """After averaging weights, every weight that two cohorts hold is one and the same; of updates, only the change."""
 
     def shared(aggregation: str) -> bool:
         place = tmp_path / aggregation
@@ -155,7 +155,8 @@ def test_cohorts_agree_where_they_overlap(config: Config, run: Callable[..., Any
         assert both
         return all(found[0][one] == found[1][one] for one in both)
 
-    assert shared("overlap")
+    assert shared("overlap-weights")
+    assert not shared("overlap")
     assert not shared("cohort")
 
 

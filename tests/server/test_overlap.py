@@ -41,7 +41,7 @@ def test_hand_computed_average_of_two_overlapping_cohorts() -> None:
     cohorts = [of(first, 0.0), of(second, 0.0, "cohort-1")]
     trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 1.0), (second, 4.0))]
     totals = {"cohort-0": total(trained[0], 10), "cohort-1": total(trained[1], 20)}
-    ours, theirs = average_across(cohorts, totals, batch_norms=True)
+    ours, theirs = average_across(cohorts, totals, updates=False, batch_norms=True)
     shared = (10 * 1.0 + 20 * 4.0) / 30
     names = [name for name, tensor in state(first, ours).items() if tensor.shape[0] == 3 and tensor.ndim == 2]
     rows = next(name for name in names if state(first, ours)[name].shape[1] == 4)
@@ -49,13 +49,51 @@ def test_hand_computed_average_of_two_overlapping_cohorts() -> None:
     assert state(second, theirs)[rows][:, 0].tolist() == [shared, shared, 4.0]
 
 
-def test_one_cohort_alone_has_exactly_its_own_mean() -> None:
+def test_hand_computed_updates_of_two_overlapping_cohorts() -> None:
+    """From 10 to 11 with 10 samples, from 20 to 24 with 20: shared weights move by (10 x 1 + 20 x 4) / 30 = 3."""
+    first = Architecture.with_kept(MLP, {"hidden": (0, 1, 2)})
+    second = Architecture.with_kept(MLP, {"hidden": (1, 2, 3)})
+    cohorts = [of(first, 10.0), of(second, 20.0, "cohort-1")]
+    trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 11.0), (second, 24.0))]
+    totals = {"cohort-0": total(trained[0], 10), "cohort-1": total(trained[1], 20)}
+    ours, theirs = average_across(cohorts, totals, updates=True, batch_norms=True)
+    shared = np.isin(coordinates(first), coordinates(second))
+    assert (set(ours[shared]), set(ours[~shared])) == ({13.0}, {11.0})
+    shared = np.isin(coordinates(second), coordinates(first))
+    assert (set(theirs[shared]), set(theirs[~shared])) == ({23.0}, {24.0})
+
+
+def test_updates_and_weights_are_the_same_for_cohorts_that_agree() -> None:
+    large, small = Architecture.full(MLP), Architecture.with_kept(MLP, {"hidden": (1, 2)})
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=Layout.of(large).size).astype(np.float32)
+    cohorts = [of(large, values), of(small, values[coordinates(small)], "cohort-1")]
+    totals = {
+        one.name: total(rng.normal(size=one.weights.size).astype(np.float32), 5 + number)
+        for number, one in enumerate(cohorts)
+    }
+    by_update = average_across(cohorts, totals, updates=True, batch_norms=True)
+    by_weight = average_across(cohorts, totals, updates=False, batch_norms=True)
+    for first, second in zip(by_update, by_weight, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+def test_a_cohort_that_nobody_trained_moves_with_the_others() -> None:
+    cohorts = [of(Architecture.full(MLP), 5.0), of(Architecture.full(MLP), 1.0, "cohort-1")]
+    totals = {"cohort-1": total(np.full(cohorts[1].weights.size, 3.0, np.float32), 4)}
+    idle, active = average_across(cohorts, totals, updates=True, batch_norms=True)
+    assert (set(idle), set(active)) == ({7.0}, {3.0})
+
+
+@pytest.mark.parametrize("updates", [True, False])
+def test_one_cohort_alone_has_exactly_its_own_mean(updates: bool) -> None:
     architecture = Architecture.with_kept(SMALL, {})
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=Layout.of(architecture).size).astype(np.float32) for _ in range(2)]
     both = Total(weights[0].astype(np.float64) * 3 + weights[1].astype(np.float64) * 7, 10)
-    cohorts = [of(architecture, 0.0)]
-    assert np.array_equal(average_across(cohorts, {"cohort-0": both}, batch_norms=True)[0], both.mean())
+    cohorts = [of(architecture, 0.1)]
+    result = average_across(cohorts, {"cohort-0": both}, updates=updates, batch_norms=True)[0]
+    assert np.array_equal(result, both.mean())
 
 
 def test_a_cohort_that_nobody_trained_learns_from_the_others_and_keeps_the_rest() -> None:
@@ -63,7 +101,7 @@ def test_a_cohort_that_nobody_trained_learns_from_the_others_and_keeps_the_rest(
     active = Architecture.with_kept(MLP, {"hidden": (1, 2)})
     cohorts = [of(idle, 5.0), of(active, 0.0, "cohort-1")]
     totals = {"cohort-1": total(np.full(Layout.of(active).size, 2.0, np.float32), 4)}
-    result = average_across(cohorts, totals, batch_norms=True)[0]
+    result = average_across(cohorts, totals, updates=False, batch_norms=True)[0]
     held = np.isin(coordinates(idle), coordinates(active))
     assert held.any()
     assert not held.all()
@@ -73,7 +111,7 @@ def test_a_cohort_that_nobody_trained_learns_from_the_others_and_keeps_the_rest(
 
 def test_without_training_nothing_changes() -> None:
     cohorts = [of(Architecture.full(MLP), 1.5)]
-    assert np.array_equal(average_across(cohorts, {}, batch_norms=True)[0], cohorts[0].weights)
+    assert np.array_equal(average_across(cohorts, {}, updates=False, batch_norms=True)[0], cohorts[0].weights)
 
 
 def test_local_batch_norms_are_averaged_within_their_cohort_only() -> None:
@@ -83,8 +121,8 @@ def test_local_batch_norms_are_averaged_within_their_cohort_only() -> None:
         name: total(np.full(Layout.of(one).size, value, np.float32), 10)
         for name, one, value in (("cohort-0", large, 1.0), ("cohort-1", small, 3.0))
     }
-    shared = average_across(cohorts, totals, batch_norms=True)
-    apart = average_across(cohorts, totals, batch_norms=False)
+    shared = average_across(cohorts, totals, updates=False, batch_norms=True)
+    apart = average_across(cohorts, totals, updates=False, batch_norms=False)
     norms = batch_norm_positions(small)
     assert 0 < norms.sum() < len(norms)
     assert set(shared[1][norms]) == {2.0}
@@ -103,7 +141,10 @@ def test_cohorts_of_different_base_networks_share_nothing() -> None:
         cohort.name: total(np.full_like(cohort.weights, value), 1)
         for cohort, value in zip(cohorts, (1.0, 2.0), strict=True)
     }
-    assert [set(weights) for weights in average_across(cohorts, totals, batch_norms=True)] == [{1.0}, {2.0}]
+    assert [set(weights) for weights in average_across(cohorts, totals, updates=False, batch_norms=True)] == [
+        {1.0},
+        {2.0},
+    ]
 
 
 @st.composite
@@ -143,7 +184,7 @@ def test_every_weight_is_the_mean_over_its_holders(data: st.DataObject) -> None:
             samples[name] = data.draw(st.integers(1, 1000))
             trained[name] = rng.normal(size=size).astype(np.float32)
             totals[name] = total(trained[name], samples[name])
-    results = average_across(cohorts, totals, batch_norms=True)
+    results = average_across(cohorts, totals, updates=False, batch_norms=True)
     for cohort, result in zip(cohorts, results, strict=True):
         for position, coordinate in enumerate(coordinates(cohort.architecture)):
             holders = [

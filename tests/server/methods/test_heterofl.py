@@ -27,7 +27,7 @@ from common.progress import Silent
 from common.slicing import slice_state
 from common.weights import Layout
 from server.devices import Device
-from server.methods import activation_scale, find_cohorts, recalibrates, uses_overlap
+from server.methods import activation_scale, averages_updates, find_cohorts, recalibrates, uses_overlap
 from server.methods.heterofl import rate_of
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
 from server.methods.start import random_state
@@ -220,6 +220,9 @@ def test_it_implies_overlap_recalibration_and_the_scaler(small_config: Callable[
     assert not uses_overlap(plain)
     assert not recalibrates(plain)
     assert uses_overlap(small_config(aggregation="overlap"))
+    assert averages_updates(small_config(aggregation="overlap"))
+    assert not averages_updates(small_config(aggregation="overlap-weights"))
+    assert not averages_updates(small_config(method="heterofl", aggregation="overlap"))
     assert recalibrates(small_config(batch_norm="recalibrate"))
     quarter = slice_at(MLP, Fraction(1, 4))
     assert activation_scale(quarter, config.method) == 0.25
