@@ -68,6 +68,7 @@ class Result:
     costs: Mapping[str, float]
     epochs: str
     cpu_seconds: float
+    by_seed: Mapping[int, float]
 
 
 def main() -> None:
@@ -98,7 +99,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Result]:
             found = list(cells.get((budget, method), {}).values())
             if not found:
                 continue
-            accuracies = [100 * row["test_accuracy"] for row in found]
+            by_seed = {row["seed"]: 100 * row["test_accuracy"] for row in found}
+            accuracies = list(by_seed.values())
             results.append(
                 Result(
                     method,
@@ -109,6 +111,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Result]:
                     {name: statistics.mean(row[name] for row in found) for name, _, _ in AXES},
                     _range([row["epochs_before"] for row in found], [row["epochs"] for row in found]),
                     statistics.mean(row["cpu_seconds"] for row in found),
+                    by_seed,
                 )
             )
     return results
@@ -126,19 +129,21 @@ def write_page(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], sou
         f"![accuracy against costs]({source.with_suffix('.svg').name})",
         "",
         "Test accuracy after the last epoch, mean ± sample standard deviation over seeds; costs are means over seeds.",
-        "Epochs are those before (of supernet or full network) + those of the final training. Difference: against the",
-        "width multiplier of the same budget.",
+        "Epochs are those before (of supernet or full network) + those of the final training. Difference: to the width",
+        "multiplier of the same budget (full-memory and half-memory: to the full network), mean ± sample standard",
+        "deviation over the seeds that both have.",
         "",
         "| budget | method | seeds | MACs (M) | parameters (M) | peak memory (kB) | epochs | accuracy % | difference |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    width = {result.budget: result.mean for result in results if result.method == "width"}
+    references = {(result.budget, result.method): result.by_seed for result in results}
     for result in results:
         costs = " | ".join(f"{result.costs[name] * scale:.2f}" for name, _, scale in AXES)
-        difference = f"{result.mean - width[result.budget]:+.2f}" if result.budget in width else ""
+        memory = result.budget in ("full-memory", "half-memory")
+        reference = references.get(("full-memory", "full") if memory else (result.budget, "width"), {})
         lines.append(
             f"| {result.budget} | {NAMES[result.method]} | {result.seeds} | {costs} | {result.epochs} | "
-            f"{result.mean:.2f} ± {result.deviation:.2f} | {difference} |"
+            f"{_spread(result)} | {_difference(result.by_seed, reference)} |"
         )
     return "\n".join([*lines, "", *_search_cost(rows, results), f"Settings: {shown}.", ""])
 
@@ -196,6 +201,18 @@ def _search_cost(rows: Sequence[Mapping[str, Any]], results: Sequence[Result]) -
         f"final training of its {len(members)} members {(search + final) / once:.2f} times.",
         "",
     ]
+
+
+def _spread(result: Result) -> str:
+    return f"{result.mean:.2f} ± {result.deviation:.2f}" if result.seeds > 1 else f"{result.mean:.2f}"
+
+
+def _difference(own: Mapping[int, float], reference: Mapping[int, float]) -> str:
+    differences = [own[seed] - reference[seed] for seed in own if seed in reference]
+    if not differences or own == reference:
+        return ""
+    deviation = f" ± {statistics.stdev(differences):.2f}" if len(differences) > 1 else ""
+    return f"{statistics.mean(differences):+.2f}{deviation}"
 
 
 def _range(before: Sequence[int], final: Sequence[int]) -> str:
