@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 
@@ -38,6 +39,9 @@ def train_task(
         module.parameters(), lr=task.learning_rate, momentum=task.momentum, weight_decay=task.weight_decay
     )
     feed = Feed(images, preprocessor, task.batch_size)
+    shorten = None
+    if task.max_gradient_norm > 0:
+        shorten = partial(torch.nn.utils.clip_grad_norm_, list(module.parameters()), task.max_gradient_norm)
     mask = mask_for(images.labels, task.architecture.base.classes, task.masked_loss)
     names = ("train", task.round, device_name)
     generator = torch_generator(task.seed, *names)
@@ -50,7 +54,14 @@ def train_task(
         torch.manual_seed(derive_seed(task.seed, *names, "dropout"))
         for epoch in range(1, task.epochs + 1):
             loss = train_epoch(
-                module, feed, optimizer, generator, device, mask=mask, frozen_norms=task.frozen_norms
+                module,
+                feed,
+                optimizer,
+                generator,
+                device,
+                before_step=shorten,
+                mask=mask,
+                frozen_norms=task.frozen_norms,
             ).loss
             if not math.isfinite(loss):
                 raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")

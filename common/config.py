@@ -226,6 +226,9 @@ class FederationSettings(Settings):
     learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
     momentum: float = setting(0.5, "Momentum on the devices.", minimum=0.0, maximum=0.999)
     weight_decay: float = setting(0.0, "Weight decay on the devices.", minimum=0.0)
+    max_gradient_norm: float = setting(
+        0.0, "Scale a step's gradient on the devices down to this L2 norm if it is longer; 0 does not.", minimum=0.0
+    )
     fraction: float = setting(1.0, "Share of each cohort that trains in a round.", above=0.0, maximum=1.0)
     min_devices: int = setting(1, "Fewest devices of a cohort that train in a round.", minimum=1)
     initial_weights: str = setting(

@@ -75,7 +75,7 @@ def train_epoch(
     penalty: Callable[[], torch.Tensor] | None = None,
     *,
     label_smoothing: float = 0.0,
-    before_step: Callable[[], None] | None = None,
+    before_step: Callable[[], object] | None = None,
     mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
     teacher: Teacher | None = None,
     frozen_norms: bool = False,
@@ -84,10 +84,10 @@ def train_epoch(
     """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
 
     All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
-    before each step of the optimizer (to set its learning rate, say); `mask` is applied to the logits; a `teacher`
-    replaces its share of the cross-entropy; with `frozen_norms` batch norms use, and keep, the running statistics they
-    have; with `bf16` the forward pass runs under autocast. The score's loss includes `label_smoothing` and the teacher,
-    not `penalty`.
+    before each step of the optimizer (to set its learning rate or to clip gradients, say); `mask` is applied to the
+    logits; a `teacher` replaces its share of the cross-entropy; with `frozen_norms` batch norms use, and keep, the
+    running statistics they have; with `bf16` the forward pass runs under autocast. The score's loss includes
+    `label_smoothing` and the teacher, not `penalty`.
     """
     module.train()
     if frozen_norms:

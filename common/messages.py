@@ -149,6 +149,7 @@ class Task:
     learning_rate: float = 0.01
     momentum: float = 0.0
     weight_decay: float = 0.0
+    max_gradient_norm: float = 0.0
     masked_loss: str = "none"
     activation_scale: float = 1.0
     frozen_norms: bool = False
@@ -167,6 +168,7 @@ class Task:
             "learning-rate": self.learning_rate,
             "momentum": self.momentum,
             "weight-decay": self.weight_decay,
+            "max-gradient-norm": self.max_gradient_norm,
             "masked-loss": self.masked_loss,
             "activation-scale": self.activation_scale,
             "frozen-norms": int(self.frozen_norms),
@@ -197,6 +199,7 @@ class Task:
             learning_rate=_number(values, "learning-rate", minimum=0),
             momentum=_number(values, "momentum", minimum=0),
             weight_decay=_number(values, "weight-decay", minimum=0),
+            max_gradient_norm=_number(values, "max-gradient-norm", minimum=0),
             masked_loss=_text(values, "masked-loss"),
             activation_scale=_number(values, "activation-scale", minimum=0),
             frozen_norms=_integer(values, "frozen-norms", minimum=0) == 1,

@@ -101,6 +101,7 @@ class CohortStrategy(Strategy):
                 learning_rate=settings.learning_rate,
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
+                max_gradient_norm=settings.max_gradient_norm,
                 masked_loss=self._method.masked_loss,
                 frozen_norms=self._method.batch_norm == "frozen",
                 activation_scale=activation_scale(cohort.architecture, self._method),

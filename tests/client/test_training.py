@@ -146,3 +146,19 @@ def test_frozen_batch_norms_come_back_with_the_statistics_they_were_sent_with() 
 
     assert moved(frozen=True) == set()
     assert len(moved(frozen=False)) > 50
+
+
+def test_a_long_gradient_is_scaled_down_and_a_short_one_is_left_alone() -> None:
+    """One step of plain SGD moves the weights by the learning rate times the gradient."""
+    data = images(6)
+    task = replace(TASK, batch_size=6, momentum=0.0)
+
+    def step(limit: float) -> torch.Tensor:
+        weights = train_task(replace(task, max_gradient_norm=limit), data, PLAIN, "device-00", CPU).weights
+        return torch.from_numpy(weights - TASK.weights)
+
+    free = step(0.0)
+    norm = float(free.norm()) / 0.1
+    assert float(step(0.5 * norm).norm()) == pytest.approx(0.05 * norm, rel=1e-3)
+    torch.testing.assert_close(step(0.5 * norm), 0.5 * free, rtol=1e-3, atol=1e-6)
+    assert torch.equal(step(2 * norm), free)

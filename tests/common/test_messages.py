@@ -50,6 +50,7 @@ TASK = Task(
     learning_rate=0.05,
     momentum=0.5,
     weight_decay=1e-4,
+    max_gradient_norm=0.75,
     masked_loss="exclude",
     activation_scale=0.5,
     frozen_norms=True,

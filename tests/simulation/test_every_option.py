@@ -88,6 +88,7 @@ COVERED_BY = {
     "learning-rate": TASKS,
     "momentum": TASKS,
     "weight-decay": TASKS,
+    "max-gradient-norm": TASKS,
     "fraction": TASKS,
     "min-devices": f"{HERE}::test_at_least_so_many_devices_train",
     "initial-weights": ENDS_ELSEWHERE,
@@ -328,6 +329,7 @@ def test_devices_are_asked_as_the_settings_say(run: Callable[..., tuple[Watched,
         "learning-rate": 0.03,
         "momentum": 0.25,
         "weight-decay": 0.001,
+        "max-gradient-norm": 2.5,
         "masked-loss": "zero",
         "fraction": 0.6,
         "test-batch-size": 33,
@@ -345,6 +347,7 @@ def test_devices_are_asked_as_the_settings_say(run: Callable[..., tuple[Watched,
     for task in trained:
         assert (task.epochs, task.batch_size, task.seed, task.masked_loss) == (3, 7, 4, "zero")
         assert (task.learning_rate, task.momentum, task.weight_decay) == (0.03, 0.25, 0.001)
+        assert task.max_gradient_norm == 2.5
         assert 70 < task.deadline_seconds < 77
     assert {task.batch_size for task in scored} == {33}
     assert sorted({event["round"] for event in folder.events("evaluation")}) == [0, 2, 3]
