@@ -98,7 +98,7 @@ def test_a_process_that_dies_costs_one_reply() -> None:
 
 def test_a_device_that_hangs_does_not_keep_the_run_alive() -> None:
     def server(grid: Grid, context: Context) -> list[Message]:
-        return train_round(grid, "hang", timeout=6)
+        return train_round(grid, "hang", timeout=20)
 
     assert by_partition(run("ray", server, bad_partition=0)).keys() == {1, 2}
 
