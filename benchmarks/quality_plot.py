@@ -145,7 +145,7 @@ def write_page(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], sou
             f"| {result.budget} | {NAMES[result.method]} | {result.seeds} | {costs} | {result.epochs} | "
             f"{_spread(result)} | {_difference(result.by_seed, reference)} |"
         )
-    return "\n".join([*lines, "", *_search_cost(rows, results), f"Settings: {shown}.", ""])
+    return "\n".join([*lines, "", *_reading(results), *_search_cost(rows, results), f"Settings: {shown}.", ""])
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
@@ -183,6 +183,34 @@ def draw(results: Sequence[Result], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _reading(results: Sequence[Result]) -> list[str]:
+    """Where DAC is ahead of the width multiplier, and by more than the larger of the two standard deviations."""
+    found = {(result.budget, result.method): result for result in results}
+    lines = []
+    for method in ("width", "width-long"):
+        pairs = [
+            (budget, found[budget, "dac"], found[budget, method])
+            for budget in BUDGETS
+            if (budget, "dac") in found and (budget, method) in found and "memory" not in budget
+        ]
+        ahead = [budget for budget, dac, other in pairs if dac.mean > other.mean]
+        clearly = [b for b, dac, other in pairs if dac.mean - other.mean > max(dac.deviation, other.deviation)]
+        if pairs:
+            lines.append(
+                f"- DAC against the {NAMES[method]}: ahead by the mean at {', '.join(ahead) or 'no budget'} of "
+                f"{', '.join(budget for budget, _, _ in pairs)}; by more than the larger standard deviation at "
+                f"{', '.join(clearly) or 'none'}."
+            )
+    half, full = found.get(("half-memory", "dac")), found.get(("full-memory", "full"))
+    if half and full:
+        share = half.costs["peak_memory_bytes"] / full.costs["peak_memory_bytes"]
+        lines.append(
+            f"- DAC with {share:.0%} of the full network's peak memory: {half.mean - full.mean:+.2f} points, where the "
+            f"full network's standard deviation is {full.deviation:.2f}."
+        )
+    return [*lines, ""]
 
 
 def _search_cost(rows: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[str]:
