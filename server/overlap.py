@@ -30,7 +30,8 @@ def average_across(
     where w is what the device's own cohort sent; without, sum(n_i w_i) / sum(n_i). `totals` has what each cohort's
     devices add to the sums; a cohort that nobody trained is not in it, learns from the others, and keeps what none of
     them holds. Without `batch_norms`, the scale, shift and statistics of batch norms are averaged within each cohort
-    only. Cohorts with different base networks share nothing.
+    only; with `updates` the statistics always are, for a variance less another network's change may fall below 0.
+    Cohorts with different base networks share nothing.
     """
     sums = {base: _Sums(base) for base in dict.fromkeys(cohort.architecture.base for cohort in cohorts)}
     for cohort in cohorts:
@@ -40,17 +41,13 @@ def average_across(
     averaged = []
     for cohort in cohorts:
         samples, mean = sums[cohort.architecture.base].means(cohort.architecture)
-        weights = np.where(samples > 0, mean + (cohort.weights if updates else 0.0), cohort.weights).astype(np.float32)
-        if cohort.name in totals:
-            own = totals[cohort.name]
-            alone = samples == own.samples  # exactly the mean, which the detour over updates is only nearly
-            if not batch_norms:
-                alone |= batch_norm_positions(cohort.architecture)
-            weights[alone] = own.mean()[alone]
-        elif not batch_norms:
-            apart = batch_norm_positions(cohort.architecture)
-            weights[apart] = cohort.weights[apart]
-        averaged.append(weights)
+        total = totals.get(cohort.name)
+        own, own_samples = (total.mean(), total.samples) if total else (cohort.weights, 0)
+        apart = samples == own_samples  # nobody else: exactly the mean, which the detour over updates is only nearly
+        if updates or not batch_norms:
+            apart |= batch_norm_positions(cohort.architecture, statistics_only=batch_norms)
+        shared = mean + cohort.weights if updates else mean
+        averaged.append(np.where(apart, own, shared).astype(np.float32))
     return averaged
 
 
@@ -69,12 +66,15 @@ def coordinates(architecture: Architecture) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=64)
-def batch_norm_positions(architecture: Architecture) -> NDArray[np.bool_]:
-    """Which weights of the architecture belong to batch norms; shape (size,)."""
+def batch_norm_positions(architecture: Architecture, *, statistics_only: bool = False) -> NDArray[np.bool_]:
+    """Which weights of the architecture belong to batch norms, or are running statistics of one; shape (size,)."""
     layers = architecture.description.layer_by_name
     layout = Layout.of(architecture)
-    kinds = [layers[name.rpartition(".")[0]].kind == "batch_norm" for name in layout.names]
-    return np.repeat(kinds, [int(np.prod(shape)) for shape in layout.shapes])
+    chosen = [
+        layers[layer].kind == "batch_norm" and (tensor.startswith("running_") or not statistics_only)
+        for layer, _, tensor in (name.rpartition(".") for name in layout.names)
+    ]
+    return np.repeat(chosen, [int(np.prod(shape)) for shape in layout.shapes])
 
 
 class _Sums:

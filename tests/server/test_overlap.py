@@ -131,6 +131,22 @@ def test_local_batch_norms_are_averaged_within_their_cohort_only() -> None:
     assert np.array_equal(apart[1][~norms], shared[1][~norms])
 
 
+def test_batch_norm_statistics_are_no_updates() -> None:
+    """A variance of 0.1 must not become 0.1 - 4.5 because another cohort's fell by 9: each cohort has its own."""
+    large, small = Architecture.full(SMALL), Architecture.with_kept(SMALL, {narrow_group(): range(8)})
+    cohorts = [of(large, 10.0), of(small, 0.1, "cohort-1")]
+    totals = {"cohort-0": total(np.full(cohorts[0].weights.size, 1.0, np.float32), 10)}
+    moved = average_across(cohorts, totals, updates=True, batch_norms=True)[1]
+    totals["cohort-1"] = total(np.full(cohorts[1].weights.size, 0.2, np.float32), 10)
+    trained = average_across(cohorts, totals, updates=True, batch_norms=True)[1]
+    for weights, expected in ((moved, 0.1), (trained, 0.2)):
+        statistics = [tensor for name, tensor in state(small, weights).items() if "running" in name]
+        assert statistics
+        assert all(torch.equal(tensor, torch.full_like(tensor, expected)) for tensor in statistics)
+        others = [tensor for name, tensor in state(small, weights).items() if "running" not in name]
+        assert not any(bool((tensor == expected).any()) for tensor in others)
+
+
 def narrow_group() -> str:
     return next(group.name for group in Architecture.full(SMALL).description.prunable if group.size > 8)
 
