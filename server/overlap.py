@@ -8,9 +8,9 @@ each was fine-tuned beside its own other weights, and an average of them suits n
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from common.architecture import Architecture
@@ -55,14 +55,10 @@ def average_across(
 def coordinates(architecture: Architecture) -> NDArray[np.int64]:
     """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
     full = Architecture.full(architecture.base)
-    layout = Layout.of(full)
-    numbers, start = {}, 0
-    for name, shape in zip(layout.names, layout.shapes, strict=True):
-        count = int(np.prod(shape))
-        numbers[name] = torch.arange(start, start + count).reshape(shape)
-        start += count
-    kept = slice_state(numbers, full, architecture)
-    return torch.cat([kept[name].reshape(-1) for name in Layout.of(architecture).names]).numpy()
+    numbers: Any = np.arange(Layout.of(full).size)  # a vector like any other, but of int64
+    kept = slice_state(Layout.of(full).unflatten(numbers), full, architecture)
+    found: Any = Layout.of(architecture).flatten(kept)
+    return found  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)
