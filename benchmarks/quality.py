@@ -259,8 +259,7 @@ class Benchmark:
         checkpoint = self.teacher_path(seed, base) if whole and method == "dac" else None
         trained = self.fit(architecture, state, epochs, rate, order, checkpoint, teacher=teacher)
         spent = clock.read()
-        module = place(architecture.build(0), self.device)
-        module.load_state_dict(trained.state)
+        module = place(architecture.build_from(trained.state), self.device)
         row = {
             "event": "cell",
             "seed": seed,
@@ -289,9 +288,7 @@ class Benchmark:
         checkpoint = self.teacher_path(seed, unshrunk.architecture.base)
         rate, order = self.preset.inherited_learning_rate, derive_seed(seed, "dac", budget)
         trained = self.fit(unshrunk.architecture, unshrunk.state, self.preset.epochs, rate, order, checkpoint)
-        module = unshrunk.architecture.build(0)
-        module.load_state_dict(trained.state)
-        return module
+        return unshrunk.architecture.build_from(trained.state)
 
     def teacher_path(self, seed: int, base: BaseNetwork) -> Path:
         """Where the training of the teacher is kept, which is also the cell of DAC with the full budget."""

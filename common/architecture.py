@@ -86,6 +86,12 @@ class Architecture:
             torch.manual_seed(seed)
             return build_module(self.base, self.sizes)
 
+    def build_from(self, state: Mapping[str, torch.Tensor]) -> nn.Module:
+        """A module with these weights; raises RuntimeError, as torch does, if they do not fit."""
+        module = self.build(0)
+        module.load_state_dict(state)
+        return module
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; groups kept whole are left out, index lists are written as ranges such as `0-3,7`."""
         full = self.description.full_sizes

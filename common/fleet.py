@@ -1,7 +1,6 @@
 """Virtual devices: named hardware profiles, and the fleet a simulation deals from them or reads from a file."""
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from common.budget import DeviceBudget, parse_bytes, parse_count
 from common.config import FleetSettings
 from common.errors import BudgetError, ConfigurationError
+from common.toml_file import read_toml
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -187,12 +187,7 @@ def _cap(settings: FleetSettings) -> DeviceBudget:
 
 
 def _device_tables(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the fleet file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the fleet file {path} is not valid TOML: {error}") from None
+    content = read_toml(path, "the fleet file")
     tables = content.get("device")
     if set(content) != {"device"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise ConfigurationError(f"the fleet file {path} must hold [[device]] tables and nothing else")

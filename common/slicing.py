@@ -7,12 +7,18 @@ over comes from the network's description, so nothing here knows a model.
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from common.architecture import Architecture
 from common.errors import ArchitectureError
 from common.models.description import Axis
 
 State = dict[str, torch.Tensor]
+
+
+def state_of(module: nn.Module) -> State:
+    """The weights of a module, on the CPU and contiguous, as files hold them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def slice_state(state: Mapping[str, torch.Tensor], larger: Architecture, smaller: Architecture) -> State:

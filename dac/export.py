@@ -71,9 +71,7 @@ def export_onnx(
 
 def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
     """The network in evaluation mode with every batch norm merged into the convolution before it."""
-    module = architecture.build(0)
-    module.load_state_dict(state)
-    module.eval()
+    module = architecture.build_from(state).eval()
     for layer, norm in pairwise(architecture.description.layers):
         if norm.kind == "batch_norm":
             convolution, batch_norm = module.get_submodule(layer.name), module.get_submodule(norm.name)
@@ -88,9 +86,7 @@ def difference(path: Path, architecture: Architecture, state: State, images: tor
 
     Where the largest logit is above 1 the difference is a share of it: float32 keeps digits, not decimal places.
     """
-    module = architecture.build(0)
-    module.load_state_dict(state)
-    module.eval()
+    module = architecture.build_from(state).eval()
     with torch.no_grad():
         expected = module(images)
     found = torch.from_numpy(_session(path).run([OUTPUT], {INPUT: images.numpy()})[0])

@@ -75,8 +75,7 @@ def load_member(path: Path) -> Member:
         if hashlib.sha256(content).hexdigest() != data["weights"]["sha256"]:
             raise ArchitectureError(f"{weights} is damaged: its SHA-256 is not the one {path.name} names")
         state = load_file(weights)
-        module = architecture.build(0)
-        module.load_state_dict(state)
+        architecture.build_from(state)
         budget = DeviceBudget(**data["budget"])
         return Member(architecture, budget, state, float(data["validation_accuracy"]))
     except ArchitectureError:

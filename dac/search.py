@@ -26,7 +26,7 @@ from common.learning import Feed, Teacher, evaluate, place, recalibrate, train_e
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State
+from common.slicing import State, state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.plan import check_feasible, clipped, fork, join
@@ -168,21 +168,19 @@ class _Search:
         """Before the first removal: fine-tune a copy of the whole network, from which the members will learn."""
         wanted = trajectory.recipe.distillation > 0 and self.settings.fine_tune_epochs > 0
         if wanted and self.teacher is None:
-            self.teacher = self._fine_tuned(trajectory).state_dict()
+            self.teacher = state_of(self._fine_tuned(trajectory))
 
     def _finish(self, trajectory: Trajectory, number: int) -> Member:
         """The trajectory's architecture without gates, fine-tuned on the reference set."""
         module = self._fine_tuned(trajectory)
         accuracy = evaluate(module, self.validation_feed, self.device).accuracy
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        return Member(trajectory.supernet.architecture, self.budgets[number], state, accuracy, trajectory.parent)
+        architecture = trajectory.supernet.architecture
+        return Member(architecture, self.budgets[number], state_of(module), accuracy, trajectory.parent)
 
     def _fine_tuned(self, trajectory: Trajectory) -> nn.Module:
         """The trajectory's network without gates, fine-tuned; the learning rate falls along a cosine."""
         settings, architecture = self.settings, trajectory.supernet.architecture
-        module = architecture.build(0)
-        module.load_state_dict(trajectory.supernet.extract(architecture))
-        place(module, self.device)
+        module = place(architecture.build_from(trajectory.supernet.extract(architecture)), self.device)
         optimizer = torch.optim.SGD(
             module.parameters(),
             lr=settings.search_learning_rate,
@@ -192,8 +190,7 @@ class _Search:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.fine_tune_epochs))
         teacher = None
         if self.teacher is not None:
-            whole = Architecture.full(architecture.base).build(0)
-            whole.load_state_dict(self.teacher)
+            whole = Architecture.full(architecture.base).build_from(self.teacher)
             teacher = Teacher(place(whole, self.device).eval(), trajectory.recipe.distillation)
         for _ in range(settings.fine_tune_epochs):
             self._epoch(module, optimizer, teacher=teacher)

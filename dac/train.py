@@ -24,7 +24,7 @@ from common.errors import FedDACError
 from common.learning import Feed, Score, Teacher, evaluate, place, train_epoch
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State
+from common.slicing import State, state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.supernet import momentum_of, restore_momentum
 
@@ -88,7 +88,7 @@ def train_architecture(
         progress.advance("train", 1, f"epoch {epoch}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}")
     accuracy = evaluate(module, validation, device).accuracy
     progress.finish("train", f"validation accuracy {accuracy:.1%}")
-    return Trained(_state_of(module), accuracy)
+    return Trained(state_of(module), accuracy)
 
 
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
@@ -162,7 +162,7 @@ class _Run:
 
     def save(self, path: Path, signature: str, epoch: int) -> None:
         """Write the checkpoint."""
-        tensors = {"module": _state_of(self.module), "momentum": momentum_of(self.module, self.optimizer)}
+        tensors = {"module": state_of(self.module), "momentum": momentum_of(self.module, self.optimizer)}
         save_checkpoint(path, Checkpoint({"epoch": epoch}, tensors), signature)
 
     def restore(self, path: Path, signature: str) -> int:
@@ -173,10 +173,6 @@ class _Run:
         self.module.load_state_dict(saved.tensors["module"])
         restore_momentum(self.module, self.optimizer, saved.tensors.get("momentum", {}))
         return int(saved.progress["epoch"])
-
-
-def _state_of(module: nn.Module) -> State:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _signature(

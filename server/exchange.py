@@ -1,5 +1,6 @@
 """Send messages and take the replies one by one as they arrive."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -33,8 +34,15 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterato
             if time.monotonic() >= deadline:
                 return
         if nothing_new:
-            # with many devices a look at each takes long: then at least as long a pause
-            time.sleep(max(POLL_SECONDS, time.monotonic() - start))
+            pause_after(start)
+
+
+def pause_after(start: float, longest: float = math.inf) -> None:
+    """Let devices answer before the next look; `start` is when the last began, by the monotonic clock.
+
+    With many devices a look at each takes long: then the pause is as long, up to `longest` seconds.
+    """
+    time.sleep(max(POLL_SECONDS, min(longest, time.monotonic() - start)))
 
 
 def pull(grid: Grid, waiting: Mapping[str, Message]) -> Iterator[Message]:

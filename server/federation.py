@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from flwr.serverapp import Grid
 
 from common.config import Config
@@ -13,7 +14,6 @@ from common.costs import costs_of
 from common.learning import pick_device
 from common.process import peak_rss_bytes
 from common.progress import Progress
-from common.weights import Layout, load_weights
 from server.checkpoint import load_checkpoint
 from server.cohorts import Cohort, FederationState
 from server.evaluation import mean_over_devices
@@ -21,6 +21,7 @@ from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
 from server.methods import epochs_on_reference, find_cohorts
 from server.reference import load_reference
+from server.refine import module_of
 from server.rounds import Rounds
 from server.run_folder import RunFolder
 
@@ -115,8 +116,7 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 
 def _save_models(state: FederationState, folder: RunFolder) -> None:
     for cohort in state.cohorts:
-        module = cohort.architecture.build(0)
-        load_weights(module, Layout.of(cohort.architecture).unflatten(cohort.weights))
+        module = module_of(cohort, torch.device("cpu"))
         folder.save_model(cohort.name, module.state_dict(), {"architecture": cohort.architecture.to_json()})
 
 

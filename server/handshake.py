@@ -11,7 +11,7 @@ from common.messages import HANDSHAKE, DeviceReport, Hello
 from common.progress import Progress
 from server.admission import one_line, require_content
 from server.devices import Device, without_duplicates
-from server.exchange import POLL_SECONDS, pull
+from server.exchange import pause_after, pull
 
 UNREACHABLE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -105,8 +105,7 @@ def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progres
             progress.advance("handshake", 1, f"{device.name}: {device.budget}")
         if (greeter.answered >= expected and not greeter.waiting) or time.monotonic() >= deadline:
             break
-        # with many devices a look at each takes long: then as long a pause, in which this process lets them answer
-        time.sleep(max(POLL_SECONDS, min(LONGEST_PAUSE_SECONDS, time.monotonic() - start)))
+        pause_after(start, LONGEST_PAUSE_SECONDS)
     devices, refused = without_duplicates(arrived)
     if not devices:
         why = greeter.first_refusal or "start at least one, or raise handshake-timeout"

@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Self
@@ -168,6 +168,19 @@ class RunFolder:
         self._log.flush()
         os.fsync(self._log.fileno())
         self._scalars.add(record)
+
+    def epoch_recorder(self, event: str) -> Callable[[dict[str, Any]], None]:
+        """A function that records an event of this kind per epoch, given its fields, of which `epoch` is one.
+
+        Epochs already recorded are passed over: a training that goes on repeats the epoch that it was stopped in.
+        """
+        recorded = max((one["epoch"] for one in self.events(event)), default=0)
+
+        def record(fields: dict[str, Any]) -> None:
+            if fields["epoch"] > recorded:
+                self.append(event, **fields)
+
+        return record
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """All events, or those named `event`, in order; none if the run has not begun. A torn last line is ignored."""

@@ -1,7 +1,6 @@
 """Budgets as a user writes them: lists in flags, or tables in a TOML file."""
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from common.budget import DeviceBudget, parse_bytes, parse_count
 from common.config import check_known
 from common.errors import BudgetError, ConfigurationError
+from common.toml_file import read_toml
 
 Budgets = dict[str, DeviceBudget]
 _PARSERS = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
@@ -43,12 +43,7 @@ def budgets_from_file(path: Path) -> Budgets:
     Bounds are numbers or texts such as "3M" or "512KB"; a table without a name becomes budget-N. Raises
     ConfigurationError for a file that is not of this form and BudgetError for a bound that is no number.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the budget file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the budget file {path} is not valid TOML: {error}") from None
+    content = read_toml(path, "the budget file")
     tables = content.get("budget")
     if set(content) != {"budget"} or not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
         raise ConfigurationError(f"the budget file {path} must hold [[budget]] tables and nothing else")

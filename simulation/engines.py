@@ -44,6 +44,12 @@ _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0  # How long a device may go on after the server is done, before its process is killed.
 
 
+def check_engine(engine: str) -> None:
+    """Raise ConfigurationError for an unknown engine."""
+    if engine not in ENGINES:
+        raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+
+
 def run_federation(
     engine: str,
     server_main: Callable[[Grid, Context], T],
@@ -62,8 +68,7 @@ def run_federation(
 
     Raises ConfigurationError for an unknown engine, FederationError when Ray cannot start or stops.
     """
-    if engine not in ENGINES:
-        raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    check_engine(engine)
     if workers < 0:
         raise ConfigurationError(f"workers must be at least 0, not {workers}")
     prefer_own_code()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.markup import escape
 
 from common.config import Config, Settings, key_of
 from common.errors import ConfigurationError
+from common.toml_file import read_toml
 
 
 def with_settings(
@@ -63,13 +63,9 @@ def merge(
 
 
 def _read(file: Path, check: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
+    settings = read_toml(file, "the configuration file")
     try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
         check(settings)
-    except OSError as error:
-        raise ConfigurationError(f"the configuration file {file} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the configuration file {file} is not valid TOML: {error}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{file}: {error}") from None
     return settings

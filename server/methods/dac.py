@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,7 +9,6 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.costs import costs_of
-from common.errors import BudgetError
 from common.progress import Progress
 from common.weights import Layout
 from dac.files import Member
@@ -20,7 +18,7 @@ from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.given import choose_members, read_members
-from server.methods.record import record_architecture, refuse
+from server.methods.record import keep_able, record_architecture
 from server.methods.start import random_state
 from server.reference import Reference
 from server.run_folder import RunFolder
@@ -69,18 +67,7 @@ def affordable(devices: Sequence[Device], reference: Reference, folder: RunFolde
 
     Raises BudgetError, naming the smallest architecture's costs, if no device can take part.
     """
-    fitting: list[Device] = []
-    first: BudgetError | None = None
-    for device in devices:
-        try:
-            check_feasible(reference.base, [device.budget])
-            fitting.append(device)
-        except BudgetError as error:
-            first = first or error
-            refuse(device, str(error), folder, progress)
-    if first is not None and not fitting:
-        raise first
-    return fitting
+    return keep_able(devices, lambda budget: check_feasible(reference.base, [budget]), folder, progress)
 
 
 def _search(
@@ -92,12 +79,6 @@ def _search(
     progress: Progress,
 ) -> list[Member]:
     """One member per budget; the only place where the server calls the search."""
-    recorded = max((event["epoch"] for event in folder.events("search")), default=0)
-
-    def record(fields: dict[str, Any]) -> None:
-        if fields["epoch"] > recorded:  # a resumed search repeats the epoch that it was stopped in
-            folder.append("search", **fields)
-
     family = search(
         reference.base,
         budgets,
@@ -108,6 +89,6 @@ def _search(
         device=device,
         progress=progress,
         checkpoint=folder.checkpoint_folder / "search.safetensors",
-        record=record,
+        record=folder.epoch_recorder("search"),
     )
     return list(family.members)

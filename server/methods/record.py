@@ -1,6 +1,10 @@
 """What every method leaves in the run folder: its architectures, and the devices it refused."""
 
+from collections.abc import Callable, Sequence
+
+from common.budget import DeviceBudget
 from common.costs import costs_of
+from common.errors import BudgetError
 from common.progress import Progress
 from dac.files import Member, save_member
 from server.cohorts import Cohort
@@ -23,6 +27,27 @@ def record_architecture(
         peak_memory_bytes=costs.peak_memory_bytes,
         validation_accuracy=cohort.search_accuracy,
     )
+
+
+def keep_able(
+    devices: Sequence[Device], check: Callable[[DeviceBudget], object], folder: RunFolder, progress: Progress
+) -> list[Device]:
+    """The devices for whose budget `check` raises no BudgetError; the others are refused.
+
+    Raises the first BudgetError if no device can take part.
+    """
+    able: list[Device] = []
+    first: BudgetError | None = None
+    for device in devices:
+        try:
+            check(device.budget)
+            able.append(device)
+        except BudgetError as error:
+            first = first or error
+            refuse(device, str(error), folder, progress)
+    if first is not None and not able:
+        raise first
+    return able
 
 
 def refuse(device: Device, reason: str, folder: RunFolder, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
@@ -13,7 +13,7 @@ from common.models import describe
 from common.models.description import BaseNetwork, ChannelGroup
 from common.progress import Progress
 from server.devices import Device
-from server.methods.record import refuse
+from server.methods.record import keep_able
 from server.run_folder import RunFolder
 
 FIXED = ("input", "classes")
@@ -63,17 +63,7 @@ def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:
 
 def sliceable(devices: Sequence[Device], base: BaseNetwork, folder: RunFolder, progress: Progress) -> list[Device]:
     """The devices whose budget some slice meets; the others are refused. Raises BudgetError if none is left."""
-    fitting, first = [], None
-    for device in devices:
-        try:
-            largest_slice(base, device.budget)
-            fitting.append(device)
-        except BudgetError as error:
-            first = first or error
-            refuse(device, str(error), folder, progress)
-    if first is not None and not fitting:
-        raise first
-    return fitting
+    return keep_able(devices, partial(largest_slice, base), folder, progress)
 
 
 def _kept(group: ChannelGroup, rate: Fraction) -> int:

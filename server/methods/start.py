@@ -1,7 +1,6 @@
 """The weights that cohorts start from: slices of one network, so that they agree wherever their channels overlap."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from common.config import Config, TrainSettings
 from common.learning import evaluate, place, recalibrate
 from common.progress import Progress, Silent
 from common.seeds import derive_seed
-from common.slicing import State, slice_state
+from common.slicing import State, slice_state, state_of
 from dac.files import Member
 from dac.train import train_architecture
 from server.reference import Reference
@@ -41,12 +40,6 @@ def starting_state(
     if pretraining_epochs(config) == 0:
         return state
     settings = _recipe(config, pretraining_epochs(config))
-    recorded = max((event["epoch"] for event in folder.events("pretraining")), default=0)
-
-    def record(fields: dict[str, Any]) -> None:
-        if fields["epoch"] > recorded:  # a resumed training repeats the epoch that it was stopped in
-            folder.append("pretraining", **fields)
-
     return train_architecture(
         architecture,
         state,
@@ -57,7 +50,7 @@ def starting_state(
         device=device,
         progress=progress,
         checkpoint=folder.checkpoint_folder / "pretraining.safetensors",
-        record=record,
+        record=folder.epoch_recorder("pretraining"),
     ).state
 
 
@@ -95,14 +88,11 @@ def starting_member(
             device=device,
             progress=Silent(),
         ).state
-    module = architecture.build(0)
-    module.load_state_dict(own)
-    place(module, device)
+    module = place(architecture.build_from(own), device)
     if pretrained:
         recalibrate(module, replace(reference.train, batch_size=config.federation.test_batch_size), device)
     accuracy = evaluate(module, reference.validation, device).accuracy
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    return Member(architecture, budget, own, accuracy)
+    return Member(architecture, budget, state_of(module), accuracy)
 
 
 def _recipe(config: Config, epochs: int) -> TrainSettings:

@@ -64,10 +64,9 @@ def compare(
     from simulation.comparison.tables import cell_tables, rich_table
     from simulation.comparison.write import write_comparison
     from simulation.display import show_progress
-    from simulation.engines import ENGINES
+    from simulation.engines import check_engine
 
-    if engine not in ENGINES:
-        raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    check_engine(engine)
     plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
     cpus = os.cpu_count() or 1
     at_a_time = jobs or cpus

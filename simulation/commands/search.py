@@ -110,12 +110,6 @@ def _run(
     from simulation.display import show_progress
     from simulation.standalone import cost_row, cost_table
 
-    recorded = max((event["epoch"] for event in folder.events("search")), default=0)
-
-    def record(row: dict[str, Any]) -> None:
-        if row["epoch"] > recorded:  # a resumed search repeats the epoch that it was stopped in
-            folder.append("search", **row)
-
     with show_progress(Console(stderr=True)) as progress:
         family = find(
             base,
@@ -127,7 +121,7 @@ def _run(
             device=device,
             progress=progress,
             checkpoint=folder.checkpoint_folder / "search.safetensors",
-            record=record,
+            record=folder.epoch_recorder("search"),
         )
     names = list(budgets)
     table = cost_table("Architectures", "validation")

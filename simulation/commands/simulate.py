@@ -7,7 +7,6 @@ import typer
 from rich.console import Console
 
 from common.config import GROUPS, Config
-from common.errors import ConfigurationError
 from simulation.failures import run_ends_well
 from simulation.options import with_settings
 from simulation.start import prepare
@@ -72,10 +71,9 @@ def simulate(
     Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
     """
     from common.learning import pick_device
-    from simulation.engines import ENGINES
+    from simulation.engines import check_engine
 
-    if engine not in ENGINES:
-        raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    check_engine(engine)
     whole, folder = prepare(settings, config, resume)
     gpus = pick_device(whole.run.accelerator).type == "cuda"
     with folder, run_ends_well(folder.path):

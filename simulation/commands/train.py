@@ -186,16 +186,8 @@ def _run(
     from simulation.display import show_progress
     from simulation.standalone import cost_row, cost_table
 
-    recorded = max((event["epoch"] for event in folder.events("train")), default=0)
-
-    def record(row: dict[str, Any]) -> None:
-        if row["epoch"] > recorded:  # a resumed training repeats the epoch that it was stopped in
-            folder.append("train", **row)
-
-    architecture, teacher = start.architecture, None
-    if guide is not None:
-        teacher = guide.architecture.build(0)
-        teacher.load_state_dict(guide.state)
+    architecture = start.architecture
+    teacher = None if guide is None else guide.architecture.build_from(guide.state)
     with show_progress(Console(stderr=True)) as progress:
         trained = train_architecture(
             architecture,
@@ -207,11 +199,10 @@ def _run(
             device=device,
             progress=progress,
             checkpoint=folder.checkpoint_folder / "train.safetensors",
-            record=record,
+            record=folder.epoch_recorder("train"),
             teacher=teacher,
         )
-    module = place(architecture.build(0), device)
-    module.load_state_dict(trained.state)
+    module = place(architecture.build_from(trained.state), device)
     test = evaluate(module, material.test, device)
     result = replace(start, state=trained.state, validation_accuracy=trained.validation_accuracy, parent=None)
     path = folder.architecture_path(TRAINED)

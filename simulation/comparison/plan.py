@@ -20,7 +20,6 @@ it first, then in the working folder.
 import difflib
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any, TypeAlias
 from common.config import Config
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
+from common.toml_file import read_toml
 from server.sampling import epoch_range
 from simulation.resolve import fit_to_fleet_file, with_absolute_paths
 
@@ -103,12 +103,7 @@ def read_experiment(
     Raises ConfigurationError that names the file and key of the first mistake; the configuration of every run has been
     checked when this returns, except for what only its data can tell.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the experiment file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the experiment file {path} is not valid TOML: {error}") from None
+    content = read_toml(path, "the experiment file")
     try:
         return _experiment(content, path, flags or {}, seeds)
     except ConfigurationError as error:
