@@ -16,33 +16,12 @@ from common.weights import Layout
 from server.federation import federate
 from server.overlap import coordinates
 from server.run_folder import RunFolder
-
-FLEET = """
-[[device]]
-name = "small"
-count = 2
-params = "6k"
-[[device]]
-name = "large"
-params = "12k"
-"""
-
-
-class Crash(Silent):
-    """Progress that ends the process, so to speak, at its n-th call."""
-
-    def __init__(self, instant: int) -> None:
-        self.left = instant
-
-    def advance(self, stage: str, units: int, message: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
+from tests.server.helpers import TWO_BUDGETS, Crash, models
 
 
 @pytest.fixture
 def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
-    (tmp_path / "fleet.toml").write_text(FLEET)
+    (tmp_path / "fleet.toml").write_text(TWO_BUDGETS)
     fleet = str(tmp_path / "fleet.toml")
     return small_config(fleet=fleet, rounds=3, fraction=0.5, local_epochs="1-2", max_params="", device_evaluation=True)
 
@@ -58,10 +37,6 @@ def run(run_inline: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         return summary
 
     return start
-
-
-def models(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (path / "models").iterdir()}
 
 
 def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
@@ -198,7 +173,7 @@ def test_a_damaged_checkpoint_is_not_resumed(config: Config, run: Callable[..., 
 def test_a_device_that_can_hold_nothing_is_left_out(
     small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "fleet.toml").write_text(FLEET.replace('"12k"', '"100"'))
+    (tmp_path / "fleet.toml").write_text(TWO_BUDGETS.replace('"12k"', '"100"'))
     summary = run(small_config(fleet=str(tmp_path / "fleet.toml"), max_params="", rounds=1), tmp_path / "run")
     assert [cohort["devices"] for cohort in summary["cohorts"]] == [2]
     refused = [event for event in RunFolder(tmp_path / "run").events("device") if event["status"] == "rejected"]

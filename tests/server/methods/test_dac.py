@@ -26,17 +26,9 @@ from server.methods.start import random_state
 from server.reference import load_reference
 from server.report import build_report
 from server.run_folder import RunFolder
+from tests.server.helpers import TWO_BUDGETS
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
-FLEET = """
-[[device]]
-name = "small"
-count = 2
-params = "6k"
-[[device]]
-name = "large"
-params = "12k"
-"""
 
 
 @pytest.fixture
@@ -187,7 +179,7 @@ def test_random_weights_agree_wherever_channels_overlap(
 def test_a_run_with_given_architectures_and_its_resumption(
     small_config: Callable[..., Config], run_federation: Callable[..., Any], found: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "fleet.toml").write_text(FLEET)
+    (tmp_path / "fleet.toml").write_text(TWO_BUDGETS)
     config = small_config(
         fleet=str(tmp_path / "fleet.toml"), max_params="", architectures=str(found), rounds=3, learning_rate=0.05
     )

@@ -21,6 +21,7 @@ from server.methods.start import random_state
 from server.reference import load_reference
 from server.report import build_report
 from server.run_folder import RunFolder
+from tests.server.helpers import Crash
 
 FULL = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
 FLEET = """
@@ -32,18 +33,6 @@ params = "6k"
 name = "large"
 params = "20k"
 """
-
-
-class Crash(Silent):
-    """Progress that ends the process, so to speak, at its n-th call."""
-
-    def __init__(self, instant: int) -> None:
-        self.left = instant
-
-    def advance(self, stage: str, units: int, message: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture

@@ -34,41 +34,17 @@ from server.methods.start import random_state
 from server.reference import load_reference
 from server.report import build_report
 from server.run_folder import RunFolder
+from tests.server.helpers import TWO_BUDGETS, Crash, models
 
 MLP = BaseNetwork("mlp", (1, 8, 8), 10)
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
 MOBILENET = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
-FLEET = """
-[[device]]
-name = "small"
-count = 2
-params = "6k"
-[[device]]
-name = "large"
-params = "12k"
-"""
-
-
-class Crash(Silent):
-    """Progress that ends the process, so to speak, at its n-th call."""
-
-    def __init__(self, instant: int) -> None:
-        self.left = instant
-
-    def advance(self, stage: str, units: int, message: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
 def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
-    (tmp_path / "fleet.toml").write_text(FLEET)
+    (tmp_path / "fleet.toml").write_text(TWO_BUDGETS)
     return small_config(method="heterofl", pretraining_epochs=2, fleet=str(tmp_path / "fleet.toml"), max_params="")
-
-
-def models(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (path / "models").iterdir()}
 
 
 def test_a_slice_keeps_the_first_channels_of_every_layer_rounded_up() -> None:
