@@ -67,8 +67,13 @@ def ignores_budgets(config: Config) -> bool:
 
 
 def activation_scale(architecture: Architecture, settings: MethodSettings) -> float:
-    """What devices divide the outputs of convolutions by while they train; 1 for every method but heterofl."""
-    return heterofl.rate_of(architecture) if settings.method == "heterofl" else 1.0
+    """What devices divide the outputs of convolutions by while they train; 1 for every method but heterofl.
+
+    It is 1 with frozen batch norms too: their statistics are those of unscaled outputs, and divided ones would reach
+    them too small.
+    """
+    scaled = settings.method == "heterofl" and settings.batch_norm != "frozen"
+    return heterofl.rate_of(architecture) if scaled else 1.0
 
 
 def epochs_on_reference(config: Config, folder: RunFolder) -> int:

@@ -203,6 +203,8 @@ def test_it_implies_overlap_recalibration_and_the_scaler(small_config: Callable[
     quarter = slice_at(MLP, Fraction(1, 4))
     assert activation_scale(quarter, config.method) == 0.25
     assert activation_scale(quarter, plain.method) == 1.0
+    frozen = small_config(method="heterofl", batch_norm="frozen")
+    assert activation_scale(quarter, frozen.method) == 1.0, "statistics of unscaled outputs do not fit scaled ones"
 
 
 def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
