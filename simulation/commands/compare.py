@@ -43,7 +43,8 @@ def compare(
     experiment: Annotated[
         str,
         typer.Argument(
-            metavar="EXPERIMENT", help="Experiment file, or one that FedDAC ships: methods, figure4, figure5."
+            metavar="EXPERIMENT",
+            help="Experiment file, or one that FedDAC ships: methods, figure4, figure4-growing, figure5.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and results are kept.", show_default=False)],

@@ -139,7 +139,9 @@ def test_a_mistake_is_one_line_with_file_and_key(text: str, message: str, tmp_pa
 
 
 def test_an_unknown_experiment_names_those_that_exist() -> None:
-    with pytest.raises(ConfigurationError, match=r"no experiment file nothing; .*: figure4, figure5, methods"):
+    with pytest.raises(
+        ConfigurationError, match=r"no experiment file nothing; .*: figure4, figure4-growing, figure5, methods"
+    ):
         find_experiment("nothing")
 
 
@@ -167,15 +169,16 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
         assert admitted == [False, False, False, True]
 
 
-def test_figure_4_gives_growing_devices_as_many_images_as_the_paper() -> None:
-    plan = read_experiment(find_experiment("figure4"))
+@pytest.mark.parametrize("name", ["figure4", "figure4-growing", "figure5"])
+def test_the_figures_divide_the_same_images_or_give_every_device_as_many(name: str) -> None:
+    plan = read_experiment(find_experiment(name))
     for cell in plan.cells:
         config = next(run.config for run in plan.runs if run.cell == cell.name)
         shared = config.data.train_images * (1 - config.data.reference_fraction)
         devices = config.fleet.devices
         assert str(devices) == cell.labels["devices"]
-        assert round(shared) == (50000 if cell.labels["images"] == "constant" else 3125 * devices)
-        assert round(config.data.train_images - shared) == 8000
+        assert round(shared) == (75 * devices if name == "figure4-growing" else 1200)
+        assert round(config.data.train_images - shared) == 800
 
 
 def test_figure_5_compares_epochs_alone() -> None:
@@ -184,15 +187,15 @@ def test_figure_5_compares_epochs_alone() -> None:
     assert len(plan.cells) == 2 * 5 * 4
 
 
-def test_the_published_budgets_bind_in_both_figures() -> None:
+def test_the_published_budgets_bind_in_all_figures() -> None:
     base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
     full = costs_of(Architecture.full(base))
     of_figure: list[list[DeviceBudget]] = []
-    for name in ("figure4", "figure5"):
+    for name in ("figure4", "figure4-growing", "figure5"):
         runs = read_experiment(find_experiment(name)).runs
         budgets = {device.budget for run in runs for device in virtual_fleet(run.config.fleet)}
         of_figure.append(sorted(budgets, key=lambda budget: budget.macs or 0))
-    assert of_figure[0] == of_figure[1]
+    assert of_figure[0] == of_figure[1] == of_figure[2]
     assert [budget.admits(full) for budget in of_figure[0]] == [False] * 4 + [True]
 
 
