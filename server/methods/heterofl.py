@@ -4,8 +4,8 @@ Every device gets the first channels of each layer, as large a share of them (it
 `--aggregation` says, each weight is the mean over all devices that hold it. The scaler of section 3 divides the outputs
 of convolutions by the rate in training (`client.methods.heterofl`). Static batch norm, no running statistics in
 training and new ones before a test, is what `--batch-norm recalibrate` does on the reference set; heterofl implies it.
-Its masked loss is `--masked-loss zero`. With `--batch-norm frozen` devices train with those statistics and the scaler is
-left out.
+Its masked loss is `--masked-loss zero`. With `--batch-norm frozen` devices train with those statistics, and the
+scaler is left out.
 
 Two things differ from the paper so that the comparison is fair: rates follow from the budgets rather than from the list
 1, 1/2, ..., 1/16, and the network is trained on the server's reference set before the first round, and each slice of it
