@@ -114,6 +114,12 @@ class SearchSettings(Settings):
         0.25, "Largest share of the binding resource removed in one step.", above=0.0, maximum=1.0
     )
     fine_tune_epochs: int = setting(3, "Epochs each found architecture trains on the reference set.", minimum=0)
+    joint_epochs: int = setting(
+        0,
+        "Epochs all found architectures (or slices of heterofl) then train together as parts of one network, so that "
+        "what they share has one value; for overlap.",
+        minimum=0,
+    )
     search_learning_rate: float = setting(0.02, "Learning rate of the supernet.", above=0.0)
     search_batch_size: int = setting(32, "Batch size of the search.", minimum=2)
     search_momentum: float = setting(0.9, "Momentum of the search.", minimum=0.0, maximum=0.999)

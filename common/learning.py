@@ -56,14 +56,20 @@ class Teacher:
     temperature: float = 2.0
 
     def distance(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """T^2 KL(teacher / T || student / T), the mean over the batch (Hinton et al. 2015, section 2); a scalar.
-
-        `logits` (B, classes) are the student's for `images` (B, C, H, W).
-        """
+        """How far the student's `logits` (B, classes) for `images` (B, C, H, W) are from the teacher's; a scalar."""
         with torch.no_grad():
-            wanted = F.log_softmax(self.module(images).float() / self.temperature, dim=1)
-        answered = F.log_softmax(logits / self.temperature, dim=1)
-        return F.kl_div(answered, wanted, reduction="batchmean", log_target=True) * self.temperature**2
+            wanted = self.module(images).float()
+        return distance(logits, wanted, self.temperature)
+
+
+def distance(logits: torch.Tensor, wanted: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
+    """T^2 KL(wanted / T || logits / T) of logits (B, classes), the mean over the batch; a scalar.
+
+    Hinton et al. 2015, section 2.
+    """
+    answered = F.log_softmax(logits / temperature, dim=1)
+    target = F.log_softmax(wanted / temperature, dim=1)
+    return F.kl_div(answered, target, reduction="batchmean", log_target=True) * temperature**2
 
 
 def train_epoch(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from common.architecture import Architecture
 from common.errors import MessageError
-from common.slicing import State
+from common.slicing import State, slice_state
 
 Vector = NDArray[np.float32]
 
@@ -73,6 +73,16 @@ class Layout:
             state[name] = torch.from_numpy(vector[start:stop].copy()).reshape(shape)
             start = stop
         return state
+
+
+@lru_cache(maxsize=64)
+def coordinates(architecture: Architecture) -> NDArray[np.int64]:
+    """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
+    full = Architecture.full(architecture.base)
+    numbers: Any = np.arange(Layout.of(full).size)  # a vector like any other, but of int64
+    kept = slice_state(Layout.of(full).unflatten(numbers), full, architecture)
+    found: Any = Layout.of(architecture).flatten(kept)
+    return found  # type: ignore[no-any-return]
 
 
 def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -2,8 +2,8 @@
 
 Train the gated supernet; remove its least valuable channels, a share at a time, inheriting weights and momentum; train
 on; and whenever the next budget is met to the channel, fold the gates in and keep that architecture, fine-tuned with
-the whole network as its teacher. Smaller members are cut from larger ones, so their channels are subsets. Every choice
-is made on the validation split.
+the whole network as its teacher. On request all members are trained jointly at the end (`dac.joint`). Smaller members
+are cut from larger ones, so their channels are subsets. Every choice is made on the validation split.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from common.seeds import derive_seed, torch_generator
 from common.slicing import State, state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
+from dac.joint import share_weights
 from dac.plan import check_feasible, clipped, fork, join
 from dac.recipe import RECIPES
 from dac.supernet import Supernet
@@ -88,6 +89,7 @@ def search(
                 )
         under_way.save()
     progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
+    under_way.share_weights(progress)
     return under_way.family()
 
 
@@ -114,6 +116,7 @@ class _Search:
         self.number_of = [self.budgets.index(bound) for bound in bounds]
         self.members: dict[int, Member] = {}
         self.epoch = 0
+        self.share_weights_done = False
         self.teacher: State | None = None
         supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), device)
         todo = list(range(len(self.budgets)))
@@ -154,6 +157,22 @@ class _Search:
         if not trajectory.todo:
             self.trajectories.remove(trajectory)
         return len(served), member
+
+    def share_weights(self, progress: Progress) -> None:
+        """Train the members jointly if the settings ask for it; a resumed search does it once."""
+        if self.share_weights_done or self.settings.joint_epochs == 0:
+            return
+        distinct = self._distinct()
+        feeds = self.train_feed, self.validation_feed
+        trained = share_weights(distinct, *feeds, self.settings, seed=self.seed, device=self.device, progress=progress)
+        new = {id(before): after for before, after in zip(distinct, trained, strict=True)}
+        self.members = {number: new[id(member)] for number, member in self.members.items()}
+        self.share_weights_done = True
+        self.save()
+
+    def _distinct(self) -> list[Member]:
+        """The members, each once however many budgets it serves."""
+        return list({id(member): member for member in self.members.values()}.values())
 
     def family(self) -> Family:
         """The members in the order in which budgets were asked for."""
@@ -217,9 +236,10 @@ class _Search:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        distinct = list({id(member): member for member in self.members.values()}.values())
+        distinct = self._distinct()
         progress = {
             "epoch": self.epoch,
+            "share_weights_done": self.share_weights_done,
             "trajectories": [trajectory.to_progress() for trajectory in self.trajectories],
             "members": [
                 {
@@ -234,7 +254,7 @@ class _Search:
         tensors = {f"trajectory{n}": trajectory.to_tensors() for n, trajectory in enumerate(self.trajectories)}
         tensors |= {f"member{n}": member.state for n, member in enumerate(distinct)}
         if self.teacher is not None:
-            tensors["teacher"] = {name: tensor.detach().cpu().contiguous() for name, tensor in self.teacher.items()}
+            tensors["teacher"] = self.teacher
         save_checkpoint(self.checkpoint, Checkpoint(progress, tensors), self.signature)
 
     def restore(self) -> None:
@@ -243,6 +263,7 @@ class _Search:
         if saved is None:
             return
         self.epoch = int(saved.progress["epoch"])
+        self.share_weights_done = bool(saved.progress["share_weights_done"])
         for n, entry in enumerate(saved.progress["members"]):
             numbers = entry["numbers"]
             architecture = Architecture.from_dict(entry["architecture"])

@@ -8,15 +8,13 @@ each was fine-tuned beside its own other weights, and an average of them suits n
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.architecture import Architecture
 from common.models.description import BaseNetwork
-from common.slicing import slice_state
-from common.weights import Layout, Vector
+from common.weights import Layout, Vector, coordinates
 from server.aggregation import Total
 from server.cohorts import Cohort
 
@@ -49,16 +47,6 @@ def average_across(
         shared = mean + cohort.weights if updates else mean
         averaged.append(np.where(apart, own, shared).astype(np.float32))
     return averaged
-
-
-@lru_cache(maxsize=64)
-def coordinates(architecture: Architecture) -> NDArray[np.int64]:
-    """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
-    full = Architecture.full(architecture.base)
-    numbers: Any = np.arange(Layout.of(full).size)  # a vector like any other, but of int64
-    kept = slice_state(Layout.of(full).unflatten(numbers), full, architecture)
-    found: Any = Layout.of(architecture).flatten(kept)
-    return found  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)

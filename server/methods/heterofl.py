@@ -20,12 +20,13 @@ from common.architecture import Architecture
 from common.config import Config
 from common.costs import costs_of
 from common.progress import Progress
+from dac.joint import share_weights
 from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.record import record_architecture
 from server.methods.slices import largest_slice, reducible, sliceable
-from server.methods.start import starting_member, starting_state
+from server.methods.start import pretraining_epochs, starting_member, starting_state
 from server.reference import Reference
 from server.run_folder import RunFolder
 
@@ -47,6 +48,12 @@ def find_cohorts(
         budget: starting_member(largest_slice(full.base, budget), budget, trained, reference, config, device)
         for budget in dict.fromkeys(merged)
     }
+    if pretraining_epochs(config) > 0:
+        feeds, seed = (reference.train, reference.validation), config.run.seed
+        agreed = share_weights(
+            list(members.values()), *feeds, config.search, seed=seed, device=device, progress=progress
+        )
+        members = dict(zip(members, agreed, strict=True))
     cohorts = assign(fitting, [members[budget] for budget in merged])
     for cohort in cohorts:
         member = next(one for one in members.values() if one.architecture == cohort.architecture)

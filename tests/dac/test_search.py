@@ -124,16 +124,20 @@ def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tup
     assert first.members[0].architecture != other.members[0].architecture
 
 
-def test_a_search_killed_at_any_point_ends_with_the_same_family(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
-    expected = run(feeds, tmp_path / "whole")
+@pytest.mark.parametrize("joint_epochs", [0, 2])
+def test_a_search_killed_at_any_point_ends_with_the_same_family(
+    feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int
+) -> None:
+    settings = replace(SETTINGS, joint_epochs=joint_epochs)
+    expected = run(feeds, tmp_path / "whole", settings=settings)
     killed = 0
     for calls in range(1, 100):
         folder = tmp_path / f"killed-{calls}"
         try:
-            run(feeds, folder, KilledAfter(calls))
+            run(feeds, folder, KilledAfter(calls), settings=settings)
         except Killed:
             killed += 1
-            assert_same(run(feeds, folder), expected)
+            assert_same(run(feeds, folder, settings=settings), expected)
         else:
             break
     assert killed > 5
