@@ -78,9 +78,12 @@ def activation_scale(architecture: Architecture, settings: MethodSettings) -> fl
 
 def epochs_on_reference(config: Config, folder: RunFolder) -> int:
     """Passes over the reference set that the most trained model had behind it before the first round."""
+    several = len({event["cohort"] for event in folder.events("architecture")}) > 1
+    joint = config.search.joint_epochs if several else 0
     if config.method.method != "dac":
-        return pretraining_epochs(config)  # and with heterofl the fine-tuning of the slices
+        pretraining = pretraining_epochs(config)  # and with heterofl the fine-tuning of the slices
+        return pretraining + joint if pretraining and config.method.method == "heterofl" else pretraining
     if config.method.architectures:
         return 0
     # with a search that forked, fewer: no one trajectory trained all of these epochs
-    return len({event["epoch"] for event in folder.events("search")}) + config.search.fine_tune_epochs
+    return len({event["epoch"] for event in folder.events("search")}) + config.search.fine_tune_epochs + joint

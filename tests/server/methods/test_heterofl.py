@@ -27,7 +27,14 @@ from common.progress import Silent
 from common.slicing import slice_state
 from common.weights import Layout
 from server.devices import Device
-from server.methods import activation_scale, averages_updates, find_cohorts, recalibrates, uses_overlap
+from server.methods import (
+    activation_scale,
+    averages_updates,
+    epochs_on_reference,
+    find_cohorts,
+    recalibrates,
+    uses_overlap,
+)
 from server.methods.heterofl import rate_of
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
 from server.methods.start import random_state
@@ -144,6 +151,20 @@ def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
     assert tuned_whole.weights.tobytes() == whole.weights.tobytes()
     assert tuned_small.weights.tobytes() != small.weights.tobytes()
     assert tuned_small.search_accuracy > small.search_accuracy
+
+
+@pytest.mark.parametrize("joint_epochs", [0, 1])
+def test_slices_start_with_one_value_per_shared_weight_only_after_joint_training(
+    config: Config, run_folder: RunFolder, make_device: Callable[..., Device], joint_epochs: int
+) -> None:
+    changed = replace(config, search=replace(config.search, fine_tune_epochs=1, joint_epochs=joint_epochs))
+    devices = [make_device("a", params=6000), make_device("b", params=12000)]
+    cohorts = find_cohorts(devices, load_reference(config), changed, run_folder, pick_device("cpu"), Silent())
+    large, small = (cohort.architecture for cohort in cohorts)
+    shared = slice_state(Layout.of(large).unflatten(cohorts[0].weights), large, small)
+    agree = Layout.of(small).flatten(shared).tobytes() == cohorts[1].weights.tobytes()
+    assert agree == (joint_epochs > 0)
+    assert epochs_on_reference(changed, run_folder) == 2 + joint_epochs
 
 
 def test_batch_norms_of_a_slice_are_measured_anew(
