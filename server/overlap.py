@@ -2,8 +2,12 @@
 
 HeteroFL (Diao et al. 2021, section 3) averages the weights of slices that keep the first channels of a layer. Here the
 kept channels are any set: an architecture's stored indices say which weight of the base network each of its own is. And
-what is averaged is by default the update, not the weight: the cohorts' values of one weight differ from the start, for
+what is averaged is by default the update, not the weight: the cohorts' values of one weight differ from the start where
 each was fine-tuned beside its own other weights, and an average of them suits none (the smallest cohort least).
+
+An update is divided by the samples of all devices, also of those that do not hold the weight: that is a step along the
+gradient of the mean loss over devices, to which a device adds nothing for a weight it does not have. Divided by those
+of its holders alone, channels of large cohorts run after the classes of the few devices that have them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +28,12 @@ def average_across(
 ) -> list[Vector]:
     """The new weights of each cohort, in their order.
 
-    Per weight, over all devices that hold it: with `updates` the cohort's value w plus sum(n_i (w_i - w)) / sum(n_i),
-    where w is what the device's own cohort sent; without, sum(n_i w_i) / sum(n_i). `totals` has what each cohort's
-    devices add to the sums; a cohort that nobody trained is not in it, learns from the others, and keeps what none of
-    them holds. Without `batch_norms`, the scale, shift and statistics of batch norms are averaged within each cohort
-    only; with `updates` the statistics always are, for a variance less another network's change may fall below 0.
-    Cohorts with different base networks share nothing.
+    With `updates`, per weight, the cohort's value w plus sum(n_i (w_i - w)) over the devices that hold it, w being what
+    the device's own cohort sent, divided by the n_i of all devices; without, the mean of holders' weights,
+    sum(n_i w_i) / sum(n_i). `totals` has what each cohort's devices add to the sums; a cohort that nobody trained is
+    not in it, learns from the others, and keeps what none of them holds. Without `batch_norms`, the scale, shift and
+    statistics of batch norms are averaged within each cohort only; with `updates` the statistics always are, for a
+    variance less another network's change may fall below 0. Cohorts with different base networks share nothing.
     """
     sums = {base: _Sums(base) for base in dict.fromkeys(cohort.architecture.base for cohort in cohorts)}
     for cohort in cohorts:
@@ -38,7 +42,7 @@ def average_across(
             sums[cohort.architecture.base].add(cohort.architecture, totals[cohort.name], origin)
     averaged = []
     for cohort in cohorts:
-        samples, mean = sums[cohort.architecture.base].means(cohort.architecture)
+        samples, mean = sums[cohort.architecture.base].means(cohort.architecture, over_all=updates)
         total = totals.get(cohort.name)
         own, own_samples = (total.mean(), total.samples) if total else (cohort.weights, 0)
         apart = samples == own_samples  # nobody else: exactly the mean, which the detour over updates is only nearly
@@ -68,15 +72,20 @@ class _Sums:
         size = Layout.of(Architecture.full(base)).size
         self._weighted = np.zeros(size)
         self._samples = np.zeros(size)
+        self._all_samples = 0
 
     def add(self, architecture: Architecture, total: Total, origin: Vector) -> None:
         """Add a cohort's devices, each counted from `origin`, shape (size,)."""
         held = coordinates(architecture)
         self._weighted[held] += total.weighted - total.samples * origin.astype(np.float64)
         self._samples[held] += total.samples
+        self._all_samples += total.samples
 
-    def means(self, architecture: Architecture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Samples behind each weight of the architecture, and the mean over them (0 where there are none)."""
+    def means(self, architecture: Architecture, *, over_all: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each weight's sum is divided by, and the quotient (0 where there are no samples).
+
+        Divided by the samples of its holders, or with `over_all` by those of all devices.
+        """
         held = coordinates(architecture)
-        samples = self._samples[held]
+        samples = np.full(held.shape, float(self._all_samples)) if over_all else self._samples[held]
         return samples, self._weighted[held] / np.maximum(samples, 1)

@@ -12,9 +12,8 @@ from common.config import Config
 from common.costs import costs_of
 from common.errors import BudgetError, CheckpointError
 from common.progress import Silent
-from common.weights import Layout
+from common.weights import Layout, coordinates
 from server.federation import federate
-from server.overlap import coordinates
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, models
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.models.description import BaseNetwork
 from common.slicing import slice_state
-from common.weights import Layout, Vector
+from common.weights import Layout, Vector, coordinates
 from server.aggregation import Total
 from server.cohorts import Cohort
-from server.overlap import average_across, batch_norm_positions, coordinates
+from server.overlap import average_across, batch_norm_positions
 
 MLP = BaseNetwork("mlp", (1, 2, 2), 3)
 CNN = BaseNetwork("cnn", (1, 12, 12), 3)
@@ -50,32 +50,37 @@ def test_hand_computed_average_of_two_overlapping_cohorts() -> None:
 
 
 def test_hand_computed_updates_of_two_overlapping_cohorts() -> None:
-    """From 10 to 11 with 10 samples, from 20 to 24 with 20: shared weights move by (10 x 1 + 20 x 4) / 30 = 3."""
+    """From 10 to 13 with 10 samples, from 20 to 24 with 20: shared weights move by (10 x 3 + 20 x 4) / 30 = 11 / 3.
+
+    A weight that only the first holds moves by 10 x 3 / 30 = 1, one that only the second holds by 20 x 4 / 30 = 8 / 3.
+    """
     first = Architecture.with_kept(MLP, {"hidden": (0, 1, 2)})
     second = Architecture.with_kept(MLP, {"hidden": (1, 2, 3)})
     cohorts = [of(first, 10.0), of(second, 20.0, "cohort-1")]
-    trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 11.0), (second, 24.0))]
+    trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 13.0), (second, 24.0))]
     totals = {"cohort-0": total(trained[0], 10), "cohort-1": total(trained[1], 20)}
     ours, theirs = average_across(cohorts, totals, updates=True, batch_norms=True)
     shared = np.isin(coordinates(first), coordinates(second))
-    assert (set(ours[shared]), set(ours[~shared])) == ({13.0}, {11.0})
+    np.testing.assert_allclose(ours, np.where(shared, 10 + 11 / 3, 11.0), rtol=1e-6)
     shared = np.isin(coordinates(second), coordinates(first))
-    assert (set(theirs[shared]), set(theirs[~shared])) == ({23.0}, {24.0})
+    np.testing.assert_allclose(theirs, np.where(shared, 20 + 11 / 3, 20 + 8 / 3), rtol=1e-6)
 
 
-def test_updates_and_weights_are_the_same_for_cohorts_that_agree() -> None:
+def test_updates_and_weights_are_the_same_for_cohorts_that_agree_where_all_hold_a_weight() -> None:
+    """Elsewhere an update is the share of the samples behind it: 5 of 11."""
     large, small = Architecture.full(MLP), Architecture.with_kept(MLP, {"hidden": (1, 2)})
     rng = np.random.default_rng(1)
     values = rng.normal(size=Layout.of(large).size).astype(np.float32)
     cohorts = [of(large, values), of(small, values[coordinates(small)], "cohort-1")]
-    totals = {
-        one.name: total(rng.normal(size=one.weights.size).astype(np.float32), 5 + number)
-        for number, one in enumerate(cohorts)
-    }
+    trained = [rng.normal(size=one.weights.size).astype(np.float32) for one in cohorts]
+    totals = {one.name: total(trained[number], 5 + number) for number, one in enumerate(cohorts)}
     by_update = average_across(cohorts, totals, updates=True, batch_norms=True)
     by_weight = average_across(cohorts, totals, updates=False, batch_norms=True)
-    for first, second in zip(by_update, by_weight, strict=True):
-        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+    shared = np.isin(coordinates(large), coordinates(small))
+    np.testing.assert_allclose(by_update[1], by_weight[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_update[0][shared], by_weight[0][shared], rtol=1e-5, atol=1e-6)
+    apart = values + 5 / 11 * (trained[0] - values)
+    np.testing.assert_allclose(by_update[0][~shared], apart[~shared], rtol=1e-5, atol=1e-6)
 
 
 def test_a_cohort_that_nobody_trained_moves_with_the_others() -> None:
