@@ -196,7 +196,7 @@ class MethodSettings(Settings):
     aggregation: str = setting(
         "cohort",
         "Average within each cohort (the paper); or move every weight by the mean update over all devices, whichever "
-        "cohort they are in (overlap); or set it to the mean of its holders' weights (overlap-weights, as HeteroFL does).",
+        "cohort they are in (overlap); or set it to its holders' mean weight (overlap-weights, as HeteroFL does).",
         choices=("cohort", "overlap", "overlap-weights"),
     )
     batch_norm: str = setting(
