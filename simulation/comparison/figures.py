@@ -45,7 +45,7 @@ def overview(results: Sequence[CellResult], marks: Marks) -> Figure:
         grid[position // columns][position % columns].set_visible(False)
     if axis:
         handles, names = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3 * columns), frameon=False)
     return figure
 
 
