@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK = "#24292f"
 SOFT_INK = "#656d76"
@@ -113,3 +114,22 @@ def _localised(tag: str, name: str) -> str:
     tag = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", tag).replace("xlink:href=", "href=")
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", tag)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Shares on the vertical axis, in percent and no further than 0 and 100."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.02), min(high, 1.02))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(percent_tick))
+
+
+def percent_tick(value: float, _: int | None) -> str:
+    """A share as an axis shows it."""
+    return f"{100 * value:g} %"
+
+
+def round_axis(axes: Axes) -> None:
+    """Rounds on the horizontal axis."""
+    axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from server.report.drawing import INK, SOFT_INK, Mark, new_axes, to_svg
+from server.report.drawing import INK, SOFT_INK, Mark, new_axes, percent_axis, round_axis, to_svg
 from server.report.record import Event, Run, of_cohort, series
 from server.report.wording import count, duration, percent, printable, size
 
@@ -34,8 +34,8 @@ def accuracy_panels(run: Run, marks: Marks) -> list[str]:
             (line,) = axes.plot(rounds, test, color=mark.colour, marker=mark.marker, markevery=every, zorder=3)
             line.set_gid(f"test-{cohort}")
             axes.plot(rounds, validation, color=mark.colour, linestyle=(0, (4, 2)), linewidth=1.3)
-        _percent_axis(axes)
-        _round_axis(axes)
+        percent_axis(axes)
+        round_axis(axes)
         tips = {f"test-{each.name}": f"{each.name}: {percent(each.accuracy)} at the end" for each in run.cohorts}
         panels.append(to_svg(figure, "accuracy", "Accuracy of each cohort after each round", tips))
     if _any_number(run.evaluations, "loss"):
@@ -44,7 +44,7 @@ def accuracy_panels(run: Run, marks: Marks) -> list[str]:
             rounds, loss = series(of_cohort(run.evaluations, cohort), "round", "loss")
             axes.plot(rounds, loss, color=mark.colour, marker=mark.marker, markevery=max(1, len(rounds) // 12))
         axes.set_ylim(bottom=0)
-        _round_axis(axes)
+        round_axis(axes)
         panels.append(to_svg(figure, "loss", "Test loss of each cohort after each round"))
     return panels
 
@@ -77,7 +77,7 @@ def cost_panels(run: Run, marks: Marks) -> list[str]:
             dots.set_gid(f"point-{each.name}")
         _cost_axis(axes, [getattr(each, key) for each in points], words)
         axes.margins(x=0.14, y=0.18)
-        _percent_axis(axes)
+        percent_axis(axes)
         tips = {
             f"point-{each.name}": f"{each.name}: {percent(each.accuracy)}, {words(getattr(each, key))}, "
             f"devices: {each.devices}"
@@ -147,7 +147,7 @@ def search_panels(run: Run, marks: Marks) -> list[str]:
     if any(map(math.isfinite, accuracy)):
         figure, axes = new_axes(*THIRD, "Validation accuracy")
         axes.plot(*_broken(epochs, accuracy), color=INK)
-        _percent_axis(axes)
+        percent_axis(axes)
         _epoch_axis(axes)
         panels.append(to_svg(figure, "search-accuracy", "Validation accuracy of the searched network after each epoch"))
     if any(math.isfinite(a) and math.isfinite(b) for a, b in zip(accuracy, macs, strict=True)):
@@ -157,7 +157,7 @@ def search_panels(run: Run, marks: Marks) -> list[str]:
             if math.isfinite(each.macs):
                 axes.axvline(each.macs, color=marks[each.name].colour, linewidth=1.2, linestyle=(0, (4, 2)))
         _cost_axis(axes, macs, count)
-        _percent_axis(axes)
+        percent_axis(axes)
         panels.append(to_svg(figure, "search-front", "Validation accuracy against MACs along the search"))
     return panels
 
@@ -183,7 +183,7 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
             axes.plot(rounds, seconds, color=mark.colour, marker=mark.marker, markevery=max(1, len(rounds) // 8))
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
-        _round_axis(axes)
+        round_axis(axes)
         panels.append(to_svg(figure, "round-seconds", "Seconds of each round and cohort"))
     if _any_number(run.round_events, "bytes_down", "bytes_up"):
         figure, axes = new_axes(*THIRD, "Bytes moved in each round")
@@ -201,7 +201,7 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
                 tips[f"bar-{cohort}-{number:g}"] = f"{cohort}, round {number:g}: {size(amount)}"
         axes.yaxis.set_major_formatter(_ticks(size))
         axes.grid(False, axis="x")
-        _round_axis(axes)
+        round_axis(axes)
         panels.append(to_svg(figure, "round-bytes", "Bytes of each round, cohorts stacked", tips))
     return panels
 
@@ -239,20 +239,8 @@ def _broken(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list
     return broken_xs, broken_ys
 
 
-def _percent_axis(axes: Axes) -> None:
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -0.02), min(high, 1.02))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-
-
-def _round_axis(axes: Axes) -> None:
-    axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-
-
 def _epoch_axis(axes: Axes) -> None:
-    _round_axis(axes)
+    round_axis(axes)
     axes.set_xlabel("epoch of the search")
 
 

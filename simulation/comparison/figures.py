@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from server.report.drawing import SOFT_INK, Mark, new_axes, report_style, to_svg
+from server.report.drawing import SOFT_INK, Mark, new_axes, percent_axis, percent_tick, report_style, round_axis, to_svg
 from server.report.wording import count, percent
 from simulation.comparison.collect import CellResult, MethodResult
 from simulation.comparison.tables import title_of, with_deviation
@@ -89,9 +89,8 @@ def _curves(result: CellResult, number: int, marks: Marks) -> str:
             low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
             high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
             axes.fill_between(rounds, low, high, color=mark.colour, alpha=0.15, linewidth=0)
-    _percent_ticks(axes)
-    axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    percent_axis(axes)
+    round_axis(axes)
     return to_svg(figure, f"curves-{number}", f"Accuracy after each round, {title_of(result.cell)}", tips)
 
 
@@ -104,7 +103,7 @@ def _costs(result: CellResult, number: int, marks: Marks) -> str:
             bars = axes.errorbar([macs], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
             bars.lines[0].set_gid(f"point-{method.name}")
             tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {count(macs)} MACs"
-    _percent_ticks(axes)
+    percent_axis(axes)
     axes.margins(x=0.14, y=0.18)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
@@ -131,7 +130,7 @@ def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> 
     axes.set_xticks(range(len(cells)), [cell.cell.labels[axis] for cell in cells])
     axes.set_xlim(-0.3, len(cells) - 0.7)
     axes.set_xlabel(axis)
-    _percent_ticks(axes)
+    percent_axis(axes)
 
 
 def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
@@ -149,7 +148,7 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", labelcolor=SOFT_INK, length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(_percent_tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
     axes.set_xlabel("accuracy, mean over devices")
 
 
@@ -186,12 +185,3 @@ def _is_number(label: str) -> bool:
         return math.isfinite(float(label))
     except ValueError:
         return False
-
-
-def _percent_ticks(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
-
-
-def _percent_tick(value: float, _: int | None) -> str:
-    return f"{100 * value:.3g} %"
