@@ -21,18 +21,10 @@ from server.methods.start import random_state
 from server.reference import load_reference
 from server.report import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import Crash
+from tests.server.helpers import TWO_BUDGETS, Crash
 
 FULL = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
-FLEET = """
-[[device]]
-name = "small"
-count = 2
-params = "6k"
-[[device]]
-name = "large"
-params = "20k"
-"""
+FLEET = TWO_BUDGETS.replace('"12k"', '"20k"')  # the larger ones hold the whole network
 
 
 @pytest.fixture
