@@ -215,7 +215,7 @@ class MethodSettings(Settings):
     distillation_epochs: int = setting(
         0, "Epochs every cohort learns the largest cohort's answers to the reference set after aggregation.", minimum=0
     )
-    distillation_learning_rate: float = setting(0.002, "Learning rate of the distillation.", above=0.0)
+    distillation_learning_rate: float = setting(0.001, "Learning rate of the distillation.", above=0.0)
 
 
 @dataclass(frozen=True)
