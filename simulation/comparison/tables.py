@@ -117,7 +117,7 @@ def _row(method: MethodResult) -> tuple[str, ...]:
         with_deviation(of["worst_accuracy"], percent),
         *_difference(method.difference),
         " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,
-        count(of["macs"].mean) if low == high else f"{count(of['macs'].mean)} ({count(low)} to {count(high)})",
+        f"{count(of['macs'].mean)} ({count(low)} to {count(high)})" if low < high else count(of["macs"].mean),
         count(of["params"].mean),
         size(of["peak_memory_bytes"].mean),
         size(of["bytes_moved"].mean),

@@ -13,6 +13,7 @@ import pytest
 
 from common.errors import ConfigurationError
 from common.progress import Silent
+from server.report.wording import MISSING
 from server.run_folder import RunFolder
 from simulation.cli import run
 from simulation.comparison.collect import collect
@@ -132,6 +133,8 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(
     assert (none["seeds"], none["accuracy"]["mean"], none["difference"]["p"]) == ([], None, None)
     assert list(result["failed"]) == ["all/bad/seed-0"]
     assert "1 run failed" in (tmp_path / "out/comparison.html").read_text()
+    costs_of_bad = (tmp_path / "out/comparison.md").read_text().split("| bad |")[2].splitlines()[0]
+    assert set(costs_of_bad.replace(MISSING, "").split()) == {"|"}
 
 
 def test_work_done_with_other_settings_is_not_mixed_in(
