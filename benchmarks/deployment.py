@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.config import Config
 from common.fleet import virtual_fleet
-from common.weights import Layout
 from dac.files import load_architecture
 from simulation.deployment.bundle import app_bundle
 from simulation.deployment.control import Control
@@ -106,7 +105,7 @@ def measure(folder: Path, devices: int, rounds: int, tls: bool) -> None:
 def model_bytes(run_folder: Path) -> dict[str, int]:
     """Bytes of each cohort's weights."""
     return {
-        path.stem: FLOAT32_BYTES * Layout.of(load_architecture(path)).size
+        path.stem: FLOAT32_BYTES * load_architecture(path).layout.size
         for path in sorted((run_folder / "architectures").glob("*.json"))
     }
 

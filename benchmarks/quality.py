@@ -36,17 +36,17 @@ import torch
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
 from common.config import DataSettings, SearchSettings, TrainSettings
-from common.costs import costs_of, count, largest_tensor_elements, thop_macs
+from common.costs import largest_tensor_elements, thop_macs
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, Images, mean_std
 from common.data.sources import load
 from common.data.split import split_stratified
 from common.errors import FedDACError
-from common.learning import Feed, evaluate, pick_device, place
+from common.layout import State
+from common.learning import Feed, evaluate, pick_accelerator, place
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State
 from dac.baselines import magnitude, random_widths, slimming, slimming_penalty, width_multiplier
 from dac.files import Member
 from dac.search import search
@@ -155,9 +155,9 @@ PRESETS = {
 class Benchmark:
     """The cells of one preset on one data set; `run` fills the file with those it lacks."""
 
-    def __init__(self, preset: Preset, data: DataSet, out: Path, work: Path, device: torch.device) -> None:
-        self.preset, self.out, self.device = preset, out, device
-        self.train, self.validation, self.test = feeds(data, preset, device)
+    def __init__(self, preset: Preset, data: DataSet, out: Path, work: Path, accelerator: torch.device) -> None:
+        self.preset, self.out, self.accelerator = preset, out, accelerator
+        self.train, self.validation, self.test = feeds(data, preset, accelerator)
         description = {"data": data.name, "train": len(self.train.images), **dataclasses.asdict(preset)}
         self.key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
         self.work = work / self.key
@@ -166,7 +166,7 @@ class Benchmark:
         self.budgets = published_budgets(self.base)
         self.rows = {cell_of(row): row for row in read_rows(out) if row["settings"] == self.key}
         if not any(row["settings"] == self.key for row in read_rows(out)):
-            self._append({"event": "settings", "device": str(device), **description})
+            self._append({"event": "settings", "device": str(accelerator), **description})
 
     def run(self, seed: int, methods: list[str], budgets: list[str]) -> None:
         """Every cell of one seed that the file lacks."""
@@ -176,7 +176,7 @@ class Benchmark:
                 self.cell(seed, method, name, self.base, members[name], members[FULL])
         if HALF_MEMORY not in budgets:
             return
-        full = costs_of(Architecture.full(self.memory_base))
+        full = Architecture.full(self.memory_base).costs
         half = DeviceBudget(peak_memory_bytes=full.peak_memory_bytes // 2 + 1)
         memory_budgets = {FULL_MEMORY: DeviceBudget(), HALF_MEMORY: half}
         members = self.family(seed, "memory-search", self.memory_base, memory_budgets)
@@ -207,7 +207,7 @@ class Benchmark:
             self.validation,
             settings,
             seed=derive_seed(seed, name),
-            device=self.device,
+            accelerator=self.accelerator,
             progress=Silent(),
             checkpoint=checkpoint,
             record=epochs.append,
@@ -259,20 +259,20 @@ class Benchmark:
         checkpoint = self.teacher_path(seed, base) if whole and method == "dac" else None
         trained = self.fit(architecture, state, epochs, rate, order, checkpoint, teacher=teacher)
         spent = clock.read()
-        module = place(architecture.build_from(trained.state), self.device)
+        module = place(architecture.build_from(trained.state), self.accelerator)
         row = {
             "event": "cell",
             "seed": seed,
             "method": method,
             "budget": budget,
-            **dataclasses.asdict(costs_of(architecture)),
+            **dataclasses.asdict(architecture.costs),
             "thop_macs": thop_macs(architecture),
             "largest_tensor_elements": largest_tensor_elements(architecture),
             "width": architecture.base.width,
             "epochs": epochs,
             "epochs_before": before,
             "validation_accuracy": trained.validation_accuracy,
-            "test_accuracy": evaluate(module, self.test, self.device).accuracy,
+            "test_accuracy": evaluate(module, self.test, self.accelerator).accuracy,
             **spent,
         }
         self._append(row)
@@ -331,7 +331,7 @@ class Benchmark:
             self.validation,
             settings,
             seed=seed,
-            device=self.device,
+            accelerator=self.accelerator,
             progress=Silent(),
             checkpoint=checkpoint,
             penalty=penalty,
@@ -359,7 +359,7 @@ class Clock:
         return {"seconds": round(wall, 2), "cpu_seconds": round(cpu, 2)}
 
 
-def feeds(data: DataSet, preset: Preset, device: torch.device) -> tuple[Feed, Feed, Feed]:
+def feeds(data: DataSet, preset: Preset, accelerator: torch.device) -> tuple[Feed, Feed, Feed]:
     """Training, validation and test images on the device: stratified subsets that no seed changes."""
     wanted = preset.train_images + preset.validation_images if preset.train_images else len(data.train)
     chosen = data.train.subset(some(data.train, wanted))
@@ -371,7 +371,7 @@ def feeds(data: DataSet, preset: Preset, device: torch.device) -> tuple[Feed, Fe
     preprocessor = Preprocessor(*mean_std(train.images), preset.augment)
 
     def feed(images: Images, batch_size: int) -> Feed:
-        return Feed(Images(images.images.to(device), images.labels.to(device)), preprocessor, batch_size)
+        return Feed(Images(images.images.to(accelerator), images.labels.to(accelerator)), preprocessor, batch_size)
 
     return feed(train, preset.batch_size), feed(validation, 250), feed(test, 250)
 
@@ -385,7 +385,7 @@ def some(images: Images, wanted: int) -> torch.Tensor:
 
 def own_costs(member: Member) -> DeviceBudget:
     """The tightest budget that the member meets, in the resources that its budget bounds."""
-    costs = costs_of(member.architecture)
+    costs = member.architecture.costs
     bounded = [resource for resource in RESOURCES if getattr(member.budget, resource) is not None]
     return DeviceBudget(**{resource: costs.get(resource) + 1 for resource in bounded})
 
@@ -399,7 +399,7 @@ def base_network(data: DataSet, preset: Preset, strides: str) -> BaseNetwork:
 def published_budgets(base: BaseNetwork) -> dict[str, DeviceBudget]:
     """Budgets that lie between floor and full network of `base` where the published ones do in theirs."""
     description = Architecture.full(base).description
-    floor, full = count(description, description.floor_sizes), costs_of(Architecture.full(base))
+    floor, full = description.costs(description.floor_sizes), Architecture.full(base).costs
 
     def bound(resource: int, published: int, low: int, high: int) -> int:
         share = (published - PUBLISHED_FLOOR[resource]) / (PUBLISHED[FULL][resource] - PUBLISHED_FLOOR[resource])
@@ -475,7 +475,7 @@ def main() -> None:
         load(DataSettings(data=arguments.data)),
         arguments.out,
         arguments.work,
-        pick_device("auto" if arguments.preset == "gpu" else "cpu"),
+        pick_accelerator("auto" if arguments.preset == "gpu" else "cpu"),
     )
     for seed in [int(one) for one in arguments.seeds.split(",")]:
         benchmark.run(seed, methods, budgets)

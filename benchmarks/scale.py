@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.architecture import Architecture
 from common.config import Config, DataSettings
-from common.costs import costs_of
 from common.data.sources import load
 from server.reference import base_network
 
@@ -136,7 +135,7 @@ def measure(settings: dict[str, str | int | float], workers: int, run_folder: Pa
 def _fleet(folder: Path, data: str, devices: int, cohorts: int) -> Path:
     """A fleet file of as many budgets as cohorts, their MACs evenly spread from a third of the base network upward."""
     config = Config.from_mapping({**SETTINGS, "data": data})
-    full = costs_of(Architecture.full(base_network(config.model, load(DataSettings(data=data)))))
+    full = (Architecture.full(base_network(config.model, load(DataSettings(data=data))))).costs
     tables = []
     for number in range(cohorts):
         share = 1.01 if number == 0 else 1 - 2 / 3 * number / cohorts

@@ -54,7 +54,7 @@ def main() -> None:
             material.validation,
             settings,
             seed=0,
-            device=torch.device("cpu"),
+            accelerator=torch.device("cpu"),
             progress=Silent(),
             checkpoint=Path(folder) / "search.safetensors",
             record=epochs.append,

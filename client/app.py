@@ -13,7 +13,7 @@ from client.refusal import refusal
 from client.training import train_task
 from common.config import Config
 from common.errors import FedDACError
-from common.learning import pick_device
+from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello, Task
 
 app = ClientApp()
@@ -42,7 +42,7 @@ def train(message: Message, context: Context) -> Message:
         config = Config.from_mapping(context.run_config)
         name = identify(context.node_config, config.fleet).name
         data = device_data(context.node_config, config)
-        return train_task(task, data.train, data.preprocessor, name, pick_device(config.run.accelerator)).encode()
+        return train_task(task, data.train, data.preprocessor, name, pick_accelerator(config.run.accelerator)).encode()
 
     return _answer(message, trained)
 
@@ -55,7 +55,7 @@ def evaluate(message: Message, context: Context) -> Message:
         task = Task.decode(message.content)
         config = Config.from_mapping(context.run_config)
         data = device_data(context.node_config, config)
-        return evaluate_task(task, data.held_out, data.preprocessor, pick_device(config.run.accelerator)).encode()
+        return evaluate_task(task, data.held_out, data.preprocessor, pick_accelerator(config.run.accelerator)).encode()
 
     return _answer(message, evaluated)
 

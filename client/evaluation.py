@@ -12,12 +12,12 @@ from common.messages import EvaluateResult, Task
 
 
 def evaluate_task(
-    task: Task, held_out: Images | None, preprocessor: Preprocessor, device: torch.device
+    task: Task, held_out: Images | None, preprocessor: Preprocessor, accelerator: torch.device
 ) -> EvaluateResult:
     """Loss and accuracy of the task's model; raises MessageError if this device holds no images out."""
     if held_out is None:
         raise MessageError("this device holds no images out to evaluate on")
     require_fit(task, held_out)
     with deadline(task.deadline_seconds, "finish the evaluation"):
-        score = evaluate(module_for(task, device), Feed(held_out, preprocessor, task.batch_size), device)
+        score = evaluate(module_for(task, accelerator), Feed(held_out, preprocessor, task.batch_size), accelerator)
     return EvaluateResult(task.round, score.loss, score.accuracy, score.samples)

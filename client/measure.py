@@ -28,7 +28,6 @@ import torch
 from torch.nn import functional as F
 
 from common.architecture import Architecture
-from common.costs import costs_of
 from common.fleet import DeviceProfile
 from common.learning import place
 from common.models.description import BaseNetwork
@@ -62,18 +61,20 @@ def seconds_per_epoch(target_latency_ms: float, images: int) -> float:
     return FORWARD_PASSES_PER_STEP * target_latency_ms * images / 1000
 
 
-def training_macs_per_second(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+def training_macs_per_second(accelerator: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Sustained multiply-accumulates per second while training the probe network.
 
     The first step, which also allocates, is left out. No step begins later than LONGEST_SECONDS after the first, except
     the second.
     """
     architecture = Architecture.full(PROBE)
-    module = place(architecture.build(0), device).train()
+    module = place(architecture.build(0), accelerator).train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(BATCH, *PROBE.input_shape, generator=generator).to(device, memory_format=torch.channels_last)
-    labels = torch.randint(PROBE.classes, (BATCH,), generator=generator).to(device)
+    images = torch.randn(BATCH, *PROBE.input_shape, generator=generator).to(
+        accelerator, memory_format=torch.channels_last
+    )
+    labels = torch.randint(PROBE.classes, (BATCH,), generator=generator).to(accelerator)
     seconds: list[float] = []
     begin = clock()
     while len(seconds) < 2 or (len(seconds) < 1 + TIMED_STEPS and clock() - begin < LONGEST_SECONDS):
@@ -84,7 +85,7 @@ def training_macs_per_second(device: torch.device, clock: Callable[[], float] = 
         optimizer.step()
         float(loss.detach())  # waits for an accelerator
         seconds.append(clock() - start)
-    work = FORWARD_PASSES_PER_STEP * costs_of(architecture).macs * BATCH
+    work = FORWARD_PASSES_PER_STEP * architecture.costs.macs * BATCH
     return work / statistics.median(seconds[1:])
 
 

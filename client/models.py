@@ -8,15 +8,15 @@ from torch import nn
 from common.architecture import Architecture
 from common.data.images import Images
 from common.errors import MessageError
+from common.layout import load_weights
 from common.learning import place
 from common.messages import Task
-from common.weights import Layout, load_weights
 
 
-def module_for(task: Task, device: torch.device) -> nn.Module:
+def module_for(task: Task, accelerator: torch.device) -> nn.Module:
     """A module of the task's architecture with the task's weights; valid until the next call."""
-    module = _module(task.architecture, device)
-    load_weights(module, Layout.of(task.architecture).unflatten(task.weights))
+    module = _module(task.architecture, accelerator)
+    load_weights(module, task.architecture.layout.unflatten(task.weights))
     return module
 
 
@@ -32,5 +32,5 @@ def require_fit(task: Task, images: Images) -> None:
 
 # A simulation's worker meets a handful of architectures in turn.
 @lru_cache(maxsize=8)
-def _module(architecture: Architecture, device: torch.device) -> nn.Module:
-    return place(architecture.build(0), device)
+def _module(architecture: Architecture, accelerator: torch.device) -> nn.Module:
+    return place(architecture.build(0), accelerator)

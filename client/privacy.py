@@ -9,7 +9,6 @@ from client.refusal import refusal
 from common.config import Config
 from common.errors import FedDACError
 from common.messages import Task, encode_weights
-from common.weights import Layout
 
 KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
 
@@ -27,7 +26,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
         settings = Config.from_mapping({**context.run_config, **own}).federation
         if settings.local_dp_clipping_norm == 0:
             return train(message, context)
-        layout = Layout.of(Task.decode(message.content).architecture)
+        layout = Task.decode(message.content).architecture.layout
     except FedDACError as error:
         return refusal(message, error)
     norm = settings.local_dp_clipping_norm

@@ -17,11 +17,10 @@ from common.learning import Feed, train_epoch
 from common.messages import Task, TrainResult
 from common.process import peak_rss_bytes
 from common.seeds import derive_seed, torch_generator
-from common.weights import Layout
 
 
 def train_task(
-    task: Task, images: Images, preprocessor: Preprocessor, device_name: str, device: torch.device
+    task: Task, images: Images, preprocessor: Preprocessor, device_name: str, accelerator: torch.device
 ) -> TrainResult:
     """The task's model after `task.epochs` epochs with a fresh optimizer; `loss` is the last epoch's mean.
 
@@ -34,7 +33,7 @@ def train_task(
         raise MessageError(f"this device knows no masked loss called {task.masked_loss!r:.40}")
     require_fit(task, images)
     start = time.perf_counter()
-    module = module_for(task, device)
+    module = module_for(task, accelerator)
     optimizer = torch.optim.SGD(
         module.parameters(), lr=task.learning_rate, momentum=task.momentum, weight_decay=task.weight_decay
     )
@@ -48,7 +47,7 @@ def train_task(
     epochs = f"{task.epochs} epoch" + "s" * (task.epochs > 1)
     with (
         deadline(task.deadline_seconds, f"finish {epochs}") as check_deadline,
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []),
         scaled_convolutions(module, task.activation_scale),
     ):
         torch.manual_seed(derive_seed(task.seed, *names, "dropout"))
@@ -58,7 +57,7 @@ def train_task(
                 feed,
                 optimizer,
                 generator,
-                device,
+                accelerator,
                 before_step=shorten,
                 mask=mask,
                 frozen_norms=task.frozen_norms,
@@ -66,7 +65,7 @@ def train_task(
             if not math.isfinite(loss):
                 raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
             check_deadline()
-    layout = Layout.of(task.architecture)
+    layout = task.architecture.layout
     return TrainResult(
         round=task.round,
         layout_hash=layout.hash,

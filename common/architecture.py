@@ -5,14 +5,16 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Self
 
 import torch
 from torch import nn
 
+from common.budget import Costs
 from common.errors import ArchitectureError
+from common.layout import Layout
 from common.models import build_module, describe
 from common.models.description import BaseNetwork, Description
 
@@ -71,6 +73,16 @@ class Architecture:
     def sizes(self) -> dict[str, int]:
         """Number of kept channels by group name."""
         return {name: len(indices) for name, indices in self.indices.items()}
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What it needs, for one image."""
+        return self.description.costs(self.sizes)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of its weights on the wire."""
+        return _layout(self)
 
     def contains(self, other: "Architecture") -> bool:
         """Whether every channel `other` keeps is kept here too (they must have the same base)."""
@@ -143,6 +155,12 @@ class Architecture:
         except (ValueError, RecursionError) as error:  # a ValueError also for a number of more than 4300 digits
             raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
         return cls.from_dict(data)
+
+
+# Equal architectures arrive anew with every message.
+@lru_cache(maxsize=256)
+def _layout(architecture: Architecture) -> Layout:
+    return architecture.description.layout(architecture.sizes)
 
 
 def _ranges(indices: tuple[int, ...]) -> str:

@@ -1,34 +1,6 @@
-"""Exact costs of an architecture, by counting rather than by tracing.
-
-MACs are the multiply-accumulates of convolution and linear layers for one image. Peak memory is the largest sum of
-live activations over the execution order: inputs and outputs of the running layer and a held residual, at batch 1 in
-float32; element-wise layers work in place.
-"""
-
-from collections.abc import Mapping
+"""Costs as others count them: the published program, the profiler thop, and the largest single activation."""
 
 from common.architecture import Architecture
-from common.budget import Costs
-from common.models.description import Description
-
-BYTES_PER_VALUE = 4
-
-
-def count(description: Description, sizes: Mapping[str, int]) -> Costs:
-    """The costs of a network with `sizes` channels per group."""
-    macs = sum(layer.macs(sizes) for layer in description.layers)
-    params = sum(layer.params(sizes) for layer in description.layers)
-    return Costs(macs, params, BYTES_PER_VALUE * max(live_elements(description, sizes)))
-
-
-def costs_of(architecture: Architecture) -> Costs:
-    """The costs of an architecture."""
-    return count(architecture.description, architecture.sizes)
-
-
-def live_elements(description: Description, sizes: Mapping[str, int]) -> list[int]:
-    """Elements alive at each step of the forward pass, for one image."""
-    return [sum(sizes[group] * positions for group, positions in step) for step in description.steps]
 
 
 def largest_tensor_elements(architecture: Architecture) -> int:
@@ -60,4 +32,4 @@ def thop_macs(architecture: Architecture, operations_per_norm_element: int = 2) 
     norms = sum(
         sizes[layer.target] * layer.positions for layer in architecture.description.layers if layer.kind == "batch_norm"
     )
-    return costs_of(architecture).macs + operations_per_norm_element * norms
+    return architecture.costs.macs + operations_per_norm_element * norms

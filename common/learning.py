@@ -34,17 +34,19 @@ class Feed:
         if len(self.images) == 0:
             raise DataError("there are no images to train or evaluate on")
 
-    def training(self, generator: torch.Generator, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def training(
+        self, generator: torch.Generator, accelerator: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Shuffled, augmented batches: images (B, C, H, W) float32 and labels (B,)."""
         for index in batches(len(self.images), self.batch_size, generator):
-            images = self.images.images[index].to(device, non_blocking=True)
-            yield self.preprocessor.train_batch(images, generator), self.images.labels[index].to(device)
+            images = self.images.images[index].to(accelerator, non_blocking=True)
+            yield self.preprocessor.train_batch(images, generator), self.images.labels[index].to(accelerator)
 
-    def evaluation(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def evaluation(self, accelerator: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Every image once, in order, unaugmented."""
         for index in torch.split(torch.arange(len(self.images)), self.batch_size):
-            images = self.images.images[index].to(device, non_blocking=True)
-            yield self.preprocessor.eval_batch(images), self.images.labels[index].to(device)
+            images = self.images.images[index].to(accelerator, non_blocking=True)
+            yield self.preprocessor.eval_batch(images), self.images.labels[index].to(accelerator)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def train_epoch(
     feed: Feed,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
-    device: torch.device,
+    accelerator: torch.device,
     penalty: Callable[[], torch.Tensor] | None = None,
     *,
     label_smoothing: float = 0.0,
@@ -99,10 +101,10 @@ def train_epoch(
     if frozen_norms:
         for norm in _norms(module):
             norm.eval()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in feed.training(generator, device):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    loss_sum = torch.zeros((), dtype=torch.float64, device=accelerator)
+    correct = torch.zeros((), dtype=torch.int64, device=accelerator)
+    for images, labels in feed.training(generator, accelerator):
+        with torch.autocast(accelerator.type, torch.bfloat16, enabled=bf16):
             logits = module(images)
         logits = logits.float() if mask is None else mask(logits.float())
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
@@ -119,12 +121,12 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, feed: Feed, device: torch.device) -> Score:
+def evaluate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Score:
     """Cross-entropy and accuracy in evaluation mode."""
     module.eval()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in feed.evaluation(device):
+    loss_sum = torch.zeros((), dtype=torch.float64, device=accelerator)
+    correct = torch.zeros((), dtype=torch.int64, device=accelerator)
+    for images, labels in feed.evaluation(accelerator):
         logits = module(images)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
         correct += (logits.argmax(1) == labels).sum()
@@ -132,7 +134,7 @@ def evaluate(module: nn.Module, feed: Feed, device: torch.device) -> Score:
 
 
 @torch.no_grad()
-def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
+def recalibrate(module: nn.Module, feed: Feed, accelerator: torch.device) -> None:
     """Replace every batch norm's running statistics by the average over one pass of `feed`, unaugmented.
 
     After few steps, or after channels were removed, the exponential average of training still lags behind the weights.
@@ -146,7 +148,7 @@ def recalibrate(module: nn.Module, feed: Feed, device: torch.device) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch then keeps a cumulative average
     module.train()
-    for number, (images, _) in enumerate(feed.evaluation(device)):
+    for number, (images, _) in enumerate(feed.evaluation(accelerator)):
         if number == 0 or len(images) == feed.batch_size:
             module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -157,14 +159,14 @@ def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
-def pick_device(accelerator: str) -> torch.device:
+def pick_accelerator(wanted: str) -> torch.device:
     """`auto` takes the first CUDA device if there is one; raises ConfigurationError if `cuda` is asked for in vain."""
     available = torch.cuda.is_available()
-    if accelerator == "cuda" and not available:
+    if wanted == "cuda" and not available:
         raise ConfigurationError("accelerator cuda was asked for, but torch finds no CUDA device; use cpu or auto")
-    return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def place(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module on `device` with channels-last weights, which convolutions run about twice as fast on CPU."""
-    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def place(module: nn.Module, accelerator: torch.device) -> nn.Module:
+    """The module on `accelerator` with channels-last weights, which convolutions run about twice as fast on CPU."""
+    return module.to(accelerator, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError, MessageError
-from common.weights import Layout, Vector
+from common.layout import Layout, Vector
 
 SCHEMA = 1
 HANDSHAKE = "query.handshake"
@@ -135,7 +135,7 @@ class DeviceReport:
 class Task:
     """What the server asks of a device: the model, and for training its hyper-parameters.
 
-    `weights` has shape (Layout.of(architecture).size,). An evaluation task uses only the model and `batch_size`.
+    `weights` has shape (architecture.layout.size,). An evaluation task uses only the model and `batch_size`.
     `masked_loss` is the setting of that name; in training, convolutions' outputs are divided by `activation_scale`,
     and with `frozen_norms` batch norms use the running statistics they came with.
     """
@@ -161,7 +161,7 @@ class Task:
             "schema": SCHEMA,
             "round": self.round,
             "architecture": self.architecture.to_json(),
-            "layout": Layout.of(self.architecture).hash,
+            "layout": self.architecture.layout.hash,
             "seed": self.seed,
             "epochs": self.epochs,
             "batch-size": self.batch_size,
@@ -186,7 +186,7 @@ class Task:
             architecture = Architecture.from_json(_text(values, "architecture"))
         except ArchitectureError as error:
             raise MessageError(str(error)) from None
-        layout = Layout.of(architecture)
+        layout = architecture.layout
         if _text(values, "layout") != layout.hash:
             raise MessageError("the architecture's layout differs between server and device")
         return cls(
@@ -239,7 +239,7 @@ class TrainResult:
         """
         echo, metrics = _config(content, "echo"), _metrics(content)
         _require_schema(echo)
-        layout = Layout.of(architecture)
+        layout = architecture.layout
         if _text(echo, "layout") != layout.hash:
             raise MessageError("the reply is for another architecture")
         return cls(

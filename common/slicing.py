@@ -5,15 +5,18 @@ over comes from the network's description, so nothing here knows a model.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from common.architecture import Architecture
 from common.errors import ArchitectureError
+from common.layout import State
 from common.models.description import Axis
-
-State = dict[str, torch.Tensor]
 
 
 def state_of(module: nn.Module) -> State:
@@ -60,3 +63,13 @@ def slice_tensor(
         if len(index) < result.shape[dimension]:
             result = result.index_select(dimension, index.to(tensor.device))
     return result.clone() if result is tensor else result
+
+
+@lru_cache(maxsize=64)
+def coordinates(architecture: Architecture) -> NDArray[np.int64]:
+    """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
+    full = Architecture.full(architecture.base)
+    numbers: Any = np.arange(full.layout.size)  # a vector like any other, but of int64
+    kept = slice_state(full.layout.unflatten(numbers), full, architecture)
+    found: Any = architecture.layout.flatten(kept)
+    return found  # type: ignore[no-any-return]

@@ -15,11 +15,11 @@ from torch import nn
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.costs import costs_of, count
 from common.errors import ArchitectureError, BudgetError
+from common.layout import State
 from common.models.description import BaseNetwork, Description
 from common.seeds import numpy_generator, torch_generator
-from common.slicing import State, slice_state
+from common.slicing import slice_state
 from dac.plan import check_feasible
 from dac.shrink import Ranking, shrink_step
 
@@ -34,7 +34,7 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     """
     for step in range(round(1 / WIDTH_STEP), 0, -1):
         architecture = Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
-        costs = costs_of(architecture)
+        costs = architecture.costs
         if budget.admits(costs):
             return architecture
     raise BudgetError(
@@ -53,7 +53,7 @@ def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Archite
     check_feasible(base, [budget])
     full = Architecture.full(base)
     description = full.description
-    if budget.admits(costs_of(full)):
+    if budget.admits(full.costs):
         return full
     generator = numpy_generator(seed, "random-widths")
     draws = {group.name: float(generator.uniform(0.02, 0.98)) for group in description.prunable}
@@ -65,7 +65,7 @@ def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Archite
     too_large, fits = 0.0, 1e4
     for _ in range(60):
         middle = (too_large + fits) / 2
-        if budget.admits(count(description, sizes(middle))):
+        if budget.admits(description.costs(sizes(middle))):
             fits = middle
         else:
             too_large = middle
@@ -128,7 +128,7 @@ def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor]
 
     `importance` has one value for each channel of the base network's prunable groups.
     """
-    while not budget.admits(costs_of(architecture)):
+    while not budget.admits(architecture.costs):
         kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
         gates = {name: torch.ones(len(values)) for name, values in kept.items()}
         architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE)

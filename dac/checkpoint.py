@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from common.errors import CheckpointError
-from common.slicing import State
+from common.layout import State
 
 
 @dataclass(frozen=True)

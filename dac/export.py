@@ -23,10 +23,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.architecture import Architecture
-from common.costs import costs_of
 from common.errors import ConfigurationError, FedDACError
+from common.layout import State
 from common.learning import Feed
-from common.slicing import State
 
 TOLERANCE = 1e-4  # of a logit between ONNX Runtime and PyTorch, against the largest logit where that is above 1
 INPUT, OUTPUT = "images", "logits"
@@ -56,7 +55,7 @@ def export_onnx(
     if program is None:
         raise FedDACError("PyTorch returned no ONNX program for this network")
     model = program.model_proto
-    costs = costs_of(architecture)
+    costs = architecture.costs
     facts = {
         "macs": str(costs.macs),
         "params": str(costs.params),

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.costs import costs_of, largest_tensor_elements, thop_macs
+from common.costs import largest_tensor_elements, thop_macs
 from common.errors import ArchitectureError
-from common.slicing import State
+from common.layout import State
 
 FORMAT = "feddac-architecture"
 VERSION = 1
@@ -33,7 +33,7 @@ class Member:
 def save_member(path: Path, member: Member, *, name: str, parent: str | None, seed: int) -> None:
     """Write `path` (JSON) and its weights beside it; each file appears whole or not at all."""
     architecture = member.architecture
-    costs, full = costs_of(architecture), Architecture.full(architecture.base)
+    costs, full = architecture.costs, Architecture.full(architecture.base)
     weights = path.with_suffix(".safetensors")
     _replace(weights, lambda temporary: save_file({k: v.contiguous() for k, v in member.state.items()}, temporary))
     budget = member.budget

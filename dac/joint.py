@@ -19,13 +19,12 @@ from torch.nn import functional as F
 
 from common.architecture import Architecture
 from common.config import SearchSettings
-from common.costs import costs_of
 from common.errors import FedDACError
+from common.layout import State
 from common.learning import Feed, distance, evaluate, place, recalibrate
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State, group_positions, slice_tensor, state_of
-from common.weights import Layout, coordinates
+from common.slicing import coordinates, group_positions, slice_tensor, state_of
 from dac.files import Member
 from dac.recipe import RECIPES
 from dac.train import learning_rate_factor
@@ -40,7 +39,7 @@ def share_weights(
     settings: SearchSettings,
     *,
     seed: int,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Member]:
     """The members, cut from one base network, after `joint_epochs` passes over `train`; one alone stays as it is.
@@ -52,8 +51,8 @@ def share_weights(
     epochs = settings.joint_epochs
     if epochs == 0 or len(members) < 2:
         return list(members)
-    order = sorted(range(len(members)), key=lambda number: -costs_of(members[number].architecture).macs)
-    shared = _Shared([members[number] for number in order], device)
+    order = sorted(range(len(members)), key=lambda number: -members[number].architecture.costs.macs)
+    shared = _Shared([members[number] for number in order], accelerator)
     groups = [
         {"params": list(shared.parameters.values()), "weight_decay": settings.search_weight_decay},
         {"params": shared.norms, "weight_decay": 0.0},
@@ -67,7 +66,7 @@ def share_weights(
         torch.manual_seed(derive_seed(seed, "joint-dropout"))
         for epoch in range(1, epochs + 1):
             losses = []
-            for images, labels in train.training(torch_generator(seed, "joint", epoch), device):
+            for images, labels in train.training(torch_generator(seed, "joint", epoch), accelerator):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.search_learning_rate * learning_rate_factor(step, steps, 0.0)
                 optimizer.zero_grad(set_to_none=True)
@@ -84,7 +83,7 @@ def share_weights(
         replace(
             member,
             state=state_of(trained[number]),
-            validation_accuracy=evaluate(trained[number], validation, device).accuracy,
+            validation_accuracy=evaluate(trained[number], validation, accelerator).accuracy,
         )
         for number, member in enumerate(members)
     ]
@@ -93,11 +92,11 @@ def share_weights(
 class _Shared:
     """One network's weights, and the modules that take theirs from it; the largest first."""
 
-    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+    def __init__(self, members: Sequence[Member], accelerator: torch.device) -> None:
         full = Architecture.full(members[0].architecture.base)
         self.axes = full.description.tensor_axes
-        self.device = device
-        self.modules = [place(one.architecture.build_from(one.state), device).train() for one in members]
+        self.accelerator = accelerator
+        self.modules = [place(one.architecture.build_from(one.state), accelerator).train() for one in members]
         self.positions = [group_positions(full, one.architecture) for one in members]
         norms = {layer.name for layer in full.description.layers if layer.kind == "batch_norm"}
         names = [name for name, _ in self.modules[0].named_parameters()]
@@ -108,18 +107,18 @@ class _Shared:
             for name, parameter in module.named_parameters()
             if name.rpartition(".")[0] in norms
         ]
-        layout = Layout.of(full)
+        layout = full.layout
         values, holders = np.zeros(layout.size, np.float32), np.zeros(layout.size, np.float32)
         for one in reversed(members):
-            values[coordinates(one.architecture)] = Layout.of(one.architecture).flatten(one.state)
+            values[coordinates(one.architecture)] = one.architecture.layout.flatten(one.state)
             holders[coordinates(one.architecture)] += 1
         whole, counts = layout.unflatten(values), layout.unflatten(np.maximum(holders, 1))
-        self.parameters = {name: whole[name].to(device).requires_grad_() for name in self.names}
-        self.holders = {name: counts[name].to(device) for name in self.names}
+        self.parameters = {name: whole[name].to(accelerator).requires_grad_() for name in self.names}
+        self.holders = {name: counts[name].to(accelerator) for name in self.names}
 
     def backward(self, images: torch.Tensor, labels: torch.Tensor, distillation: float) -> torch.Tensor:
         """Leave the gradients of one batch, images (B, C, H, W) and labels (B,); returns the members' mean loss."""
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.accelerator)
         wanted: torch.Tensor | None = None
         for module, positions in zip(self.modules, self.positions, strict=True):
             logits = functional_call(module, self._slice(positions), (images,)).float()
@@ -142,7 +141,7 @@ class _Shared:
             own = dict(module.named_parameters())
             for name, value in self._slice(positions).items():
                 own[name].copy_(value)
-            recalibrate(module, train, self.device)
+            recalibrate(module, train, self.accelerator)
         return self.modules
 
     def _slice(self, positions: Mapping[str, torch.Tensor]) -> State:

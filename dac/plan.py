@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import reduce
 
 from common.budget import RESOURCES, Costs, DeviceBudget
-from common.costs import count
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork
@@ -18,7 +17,7 @@ from common.models.description import BaseNetwork
 def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> None:
     """Raise BudgetError for the first budget that even the smallest architecture breaks, naming that floor."""
     description = describe(base)
-    floor = count(description, description.floor_sizes)
+    floor = description.costs(description.floor_sizes)
     for budget in budgets:
         if not budget.admits(floor):
             raise BudgetError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.architecture import Architecture
-from common.costs import costs_of, thop_macs
+from common.costs import thop_macs
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
 from common.models.mobilenet_v2 import STAGES
@@ -89,13 +89,13 @@ def write_published(path: Path, architectures: Mapping[str, Architecture]) -> No
     Raises ArchitectureError for another model.
     """
     entries = {}
-    for key, architecture in sorted(architectures.items(), key=lambda item: -costs_of(item[1]).macs):
+    for key, architecture in sorted(architectures.items(), key=lambda item: -item[1].costs.macs):
         if architecture.base.model != "mobilenet_v2":
             raise ArchitectureError(f"the published format is for mobilenet_v2, not {architecture.base.model}")
         sizes = architecture.sizes
         entries[key] = {
             "macs": float(thop_macs(architecture)),
-            "params": float(costs_of(architecture).params),
+            "params": float(architecture.costs.params),
             "cfg": [[sizes[inner], sizes[out], stride] for inner, out, stride in _blocks(architecture)],
         }
     temporary = path.with_name(f".{path.name}.tmp")

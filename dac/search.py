@@ -20,13 +20,13 @@ from torch import nn
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
 from common.config import SearchSettings
-from common.costs import costs_of
 from common.errors import FedDACError
+from common.layout import State
 from common.learning import Feed, Teacher, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State, state_of
+from common.slicing import state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.joint import share_weights
@@ -51,7 +51,7 @@ def search(
     settings: SearchSettings,
     *,
     seed: int,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
     checkpoint: Path,
     record: Callable[[dict[str, Any]], None],
@@ -63,14 +63,14 @@ def search(
     or foreign checkpoint, and FedDACError if training diverges.
     """
     check_feasible(base, budgets)
-    under_way = _Search(base, budgets, train, validation, settings, seed, device, checkpoint)
+    under_way = _Search(base, budgets, train, validation, settings, seed, accelerator, checkpoint)
     under_way.restore()
     progress.start("search", len(under_way.budgets))
     progress.advance("search", len(under_way.members), "training the supernet")
     while under_way.trajectories:
         trajectory = under_way.trajectories[-1]
         target = join([under_way.budgets[number] for number in trajectory.todo])
-        costs = costs_of(trajectory.supernet.architecture)
+        costs = trajectory.supernet.architecture.costs
         if trajectory.epochs_left > 0:
             row = under_way.train(trajectory)
             record(row)
@@ -104,21 +104,21 @@ class _Search:
         validation: Feed,
         settings: SearchSettings,
         seed: int,
-        device: torch.device,
+        accelerator: torch.device,
         checkpoint: Path,
     ) -> None:
-        self.settings, self.seed, self.device, self.checkpoint = settings, seed, device, checkpoint
+        self.settings, self.seed, self.accelerator, self.checkpoint = settings, seed, accelerator, checkpoint
         self.train_feed, self.validation_feed = train, validation
         full = Architecture.full(base)
         self.asked = list(budgets)
-        bounds = [clipped(budget, costs_of(full)) for budget in budgets]
+        bounds = [clipped(budget, full.costs) for budget in budgets]
         self.budgets = list(dict.fromkeys(bounds))  # those that cannot be told apart are served once
         self.number_of = [self.budgets.index(bound) for bound in bounds]
         self.members: dict[int, Member] = {}
         self.epoch = 0
         self.share_weights_done = False
         self.teacher: State | None = None
-        supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), device)
+        supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), accelerator)
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
         parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]
@@ -130,11 +130,11 @@ class _Search:
         loss = self._epoch(supernet.module, trajectory.optimizer, trajectory.penalty)
         trajectory.epochs_left -= 1
         architecture = supernet.architecture
-        costs = costs_of(architecture)
+        costs = architecture.costs
         return {
             "epoch": self.epoch,
             "train_loss": loss,
-            "validation_accuracy": evaluate(supernet.module, self.validation_feed, self.device).accuracy,
+            "validation_accuracy": evaluate(supernet.module, self.validation_feed, self.accelerator).accuracy,
             "macs": costs.macs,
             "params": costs.params,
             "kept_channels": sum(architecture.sizes[group.name] for group in architecture.description.prunable),
@@ -164,7 +164,9 @@ class _Search:
             return
         distinct = self._distinct()
         feeds = self.train_feed, self.validation_feed
-        trained = share_weights(distinct, *feeds, self.settings, seed=self.seed, device=self.device, progress=progress)
+        trained = share_weights(
+            distinct, *feeds, self.settings, seed=self.seed, accelerator=self.accelerator, progress=progress
+        )
         new = {id(before): after for before, after in zip(distinct, trained, strict=True)}
         self.members = {number: new[id(member)] for number, member in self.members.items()}
         self.share_weights_done = True
@@ -192,14 +194,14 @@ class _Search:
     def _finish(self, trajectory: Trajectory, number: int) -> Member:
         """The trajectory's architecture without gates, fine-tuned on the reference set."""
         module = self._fine_tuned(trajectory)
-        accuracy = evaluate(module, self.validation_feed, self.device).accuracy
+        accuracy = evaluate(module, self.validation_feed, self.accelerator).accuracy
         architecture = trajectory.supernet.architecture
         return Member(architecture, self.budgets[number], state_of(module), accuracy, trajectory.parent)
 
     def _fine_tuned(self, trajectory: Trajectory) -> nn.Module:
         """The trajectory's network without gates, fine-tuned; the learning rate falls along a cosine."""
         settings, architecture = self.settings, trajectory.supernet.architecture
-        module = place(architecture.build_from(trajectory.supernet.extract(architecture)), self.device)
+        module = place(architecture.build_from(trajectory.supernet.extract(architecture)), self.accelerator)
         optimizer = torch.optim.SGD(
             module.parameters(),
             lr=settings.search_learning_rate,
@@ -210,11 +212,11 @@ class _Search:
         teacher = None
         if self.teacher is not None:
             whole = Architecture.full(architecture.base).build_from(self.teacher)
-            teacher = Teacher(place(whole, self.device).eval(), trajectory.recipe.distillation)
+            teacher = Teacher(place(whole, self.accelerator).eval(), trajectory.recipe.distillation)
         for _ in range(settings.fine_tune_epochs):
             self._epoch(module, optimizer, teacher=teacher)
             schedule.step()
-        recalibrate(module, self.train_feed, self.device)
+        recalibrate(module, self.train_feed, self.accelerator)
         return module
 
     def _epoch(
@@ -229,7 +231,9 @@ class _Search:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
-            score = train_epoch(module, self.train_feed, optimizer, generator, self.device, penalty, teacher=teacher)
+            score = train_epoch(
+                module, self.train_feed, optimizer, generator, self.accelerator, penalty, teacher=teacher
+            )
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
         return score.loss
@@ -272,6 +276,6 @@ class _Search:
             self.members |= dict.fromkeys(numbers, member)
         self.teacher = saved.tensors.get("teacher")
         self.trajectories = [
-            Trajectory.restore(entry, saved.tensors[f"trajectory{n}"], self.settings, self.device)
+            Trajectory.restore(entry, saved.tensors[f"trajectory{n}"], self.settings, self.accelerator)
             for n, entry in enumerate(saved.progress["trajectories"])
         ]

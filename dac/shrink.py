@@ -7,8 +7,7 @@ import torch
 
 from common.architecture import Architecture
 from common.budget import RESOURCES, Costs, DeviceBudget
-from common.costs import BYTES_PER_VALUE, count, live_elements
-from common.models.description import Description
+from common.models.description import BYTES_PER_VALUE, Description
 
 LARGEST_GROUP_SHARE = 0.5  # of a group's channels that one step may remove
 
@@ -36,7 +35,7 @@ def shrink_step(architecture: Architecture, ranking: Ranking, target: DeviceBudg
     """
     description = architecture.description
     sizes = dict(architecture.sizes)
-    start = count(description, sizes)
+    start = description.costs(sizes)
     stop = _step_budget(start, target, share)
     limits = {g.name: max(g.floor, int(sizes[g.name] * (1 - LARGEST_GROUP_SHARE))) for g in description.prunable}
     removed: list[tuple[str, int]] = []
@@ -49,7 +48,7 @@ def shrink_step(architecture: Architecture, ranking: Ranking, target: DeviceBudg
             continue
         sizes[group] -= 1
         removed.append((group, channel))
-        costs = count(description, sizes)
+        costs = description.costs(sizes)
     if target.admits(costs):
         removed = _put_back(description, sizes, removed, target)
     return _without(architecture, removed)
@@ -84,7 +83,7 @@ def _price(
     violated: list[str],
 ) -> float:
     """What one channel of `group` costs of the violated resources, as a share of what is in excess of the target."""
-    without = count(description, {**sizes, group: sizes[group] - 1})
+    without = description.costs({**sizes, group: sizes[group] - 1})
     price = 0.0
     for resource in violated:
         saved = costs.get(resource) - without.get(resource)
@@ -100,7 +99,7 @@ def _helps(
     """Whether a channel of `group` counts against a violated resource: memory is held only at steps above the bound."""
     if violated != ["peak_memory_bytes"]:
         return True
-    live = live_elements(description, sizes)
+    live = description.live_elements(sizes)
     return any(
         BYTES_PER_VALUE * elements >= stop.bound("peak_memory_bytes") and _positions(step, group) > 0
         for step, elements in zip(description.steps, live, strict=True)
@@ -118,7 +117,7 @@ def _put_back(
     gone: list[tuple[str, int]] = []
     for group, channel in reversed(removed):
         sizes[group] += 1
-        if not target.admits(count(description, sizes)):
+        if not target.admits(description.costs(sizes)):
             sizes[group] -= 1
             gone.append((group, channel))
     return gone

@@ -7,26 +7,27 @@ import torch
 from torch import nn
 
 from common.architecture import Architecture
+from common.layout import State
 from common.learning import place
 from common.models.description import Axis, GatePoint
-from common.slicing import State, group_positions, slice_state, slice_tensor
+from common.slicing import group_positions, slice_state, slice_tensor
 from dac.gates import ChannelGate
 
 
 class Supernet:
     """A gated module of `architecture`; `gates` holds one gate per prunable group."""
 
-    def __init__(self, architecture: Architecture, gate_position: str, seed: int, device: torch.device) -> None:
+    def __init__(self, architecture: Architecture, gate_position: str, seed: int, accelerator: torch.device) -> None:
         self.architecture = architecture
         self.gate_position = gate_position
-        self.device = device
+        self.accelerator = accelerator
         module = architecture.build(seed)
         self.gates: dict[str, ChannelGate] = {}
         for point in self._points():
             gate = ChannelGate(architecture.sizes[point.group])
             module.set_submodule(point.module, gate)
             self.gates[point.group] = gate
-        self.module: nn.Module = place(module, device)
+        self.module: nn.Module = place(module, accelerator)
 
     def _points(self) -> tuple[GatePoint, ...]:
         return self.architecture.description.gates[self.gate_position]
@@ -51,7 +52,7 @@ class Supernet:
 
     def shrunk(self, smaller: Architecture) -> Self:
         """A supernet of `smaller` that inherits weights, statistics and gates channel by channel."""
-        result = type(self)(smaller, self.gate_position, 0, self.device)
+        result = type(self)(smaller, self.gate_position, 0, self.accelerator)
         positions = group_positions(self.architecture, smaller)
         axes, state = self.tensor_axes(), self.state()
         result.module.load_state_dict({name: slice_tensor(state[name], axes[name], positions) for name in state})

@@ -21,10 +21,11 @@ from common.architecture import Architecture
 from common.config import TrainSettings
 from common.data.batches import batches
 from common.errors import FedDACError
+from common.layout import State
 from common.learning import Feed, Score, Teacher, evaluate, place, train_epoch
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import State, state_of
+from common.slicing import state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dac.supernet import momentum_of, restore_momentum
 
@@ -45,7 +46,7 @@ def train_architecture(
     settings: TrainSettings,
     *,
     seed: int,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
     checkpoint: Path | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
@@ -63,8 +64,8 @@ def train_architecture(
     module = architecture.build(derive_seed(seed, "train-init"))
     if state is not None:
         module.load_state_dict(state)
-    place(module, device)
-    run = _Run(module, train, settings, seed, device, penalty, teacher)
+    place(module, accelerator)
+    run = _Run(module, train, settings, seed, accelerator, penalty, teacher)
     signature = _signature(architecture, state, train, settings, seed, teacher)
     done = 0 if checkpoint is None else run.restore(checkpoint, signature)
     progress.start("train", settings.epochs)
@@ -72,7 +73,7 @@ def train_architecture(
     for epoch in range(done + 1, settings.epochs + 1):
         score = run.epoch(epoch)
         if record is not None:
-            accuracy = evaluate(module, validation, device).accuracy
+            accuracy = evaluate(module, validation, accelerator).accuracy
             rate = run.optimizer.param_groups[0]["lr"]
             record(
                 {
@@ -86,7 +87,7 @@ def train_architecture(
         if checkpoint is not None:
             run.save(checkpoint, signature, epoch)
         progress.advance("train", 1, f"epoch {epoch}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}")
-    accuracy = evaluate(module, validation, device).accuracy
+    accuracy = evaluate(module, validation, accelerator).accuracy
     progress.finish("train", f"validation accuracy {accuracy:.1%}")
     return Trained(state_of(module), accuracy)
 
@@ -112,13 +113,13 @@ class _Run:
         train: Feed,
         settings: TrainSettings,
         seed: int,
-        device: torch.device,
+        accelerator: torch.device,
         penalty: Callable[[nn.Module], torch.Tensor] | None,
         teacher: nn.Module | None,
     ) -> None:
-        self.module, self.train, self.settings, self.seed, self.device = module, train, settings, seed, device
+        self.module, self.train, self.settings, self.seed, self.accelerator = module, train, settings, seed, accelerator
         self.penalty = None if penalty is None else lambda: penalty(module)
-        self.teacher = None if teacher is None else Teacher(place(teacher, device).eval(), settings.distillation)
+        self.teacher = None if teacher is None else Teacher(place(teacher, accelerator).eval(), settings.distillation)
         self.steps_per_epoch = sum(1 for _ in batches(len(train.images), train.batch_size, None))
         self.step = 0
         parameters = list(module.parameters())
@@ -142,7 +143,7 @@ class _Run:
                 self.train,
                 self.optimizer,
                 generator,
-                self.device,
+                self.accelerator,
                 self.penalty,
                 label_smoothing=settings.label_smoothing,
                 before_step=self._set_learning_rate,

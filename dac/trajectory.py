@@ -8,7 +8,7 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import SearchSettings
-from common.slicing import State
+from common.layout import State
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
 from dac.shrink import Ranking, shrink_step
@@ -77,11 +77,11 @@ class Trajectory:
         progress: Mapping[str, Any],
         tensors: Mapping[str, torch.Tensor],
         settings: SearchSettings,
-        device: torch.device,
+        accelerator: torch.device,
     ) -> Self:
         """The inverse of `to_progress` and `to_tensors`."""
         architecture = Architecture.from_dict(progress["architecture"])
-        supernet = Supernet(architecture, RECIPES[settings.preset].gate_position, 0, device)
+        supernet = Supernet(architecture, RECIPES[settings.preset].gate_position, 0, accelerator)
         supernet.module.load_state_dict(_with_prefix(tensors, "module."))
         result = cls(supernet, settings, progress["todo"], progress["epochs_left"], progress["parent"])
         restore_momentum(supernet.module, result.optimizer, _with_prefix(tensors, "momentum."))

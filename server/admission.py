@@ -7,8 +7,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from common.errors import MessageError
+from common.layout import Vector
 from common.messages import EvaluateResult, Task, TrainResult, content_bytes
-from common.weights import Layout, Vector
 from server.devices import Device
 
 NORM_FACTOR = 1000.0
@@ -91,7 +91,7 @@ def _check_values(weights: Vector, task: Task) -> None:
     limit = NORM_FACTOR * max(1.0, _norm(task.weights))
     if _norm(weights) > limit:
         raise MessageError(f"its weights have norm {_norm(weights):.3g}, above the limit of {limit:.3g}")
-    layout = Layout.of(task.architecture)
+    layout = task.architecture.layout
     start = 0
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         stop = start + int(np.prod(shape))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.weights import Vector
+from common.layout import Vector
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ import math
 from collections.abc import Sequence
 
 from common.budget import RESOURCES, Costs, DeviceBudget
-from common.costs import costs_of
 from common.errors import BudgetError
-from common.weights import Layout
 from dac.files import Member
 from dac.plan import clipped
 from server.cohorts import Cohort
@@ -44,7 +42,7 @@ def assign(devices: Sequence[Device], members: Sequence[Member]) -> list[Cohort]
     """
     found: dict[str, tuple[Member, list[str]]] = {}
     for device, member in zip(devices, members, strict=True):
-        if not device.budget.admits(costs_of(member.architecture)):
+        if not device.budget.admits(member.architecture.costs):
             raise BudgetError(f"the architecture found for {device.name} does not fit its budget {device.budget}")
         best, names = found.setdefault(member.architecture.to_json(), (member, []))
         names.append(device.name)
@@ -52,21 +50,21 @@ def assign(devices: Sequence[Device], members: Sequence[Member]) -> list[Cohort]
             found[member.architecture.to_json()] = (member, names)
 
     def size(key: str) -> tuple[int, int, str]:
-        costs = costs_of(found[key][0].architecture)
+        costs = found[key][0].architecture.costs
         return -costs.macs, -costs.params, key
 
     cohorts = []
     for number, key in enumerate(sorted(found, key=size)):
         member, names = found[key]
-        weights = Layout.of(member.architecture).flatten(member.state)
+        weights = member.architecture.layout.flatten(member.state)
         cohorts.append(Cohort(f"cohort-{number}", member.architecture, weights, member.validation_accuracy, names))
     return cohorts
 
 
 def best_fitting(budget: DeviceBudget, cohorts: Sequence[Cohort]) -> Cohort | None:
     """The cohort of the largest architecture (in MACs) that the budget admits, if there is one."""
-    fitting = [cohort for cohort in cohorts if budget.admits(costs_of(cohort.architecture))]
-    return max(fitting, key=lambda cohort: costs_of(cohort.architecture).macs, default=None)
+    fitting = [cohort for cohort in cohorts if budget.admits(cohort.architecture.costs)]
+    return max(fitting, key=lambda cohort: cohort.architecture.costs.macs, default=None)
 
 
 def _loss(before: DeviceBudget, after: DeviceBudget) -> float:

@@ -23,7 +23,6 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config, Scalar
 from common.errors import ArchitectureError, BudgetError, CheckpointError
-from common.weights import Layout
 from server.cohorts import Cohort, Evaluation, FederationState
 from server.run_folder import write_atomically
 
@@ -120,7 +119,7 @@ def _cohort_from_dict(place: Path, entry: Mapping[str, Any]) -> Cohort:
     architecture = Architecture.from_dict(entry["architecture"])
     path = place / f"{Path(entry['name']).name}.safetensors"
     weights = safetensors.numpy.load(_verified(path, entry["sha256"]))["weights"]
-    if weights.dtype != "float32" or weights.shape != (Layout.of(architecture).size,):
+    if weights.dtype != "float32" or weights.shape != (architecture.layout.size,):
         raise CheckpointError(f"{path} is damaged: its weights do not fit the architecture")
     return Cohort(
         name=str(entry["name"]),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.weights import Vector
+from common.layout import Vector
 
 STRIKES = 3
 """So many rounds in a row with a failed or rejected reply, and a device is asked no more."""
@@ -24,7 +24,7 @@ class Evaluation:
 class Cohort:
     """All devices with one architecture, and the model they share; `devices` are names in canonical order.
 
-    `weights` has shape (Layout.of(architecture).size,). `search_accuracy` is the validation accuracy that the search
+    `weights` has shape (architecture.layout.size,). `search_accuracy` is the validation accuracy that the search
     reached. Bytes are those of message contents, from server to devices (down) and back (up).
     """
 

@@ -8,11 +8,11 @@ from server.reference import Reference
 from server.refine import module_of
 
 
-def evaluate_cohort(cohort: Cohort, reference: Reference, round: int, device: torch.device) -> Evaluation:
+def evaluate_cohort(cohort: Cohort, reference: Reference, round: int, accelerator: torch.device) -> Evaluation:
     """The cohort's model on the test set and on the validation split."""
-    module = module_of(cohort, device)
-    test = evaluate(module, reference.test, device)
-    validation = evaluate(module, reference.validation, device)
+    module = module_of(cohort, accelerator)
+    test = evaluate(module, reference.test, accelerator)
+    validation = evaluate(module, reference.validation, accelerator)
     return Evaluation(round, test.accuracy, test.loss, validation.accuracy)
 
 

@@ -10,8 +10,7 @@ import torch
 from flwr.serverapp import Grid
 
 from common.config import Config
-from common.costs import costs_of
-from common.learning import pick_device
+from common.learning import pick_accelerator
 from common.process import peak_rss_bytes
 from common.progress import Progress
 from server.checkpoint import load_checkpoint
@@ -34,7 +33,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    device = pick_device(config.run.accelerator)
+    accelerator = pick_accelerator(config.run.accelerator)
     saved = load_checkpoint(folder.checkpoint_folder, config) if resume else None
     if resume:
         folder.truncate_after(saved.round if saved else -1)
@@ -46,7 +45,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
     if saved is None:
         with _stage("search", folder, seconds):
-            state = FederationState(find_cohorts(reported, reference, config, folder, device, progress))
+            state = FederationState(find_cohorts(reported, reference, config, folder, accelerator, progress))
         state.budgets = {one.name: one.budget for one in reported}
     else:
         state = saved
@@ -56,7 +55,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     sort_devices(state, reported)
     write_budgets(folder, state, reported)
     by_name = {one.name: one for one in reported}
-    rounds = Rounds(grid, greeter, state, by_name, reference, config, folder, device, progress)
+    rounds = Rounds(grid, greeter, state, by_name, reference, config, folder, accelerator, progress)
     before = seconds.get("rounds", 0.0)
     if saved is None:
         rounds.start()
@@ -99,7 +98,7 @@ def _outcomes(folder: RunFolder) -> dict[str, int]:
 
 
 def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
-    costs = costs_of(cohort.architecture)
+    costs = cohort.architecture.costs
     evaluation = cohort.evaluation
     return {
         "cohort": cohort.name,

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.architecture import Architecture
+from common.layout import Vector
 from common.models.description import BaseNetwork
-from common.weights import Layout, Vector, coordinates
+from common.slicing import coordinates
 from server.aggregation import Total
 from server.cohorts import Cohort
 
@@ -57,7 +58,7 @@ def average_across(
 def batch_norm_positions(architecture: Architecture, *, statistics_only: bool = False) -> NDArray[np.bool_]:
     """Which weights of the architecture belong to batch norms, or are running statistics of one; shape (size,)."""
     layers = architecture.description.layer_by_name
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     chosen = [
         layers[layer].kind == "batch_norm" and (tensor.startswith("running_") or not statistics_only)
         for layer, _, tensor in (name.rpartition(".") for name in layout.names)
@@ -69,7 +70,7 @@ class _Sums:
     """The two sums of one base network's weights, in float64."""
 
     def __init__(self, base: BaseNetwork) -> None:
-        size = Layout.of(Architecture.full(base)).size
+        size = Architecture.full(base).layout.size
         self._weighted = np.zeros(size)
         self._samples = np.zeros(size)
         self._all_samples = 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.config import FederationSettings
-from common.weights import Vector
+from common.layout import Vector
 from server.aggregation import CohortMean, Total
 
 LEAST_DEVICES = 3

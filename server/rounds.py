@@ -40,12 +40,12 @@ class Rounds:
         reference: Reference,
         config: Config,
         folder: RunFolder,
-        device: torch.device,
+        accelerator: torch.device,
         progress: Progress,
     ) -> None:
         self._grid, self._greeter, self._state, self._devices = grid, greeter, state, devices
         self._reference, self._config, self._folder = reference, config, folder
-        self._device, self._progress = device, progress
+        self._accelerator, self._progress = accelerator, progress
         self._frozen = config.method.batch_norm == "frozen"
         self._strategy = CohortStrategy(state, devices, config, folder.append, progress)
 
@@ -92,12 +92,19 @@ class Rounds:
         method = self._config.method
         if method.distillation_epochs:
             seed, number = self._config.run.seed, self._state.round
-            distil(self._state.cohorts, self._reference.train, method, seed=seed, round=number, device=self._device)
+            distil(
+                self._state.cohorts,
+                self._reference.train,
+                method,
+                seed=seed,
+                round=number,
+                accelerator=self._accelerator,
+            )
 
     def _recalibrate(self) -> None:
         if recalibrates(self._config):
             feed = replace(self._reference.train, batch_size=self._config.federation.test_batch_size)
-            recalibrate_cohorts(self._state.cohorts, feed, self._device)
+            recalibrate_cohorts(self._state.cohorts, feed, self._accelerator)
 
     def _require_progress(self, number: int) -> None:
         outcomes = list(self._strategy.outcomes.values())
@@ -113,7 +120,7 @@ class Rounds:
     def _evaluate(self) -> None:
         state = self._state
         for cohort in state.cohorts:
-            cohort.evaluation = evaluation = evaluate_cohort(cohort, self._reference, state.round, self._device)
+            cohort.evaluation = evaluation = evaluate_cohort(cohort, self._reference, state.round, self._accelerator)
             self._folder.append(
                 "evaluation",
                 round=state.round,

@@ -18,7 +18,7 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
 
     Every mistake that can be found without work is raised here, and then nothing has been written.
     """
-    from common.learning import pick_device
+    from common.learning import pick_accelerator
     from server.run_folder import RunFolder
     from simulation.preflight import check
 
@@ -27,7 +27,7 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
     file = None if resume is None else RunFolder.open(resume).config_path
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
-    pick_device(whole.run.accelerator)
+    pick_accelerator(whole.run.accelerator)
     check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:

@@ -5,10 +5,15 @@ A channel group is a set of channels that several tensors share: removing a chan
 from every tensor axis that carries the group.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from common.budget import Costs
+from common.layout import Layout
+
+BYTES_PER_VALUE = 4
 FLOOR_CHANNELS = 8  # a prunable group never becomes smaller (the published code's value)
 
 
@@ -143,3 +148,32 @@ class Description:
     def layer_by_name(self) -> dict[str, Layer]:
         """Layers by module path."""
         return {layer.name: layer for layer in self.layers}
+
+    def costs(self, sizes: Mapping[str, int]) -> Costs:
+        """What a network with `sizes` channels per group needs, exactly, by counting.
+
+        MACs are the multiply-accumulates of convolution and linear layers for one image. Peak memory is the largest sum
+        of live activations over the execution order: inputs and outputs of the running layer and a held residual, at
+        batch 1 in float32; element-wise layers work in place.
+        """
+        macs = sum(layer.macs(sizes) for layer in self.layers)
+        params = sum(layer.params(sizes) for layer in self.layers)
+        return Costs(macs, params, BYTES_PER_VALUE * max(self.live_elements(sizes)))
+
+    def live_elements(self, sizes: Mapping[str, int]) -> list[int]:
+        """Elements alive at each step of the forward pass, for one image."""
+        return [sum(sizes[group] * positions for group, positions in step) for step in self.steps]
+
+    def layout(self, sizes: Mapping[str, int]) -> Layout:
+        """The layout of the state dict of a network with `sizes` channels per group."""
+        taps = {layer.name: layer.taps for layer in self.layers}
+        names, shapes = [], []
+        for name, axes in self.tensor_axes.items():
+            if not axes:
+                continue
+            side = math.isqrt(taps[name.rpartition(".")[0]])
+            fixed = [1, side, side] if len(axes) == 4 and axes[1] is None else [side, side]
+            sized = [sizes[axis.group] * axis.spread for axis in axes if axis is not None]
+            names.append(name)
+            shapes.append(tuple(sized + (fixed if len(axes) == 4 else [])))
+        return Layout(tuple(names), tuple(shapes))

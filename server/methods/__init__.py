@@ -35,7 +35,7 @@ def find_cohorts(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Cohort]:
     """The cohorts of the run's method, largest architecture first; devices in none of them were refused by name.
@@ -43,7 +43,7 @@ def find_cohorts(
     Work that was cut short is resumed from the run folder. Raises BudgetError, saying what would be enough, if no
     device can take part.
     """
-    return METHODS[config.method.method](devices, reference, config, folder, device, progress)
+    return METHODS[config.method.method](devices, reference, config, folder, accelerator, progress)
 
 
 def uses_overlap(config: Config) -> bool:

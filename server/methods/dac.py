@@ -8,9 +8,7 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.progress import Progress
-from common.weights import Layout
 from dac.files import Member
 from dac.plan import check_feasible
 from dac.search import search
@@ -29,7 +27,7 @@ def find_cohorts(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Cohort]:
     """One cohort per architecture; see `server.methods.find_cohorts`.
@@ -43,10 +41,10 @@ def find_cohorts(
         devices, chosen = choose_members(devices, members, folder, progress)
     else:
         devices = affordable(devices, reference, folder, progress)
-        full = costs_of(Architecture.full(reference.base))
+        full = Architecture.full(reference.base).costs
         merged = merge_budgets([one.budget for one in devices], config.fleet.max_cohorts, full)
         unique = list(dict.fromkeys(merged))
-        members = _search(unique, reference, config, folder, device, progress)
+        members = _search(unique, reference, config, folder, accelerator, progress)
         by_budget = dict(zip(unique, members, strict=True))
         chosen = [by_budget[budget] for budget in merged]
     cohorts = assign(devices, chosen)
@@ -58,7 +56,7 @@ def find_cohorts(
         record_architecture(folder, cohort, best, config.run.seed, parent)
         if config.federation.initial_weights == "random":
             state = random_state(cohort.architecture, config.run.seed)
-            cohort.weights = Layout.of(cohort.architecture).flatten(state)
+            cohort.weights = cohort.architecture.layout.flatten(state)
     return cohorts
 
 
@@ -75,7 +73,7 @@ def _search(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Member]:
     """One member per budget; the only place where the server calls the search."""
@@ -86,7 +84,7 @@ def _search(
         reference.validation,
         config.search,
         seed=config.run.seed,
-        device=device,
+        accelerator=accelerator,
         progress=progress,
         checkpoint=folder.checkpoint_folder / "search.safetensors",
         record=folder.epoch_recorder("search"),

@@ -13,11 +13,9 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.errors import BudgetError
 from common.models.description import BaseNetwork
 from common.progress import Progress
-from common.weights import Layout
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.record import record_architecture, refuse
@@ -32,7 +30,7 @@ def find_cohorts(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Cohort]:
     """The one cohort; see `server.methods.find_cohorts`."""
@@ -45,9 +43,9 @@ def find_cohorts(
     elif config.method.fedavg_model == "drop-weak":
         devices = _strong(devices, base, folder, progress)
         budget = reduce(DeviceBudget.meet, [one.budget for one in devices])
-    trained = architecture, starting_state(architecture, reference, config, folder, device, progress)
-    member = starting_member(architecture, budget, trained, reference, config, device)
-    weights = Layout.of(architecture).flatten(member.state)
+    trained = architecture, starting_state(architecture, reference, config, folder, accelerator, progress)
+    member = starting_member(architecture, budget, trained, reference, config, accelerator)
+    weights = architecture.layout.flatten(member.state)
     names = [one.name for one in devices]
     cohort = Cohort("cohort-0", architecture, weights, member.validation_accuracy, names)
     record_architecture(folder, cohort, member, config.run.seed)
@@ -56,7 +54,7 @@ def find_cohorts(
 
 def _strong(devices: Sequence[Device], base: BaseNetwork, folder: RunFolder, progress: Progress) -> list[Device]:
     """The devices that can hold the base network; the others are refused. Raises BudgetError if none can."""
-    costs = costs_of(Architecture.full(base))
+    costs = Architecture.full(base).costs
     needs = f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
     strong = []
     for device in devices:

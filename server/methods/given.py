@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.costs import costs_of
 from common.errors import ArchitectureError, BudgetError, ConfigurationError
 from common.models.description import BaseNetwork
 from common.progress import Progress
@@ -44,14 +43,14 @@ def choose_members(
 
     Raises BudgetError, naming the smallest one's costs, if no device is left.
     """
-    costs = costs_of(min(members, key=lambda member: costs_of(member.architecture).macs).architecture)
+    costs = min(members, key=lambda member: member.architecture.costs.macs).architecture.costs
     needs = f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
     fitting, chosen = [], []
     for device in devices:
-        held = [member for member in members if device.budget.admits(costs_of(member.architecture))]
+        held = [member for member in members if device.budget.admits(member.architecture.costs)]
         if held:
             fitting.append(device)
-            chosen.append(max(held, key=lambda member: costs_of(member.architecture).macs))
+            chosen.append(max(held, key=lambda member: member.architecture.costs.macs))
         else:
             reason = f"a budget {device.budget} admits none of the given architectures, of which the smallest"
             refuse(device, f"{reason} needs {needs}", folder, progress)

@@ -18,7 +18,6 @@ import torch
 
 from common.architecture import Architecture
 from common.config import Config
-from common.costs import costs_of
 from common.progress import Progress
 from dac.joint import share_weights
 from server.assignment import assign, merge_budgets
@@ -36,22 +35,22 @@ def find_cohorts(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> list[Cohort]:
     """One cohort per slice; see `server.methods.find_cohorts`."""
     full = Architecture.full(reference.base)
     fitting = sliceable(devices, reference.base, folder, progress)
-    merged = merge_budgets([one.budget for one in fitting], config.fleet.max_cohorts, costs_of(full))
-    trained = full, starting_state(full, reference, config, folder, device, progress)
+    merged = merge_budgets([one.budget for one in fitting], config.fleet.max_cohorts, full.costs)
+    trained = full, starting_state(full, reference, config, folder, accelerator, progress)
     members = {
-        budget: starting_member(largest_slice(full.base, budget), budget, trained, reference, config, device)
+        budget: starting_member(largest_slice(full.base, budget), budget, trained, reference, config, accelerator)
         for budget in dict.fromkeys(merged)
     }
     if pretraining_epochs(config) > 0:
         feeds, seed = (reference.train, reference.validation), config.run.seed
         agreed = share_weights(
-            list(members.values()), *feeds, config.search, seed=seed, device=device, progress=progress
+            list(members.values()), *feeds, config.search, seed=seed, accelerator=accelerator, progress=progress
         )
         members = dict(zip(members, agreed, strict=True))
     cohorts = assign(fitting, [members[budget] for budget in merged])

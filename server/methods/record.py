@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from common.budget import DeviceBudget
-from common.costs import costs_of
 from common.errors import BudgetError
 from common.progress import Progress
 from dac.files import Member, save_member
@@ -17,7 +16,7 @@ def record_architecture(
 ) -> None:
     """Write the cohort's architecture file, with the weights of `member`, and its event in the metrics."""
     save_member(folder.architecture_path(cohort.name), member, name=cohort.name, parent=parent, seed=seed)
-    costs = costs_of(cohort.architecture)
+    costs = cohort.architecture.costs
     folder.append(
         "architecture",
         round=0,

@@ -7,7 +7,6 @@ from functools import lru_cache, partial
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
-from common.costs import costs_of
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork, ChannelGroup
@@ -37,7 +36,7 @@ def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     fits, breaks = -1, len(rates)
     while breaks - fits > 1:
         middle = (fits + breaks) // 2
-        if budget.admits(costs_of(slice_at(base, rates[middle]))):
+        if budget.admits(slice_at(base, rates[middle]).costs):
             fits = middle
         else:
             breaks = middle
@@ -53,7 +52,7 @@ def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
 
 def smallest_costs(base: BaseNetwork) -> Costs:
     """What the smallest slice needs."""
-    return costs_of(slice_at(base, _rates(base)[0]))
+    return slice_at(base, _rates(base)[0]).costs
 
 
 def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:

@@ -7,10 +7,11 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config, TrainSettings
+from common.layout import State
 from common.learning import evaluate, place, recalibrate
 from common.progress import Progress, Silent
 from common.seeds import derive_seed
-from common.slicing import State, slice_state, state_of
+from common.slicing import slice_state, state_of
 from dac.files import Member
 from dac.train import train_architecture
 from server.reference import Reference
@@ -28,7 +29,7 @@ def starting_state(
     reference: Reference,
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    accelerator: torch.device,
     progress: Progress,
 ) -> State:
     """Random weights, trained on the reference set for `pretraining-epochs` unless initial-weights = random.
@@ -47,7 +48,7 @@ def starting_state(
         reference.validation,
         settings,
         seed=config.run.seed,
-        device=device,
+        accelerator=accelerator,
         progress=progress,
         checkpoint=folder.checkpoint_folder / "pretraining.safetensors",
         record=folder.epoch_recorder("pretraining"),
@@ -65,7 +66,7 @@ def starting_member(
     trained: tuple[Architecture, State],
     reference: Reference,
     config: Config,
-    device: torch.device,
+    accelerator: torch.device,
 ) -> Member:
     """The slice of a `trained` network that `architecture` is, fine-tuned as an architecture of the search would be.
 
@@ -85,13 +86,13 @@ def starting_member(
             reference.validation,
             settings,
             seed=seed,
-            device=device,
+            accelerator=accelerator,
             progress=Silent(),
         ).state
-    module = place(architecture.build_from(own), device)
+    module = place(architecture.build_from(own), accelerator)
     if pretrained:
-        recalibrate(module, replace(reference.train, batch_size=config.federation.test_batch_size), device)
-    accuracy = evaluate(module, reference.validation, device).accuracy
+        recalibrate(module, replace(reference.train, batch_size=config.federation.test_batch_size), accelerator)
+    accuracy = evaluate(module, reference.validation, accelerator).accuracy
     return Member(architecture, budget, state_of(module), accuracy)
 
 

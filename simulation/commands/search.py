@@ -58,7 +58,7 @@ def search(
     ] = None,
 ) -> None:
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
-    from common.learning import pick_device
+    from common.learning import pick_accelerator
     from dac.plan import check_feasible
     from server.reference import base_network
     from server.run_folder import RunFolder
@@ -76,7 +76,7 @@ def search(
         asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
     given = merge(config if folder is None else folder.config_path, settings)
     whole = with_absolute_paths(Config.from_mapping(given))
-    device = pick_device(whole.run.accelerator)
+    accelerator = pick_accelerator(whole.run.accelerator)
     material = load_material(whole.data, whole.search.search_batch_size, whole.run.seed)
     base = base_network(whole.model, material.data)
     check_feasible(base, list(asked.values()))
@@ -92,7 +92,7 @@ def search(
         own = {key for group in GROUPS for key in group.keys()} - omitted  # noqa: SIM118
         folder.write_config({key: value for key, value in whole.to_mapping().items() if key in own})
     with folder, run_ends_well(folder.path, "search"):
-        _run(whole, folder, asked, base, material, device)
+        _run(whole, folder, asked, base, material, accelerator)
 
 
 def _run(
@@ -101,9 +101,9 @@ def _run(
     budgets: Budgets,
     base: "BaseNetwork",
     material: "Material",
-    device: "torch.device",
+    accelerator: "torch.device",
 ) -> None:
-    from common.costs import costs_of
+    pass
     from dac.files import save_member
     from dac.published import write_published
     from dac.search import search as find
@@ -118,7 +118,7 @@ def _run(
             material.validation,
             config.search,
             seed=config.run.seed,
-            device=device,
+            accelerator=accelerator,
             progress=progress,
             checkpoint=folder.checkpoint_folder / "search.safetensors",
             record=folder.epoch_recorder("search"),
@@ -128,7 +128,7 @@ def _run(
     for name, member in zip(names, family.members, strict=True):
         parent = None if member.parent is None else names[member.parent]
         save_member(folder.architecture_path(name), member, name=name, parent=parent, seed=config.run.seed)
-        table.add_row(*cost_row(name, costs_of(member.architecture), member.validation_accuracy))
+        table.add_row(*cost_row(name, member.architecture.costs, member.validation_accuracy))
     if base.model == "mobilenet_v2":
         found = {name: member.architecture for name, member in zip(names, family.members, strict=True)}
         write_published(folder.path / "net_cfg.json", found)

@@ -70,12 +70,12 @@ def simulate(
 
     Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
     """
-    from common.learning import pick_device
+    from common.learning import pick_accelerator
     from simulation.engines import check_engine
 
     check_engine(engine)
     whole, folder = prepare(settings, config, resume)
-    gpus = pick_device(whole.run.accelerator).type == "cuda"
+    gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder, run_ends_well(folder.path):
         _run(whole, folder, engine, workers, gpus, resume is not None)
 

@@ -83,7 +83,7 @@ def train(
     ] = None,
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
-    from common.learning import pick_device
+    from common.learning import pick_accelerator
     from dac.files import load_member, save_member
     from server.run_folder import RunFolder
     from simulation.standalone import check_fits, checker, load_material, part
@@ -100,7 +100,7 @@ def train(
     assert isinstance(recipe, TrainSettings)
     assert isinstance(run, RunSettings)
     data = with_absolute_paths(Config(data=data)).data
-    device = pick_device(run.accelerator)
+    accelerator = pick_accelerator(run.accelerator)
     material = load_material(data, recipe.batch_size, run.seed)
     if folder is not None:
         start = load_member(folder.checkpoint_folder / f"{START}.json")
@@ -123,7 +123,7 @@ def train(
         mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
         folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
     with folder, run_ends_well(folder.path, "train"):
-        _run(start, guide, recipe, run.seed, folder, material, device)
+        _run(start, guide, recipe, run.seed, folder, material, accelerator)
 
 
 def _start(
@@ -177,9 +177,9 @@ def _run(
     seed: int,
     folder: "RunFolder",
     material: "Material",
-    device: "torch.device",
+    accelerator: "torch.device",
 ) -> None:
-    from common.costs import costs_of
+    pass
     from common.learning import evaluate, place
     from dac.files import save_member
     from dac.train import train_architecture
@@ -196,20 +196,20 @@ def _run(
             material.validation,
             recipe,
             seed=seed,
-            device=device,
+            accelerator=accelerator,
             progress=progress,
             checkpoint=folder.checkpoint_folder / "train.safetensors",
             record=folder.epoch_recorder("train"),
             teacher=teacher,
         )
-    module = place(architecture.build_from(trained.state), device)
-    test = evaluate(module, material.test, device)
+    module = place(architecture.build_from(trained.state), accelerator)
+    test = evaluate(module, material.test, accelerator)
     result = replace(start, state=trained.state, validation_accuracy=trained.validation_accuracy, parent=None)
     path = folder.architecture_path(TRAINED)
     save_member(path, result, name=TRAINED, parent=None, seed=seed)
     folder.write_summary({"validation_accuracy": trained.validation_accuracy, "test_accuracy": test.accuracy})
     table = cost_table("Trained", "validation", "test")
-    table.add_row(*cost_row(path.stem, costs_of(architecture), trained.validation_accuracy, test.accuracy))
+    table.add_row(*cost_row(path.stem, architecture.costs, trained.validation_accuracy, test.accuracy))
     console = Console()
     console.print(table)
     console.print(f"Architecture and weights: {path}", soft_wrap=True, markup=False, highlight=False)

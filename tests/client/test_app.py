@@ -14,10 +14,9 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.messages import HANDSHAKE, DeviceReport, EvaluateResult, Hello, Task, TrainResult
 from common.models.description import BaseNetwork
-from common.weights import Layout
 
 ARCHITECTURE = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
-WEIGHTS = Layout.of(ARCHITECTURE).flatten(ARCHITECTURE.build(0).state_dict())
+WEIGHTS = ARCHITECTURE.layout.flatten(ARCHITECTURE.build(0).state_dict())
 TASK = Task(1, ARCHITECTURE, WEIGHTS, batch_size=16)
 
 

@@ -13,12 +13,11 @@ from common.data.images import Images
 from common.errors import MessageError
 from common.messages import Task
 from common.models.description import BaseNetwork
-from common.weights import Layout
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.0, -1.0]])
 LABELS = torch.tensor([2, 0, 0, 2])
 ARCHITECTURE = Architecture.full(BaseNetwork("mlp", (1, 4, 4), 4))
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 WEIGHTS = LAYOUT.flatten(ARCHITECTURE.build(3).state_dict())
 IMAGES = Images(
     torch.randint(0, 256, (24, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),

@@ -18,7 +18,6 @@ from client.measure import (
     training_macs_per_second,
 )
 from common.architecture import Architecture
-from common.costs import costs_of
 
 
 def write(path: Path, text: str) -> None:
@@ -126,7 +125,7 @@ def clock_of(durations: Iterator[float]) -> Callable[[], float]:
 
 def work() -> int:
     """MACs of one step of the probe."""
-    return FORWARD_PASSES_PER_STEP * costs_of(Architecture.full(PROBE)).macs * BATCH
+    return FORWARD_PASSES_PER_STEP * Architecture.full(PROBE).costs.macs * BATCH
 
 
 def test_the_speed_follows_from_the_median_step_and_the_first_does_not_count() -> None:

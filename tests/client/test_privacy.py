@@ -20,13 +20,12 @@ from common.config import Config
 from common.messages import Task, TrainResult
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.weights import Layout
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 10))
-WEIGHTS = Layout.of(ARCHITECTURE).flatten(ARCHITECTURE.build(0).state_dict())
+WEIGHTS = ARCHITECTURE.layout.flatten(ARCHITECTURE.build(0).state_dict())
 TASK = Task(1, ARCHITECTURE, WEIGHTS, batch_size=16, learning_rate=0.1)
 NORM = 0.05
 SIGMA = 2 * NORM * math.sqrt(2 * math.log(1.25 / 1e-5)) / 1.0
@@ -90,7 +89,7 @@ def test_the_noise_does_not_follow_from_the_seed() -> None:
 
 def test_noise_leaves_no_negative_variance() -> None:
     architecture = Architecture.with_kept(BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25), {})
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     task = replace(TASK, architecture=architecture, weights=layout.flatten(architecture.build(0).state_dict()))
     reply = ask(content=task.encode(), local_dp_clipping_norm=1.0)
     state = layout.unflatten(TrainResult.decode(reply.content, architecture).weights)

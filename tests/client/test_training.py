@@ -13,14 +13,14 @@ from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import FederationError, MessageError
+from common.layout import load_weights
 from common.messages import Task, TrainResult
 from common.models.description import BaseNetwork
-from common.weights import Layout, load_weights
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3))
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 TASK = Task(1, ARCHITECTURE, LAYOUT.flatten(ARCHITECTURE.build(0).state_dict()), batch_size=4, learning_rate=0.1)
 
 
@@ -74,7 +74,7 @@ def test_the_task_decides_how_a_device_trains(change: dict[str, Any]) -> None:
 
 def test_dropout_is_seeded_and_the_process_keeps_its_own_randomness() -> None:
     architecture = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 3))
-    weights = Layout.of(architecture).flatten(architecture.build(0).state_dict())
+    weights = architecture.layout.flatten(architecture.build(0).state_dict())
     task = Task(1, architecture, weights, batch_size=4)
     before = torch.get_rng_state()
     first, second = (train_task(task, images(10), PLAIN, "device-00", CPU).weights for _ in range(2))
@@ -84,7 +84,7 @@ def test_dropout_is_seeded_and_the_process_keeps_its_own_randomness() -> None:
 
 def test_batch_norm_statistics_travel_with_the_weights() -> None:
     architecture = Architecture.full(BaseNetwork("mobilenet_v2", (1, 8, 8), 3, width=0.25))
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     task = Task(1, architecture, layout.flatten(architecture.build(0).state_dict()), batch_size=5)
     trained = layout.unflatten(train_task(task, images(11), PLAIN, "device-00", CPU).weights)
     means = [name for name in trained if name.endswith("running_mean")]
@@ -136,7 +136,7 @@ def test_evaluation_without_held_out_images_is_refused() -> None:
 
 def test_frozen_batch_norms_come_back_with_the_statistics_they_were_sent_with() -> None:
     architecture = Architecture.full(BaseNetwork("mobilenet_v2", (1, 8, 8), 3, width=0.25))
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     sent = layout.unflatten(layout.flatten(architecture.build(0).state_dict()))
     task = Task(1, architecture, layout.flatten(sent), batch_size=5, learning_rate=0.01)
 

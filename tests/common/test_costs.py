@@ -15,16 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.architecture import Architecture
 from common.budget import Costs
-from common.costs import (
-    BYTES_PER_VALUE,
-    costs_of,
-    count,
-    largest_tensor_elements,
-    legacy_peak_elements,
-    live_elements,
-    thop_macs,
-)
-from common.models.description import BaseNetwork
+from common.costs import largest_tensor_elements, legacy_peak_elements, thop_macs
+from common.models.description import BYTES_PER_VALUE, BaseNetwork
 from tests.common.strategies import architectures, published
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
@@ -34,22 +26,22 @@ PUBLISHED: dict[str, dict[str, Any]] = json.loads(
 
 
 def live_peak(architecture: Architecture) -> int:
-    return max(live_elements(architecture.description, architecture.sizes))
+    return max(architecture.description.live_elements(architecture.sizes))
 
 
 def test_mobilenet_v2() -> None:
     full = Architecture.full(BASE)
-    assert costs_of(full) == Costs(macs=91_154_944, params=2_296_922, peak_memory_bytes=4 * 319_488)
+    assert full.costs == Costs(macs=91_154_944, params=2_296_922, peak_memory_bytes=4 * 319_488)
     assert thop_macs(full) == 94_604_800
     assert largest_tensor_elements(full) == legacy_peak_elements(full) == 147_456  # 144 channels of 32x32
 
 
 def test_floor_of_the_search_space() -> None:
     description = Architecture.full(BASE).description
-    floor = count(description, description.floor_sizes)
+    floor = description.costs(description.floor_sizes)
     assert (floor.params, floor.macs) == (511_586, 12_319_232)
     assert thop_macs(published([8] * 17)) == 12_961_024
-    assert (costs_of(published([1] * 17)).params, costs_of(published([1] * 17)).macs) == (490_999, 9_923_328)
+    assert (published([1] * 17).costs.params, published([1] * 17).costs.macs) == (490_999, 9_923_328)
 
 
 def test_there_are_75_published_architectures() -> None:
@@ -60,7 +52,7 @@ def test_there_are_75_published_architectures() -> None:
 @pytest.mark.parametrize("key", PUBLISHED)
 def test_every_published_count(key: str) -> None:
     architecture = published(PUBLISHED[key]["inner"])
-    assert costs_of(architecture).params == PUBLISHED[key]["params"]
+    assert architecture.costs.params == PUBLISHED[key]["params"]
     assert thop_macs(architecture) == PUBLISHED[key]["thop_macs"]
 
 
@@ -76,7 +68,7 @@ def test_every_published_count(key: str) -> None:
 )
 def test_the_five_models_behind_the_published_budgets(key: str, params: int, thop: int, macs: int) -> None:
     architecture = published(PUBLISHED[key]["inner"])
-    assert (costs_of(architecture).params, thop_macs(architecture), costs_of(architecture).macs) == (params, thop, macs)
+    assert (architecture.costs.params, thop_macs(architecture), architecture.costs.macs) == (params, thop, macs)
 
 
 # Figure 3 of the paper: parameters, thop's MACs, the feature map it reports, the largest tensor there really is, and
@@ -98,7 +90,7 @@ def test_figure_3_snapshots(
     key: str, params: int, thop_millions: float, reported: int, largest: int, live: int
 ) -> None:
     architecture = published(PUBLISHED[key]["inner"])
-    assert costs_of(architecture).params == params
+    assert architecture.costs.params == params
     assert round(thop_macs(architecture) / 1e6, 2) == thop_millions
     assert legacy_peak_elements(architecture) == reported
     assert largest_tensor_elements(architecture) == largest
@@ -120,7 +112,7 @@ def test_figure_3_snapshots(
 )
 def test_figure_3_width_multipliers(width: float, params: int, thop_millions: float, largest: int, live: int) -> None:
     architecture = Architecture.full(BaseNetwork("mobilenet_v2", (3, 32, 32), 10, width))
-    assert costs_of(architecture).params == params
+    assert architecture.costs.params == params
     assert round(thop_macs(architecture) / 1e6, 2) == thop_millions
     assert largest_tensor_elements(architecture) == largest
     assert live_peak(architecture) == live
@@ -129,9 +121,9 @@ def test_figure_3_width_multipliers(width: float, params: int, thop_millions: fl
 def test_one_inner_channel_by_hand() -> None:
     # expansion: 24 in; depthwise: 9; projection: 24 out; two batch norms: 4. At stride 1 on 32x32.
     full = Architecture.full(BASE)
-    less = costs_of(Architecture.with_kept(BASE, {"block2.inner": range(143)}))
-    assert costs_of(full).params - less.params == 24 + 9 + 24 + 4
-    assert costs_of(full).macs - less.macs == (24 + 9 + 24) * 32 * 32
+    less = Architecture.with_kept(BASE, {"block2.inner": range(143)}).costs
+    assert full.costs.params - less.params == 24 + 9 + 24 + 4
+    assert full.costs.macs - less.macs == (24 + 9 + 24) * 32 * 32
 
 
 def test_cnn_by_hand() -> None:
@@ -140,7 +132,7 @@ def test_cnn_by_hand() -> None:
     params = (3 * 25 + 1) * 6 + (6 * 25 + 1) * 16 + (16 * 25 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10
     macs = 3 * 25 * 6 * 28**2 + 6 * 25 * 16 * 10**2 + 16 * 25 * 120 + 120 * 84 + 84 * 10
     assert params == 62_006
-    assert costs_of(full) == Costs(macs, params, peak_memory_bytes=4 * (3 * 32**2 + 6 * 28**2))
+    assert full.costs == Costs(macs, params, peak_memory_bytes=4 * (3 * 32**2 + 6 * 28**2))
 
 
 def test_cnn_pads_small_images() -> None:
@@ -148,19 +140,19 @@ def test_cnn_pads_small_images() -> None:
     full = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 10))
     params = (25 + 1) * 6 + (6 * 25 + 1) * 16 + (16 * 4 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10
     macs = 25 * 6 * 64 + 6 * 25 * 16 * 16 + 64 * 120 + 120 * 84 + 840
-    assert costs_of(full) == Costs(macs, params, peak_memory_bytes=4 * 6 * (64 + 16))
+    assert full.costs == Costs(macs, params, peak_memory_bytes=4 * 6 * (64 + 16))
 
 
 @pytest.mark.parametrize(("shape", "inputs"), [((3, 32, 32), 3072), ((1, 28, 28), 784)])
 def test_mlp_by_hand(shape: tuple[int, int, int], inputs: int) -> None:
     full = Architecture.full(BaseNetwork("mlp", shape, 10))
-    assert costs_of(full) == Costs(
+    assert full.costs == Costs(
         macs=inputs * 200 + 200 * 10, params=(inputs + 1) * 200 + 201 * 10, peak_memory_bytes=4 * (inputs + 200)
     )
 
 
 def test_live_memory_of_two_blocks_by_hand() -> None:
-    live = live_elements(Architecture.full(BASE).description, Architecture.full(BASE).sizes)
+    live = Architecture.full(BASE).description.live_elements(Architecture.full(BASE).sizes)
     # block 2, 24 -> 144 -> 24 at 32x32 with an identity shortcut: the input is held until it is added
     assert live[9:12] == [(24 + 144) * 1024, (24 + 144 + 144) * 1024, (24 + 144 + 24) * 1024]
     # block 3, 24 -> 144 -> 32, 32x32 to 16x16 without a shortcut: the expanded tensor lives at the input resolution
@@ -179,7 +171,7 @@ def probe(architecture: Architecture) -> tuple[nn.Module, torch.Tensor]:
 @given(architectures())
 def test_parameters_are_those_of_the_built_module(architecture: Architecture) -> None:
     module, _ = probe(architecture)
-    assert costs_of(architecture).params == sum(parameter.numel() for parameter in module.parameters())
+    assert architecture.costs.params == sum(parameter.numel() for parameter in module.parameters())
 
 
 @settings(max_examples=25, deadline=None)
@@ -188,7 +180,7 @@ def test_macs_are_half_the_flops_torch_counts(architecture: Architecture) -> Non
     module, image = probe(architecture)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
-    assert 2 * costs_of(architecture).macs == counter.get_total_flops()
+    assert 2 * architecture.costs.macs == counter.get_total_flops()
 
 
 @settings(max_examples=10, deadline=None)
@@ -199,7 +191,7 @@ def test_thop_counts_four_operations_per_element_of_an_affine_batch_norm(archite
     with torch.no_grad():
         macs, params = thop.profile(module, (torch.zeros(1, *architecture.base.input_shape),), verbose=False)
     assert macs == thop_macs(architecture, operations_per_norm_element=4)
-    assert params == costs_of(architecture).params
+    assert params == architecture.costs.params
 
 
 def measured_live(module: nn.Module, image: torch.Tensor) -> list[int]:
@@ -253,7 +245,7 @@ def test_live_memory_is_that_of_the_real_tensors(architecture: Architecture) -> 
     ]
     measured = measured_live(*probe(architecture))
     assert measured == layers
-    assert costs_of(architecture).peak_memory_bytes >= BYTES_PER_VALUE * max(measured)
+    assert architecture.costs.peak_memory_bytes >= BYTES_PER_VALUE * max(measured)
 
 
 @settings(max_examples=25, deadline=None)

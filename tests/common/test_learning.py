@@ -11,7 +11,7 @@ from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import ConfigurationError
-from common.learning import Feed, Teacher, evaluate, pick_device, place, recalibrate, train_epoch
+from common.learning import Feed, Teacher, evaluate, pick_accelerator, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
@@ -146,14 +146,14 @@ def test_place_changes_the_layout_not_the_values() -> None:
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pick_device("cpu") == CPU
+    assert pick_accelerator("cpu") == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == CPU
+    assert pick_accelerator("auto") == CPU
     with pytest.raises(ConfigurationError, match="torch finds no CUDA device; use cpu or auto"):
-        pick_device("cuda")
+        pick_accelerator("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
-    assert pick_device("cpu") == CPU
+    assert pick_accelerator("auto") == pick_accelerator("cuda") == torch.device("cuda")
+    assert pick_accelerator("cpu") == CPU
 
 
 def test_smoothed_labels_by_hand() -> None:

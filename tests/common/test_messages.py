@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import MessageError
+from common.layout import Vector
 from common.messages import (
     SCHEMA,
     DeviceReport,
@@ -32,10 +33,9 @@ from common.messages import (
     content_bytes,
 )
 from common.models.description import BaseNetwork
-from common.weights import Layout, Vector
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 4, 4), 3), {"hidden": (0, 3, 7)})
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 VALUES: Vector = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
 
 HELLO = Hello.mine()

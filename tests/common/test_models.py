@@ -10,7 +10,6 @@ from common.errors import ArchitectureError
 from common.models import describe
 from common.models.description import BaseNetwork
 from common.models.mobilenet_v2 import InvertedResidual, scaled
-from common.weights import Layout
 from tests.common.strategies import architectures
 
 ALL = [BaseNetwork(model, (3, 32, 32), 10) for model in ("mobilenet_v2", "cnn", "mlp")]
@@ -26,7 +25,7 @@ def built(architecture: Architecture) -> nn.Module:
 def test_the_state_dict_has_the_described_tensors_in_the_described_order(architecture: Architecture) -> None:
     state = built(architecture).state_dict()
     assert list(state) == list(architecture.description.tensor_axes)
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     floats = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     assert dict(zip(layout.names, layout.shapes, strict=True)) == floats
     assert layout.size == sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
-from common.costs import costs_of, count
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
 from dac.baselines import (
@@ -25,10 +24,8 @@ from dac.baselines import (
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 SMALL = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
 CNN = BaseNetwork("cnn", (1, 8, 8), 4)
-FULL, FLOOR = (
-    costs_of(Architecture.full(BASE)),
-    count(*(lambda d: (d, d.floor_sizes))(Architecture.full(BASE).description)),
-)
+FULL = Architecture.full(BASE).costs
+FLOOR = Architecture.full(BASE).description.costs(Architecture.full(BASE).description.floor_sizes)
 
 shares = st.one_of(st.none(), st.floats(0.01, 0.999))
 
@@ -47,17 +44,17 @@ def budget_of(fractions: tuple[float | None, ...]) -> DeviceBudget:
 def test_the_largest_width_multiplier_that_fits(macs: int, params: int | None) -> None:
     budget = DeviceBudget(macs=macs, params=params)
     found = width_multiplier(BASE, budget)
-    assert budget.admits(costs_of(found))
+    assert budget.admits(found.costs)
     assert found == Architecture.full(found.base)
     wider = [replace(BASE, width=found.base.width + step / 1000) for step in range(1, 40)]
-    assert all(not budget.admits(costs_of(Architecture.full(base))) for base in wider)
+    assert all(not budget.admits(Architecture.full(base).costs) for base in wider)
 
 
 def test_published_width_multipliers_are_found_by_their_parameters() -> None:
     # width 0.75 has 1,402,586 parameters (figure 3 of the paper), and bounds are strict
     found = width_multiplier(BASE, DeviceBudget(params=1_402_587))
-    assert costs_of(found).params == 1_402_586
-    assert costs_of(width_multiplier(BASE, DeviceBudget(params=1_402_586))).params < 1_402_586
+    assert found.costs.params == 1_402_586
+    assert width_multiplier(BASE, DeviceBudget(params=1_402_586)).costs.params < 1_402_586
 
 
 def test_a_budget_that_does_not_bind_leaves_the_full_network() -> None:
@@ -80,7 +77,7 @@ def test_random_widths_meet_every_bound_strictly_and_waste_little(
 ) -> None:
     budget = budget_of(fractions)
     found = random_widths(BASE, budget, seed)
-    costs = costs_of(found)
+    costs = found.costs
     assert budget.admits(costs)
     assert all(found.sizes[g.name] >= g.floor for g in found.description.prunable)
     if any(share is not None for share in fractions):
@@ -125,12 +122,12 @@ def test_magnitude_removes_the_smallest_and_inherits_the_rest() -> None:
         state[f"blocks.9.{name}.weight"][[3, 8]] *= 1e-3
     state["blocks.9.project_conv.weight"][:, [3, 8]] *= 1e-3
     per_channel = (
-        costs_of(architecture).params
-        - count(
-            architecture.description, {**architecture.sizes, "block9.inner": architecture.sizes["block9.inner"] - 2}
+        architecture.costs.params
+        - architecture.description.costs(
+            {**architecture.sizes, "block9.inner": architecture.sizes["block9.inner"] - 2}
         ).params
     )
-    budget = DeviceBudget(params=costs_of(architecture).params - per_channel + 1)
+    budget = DeviceBudget(params=architecture.costs.params - per_channel + 1)
     smaller, inherited = magnitude(architecture, state, budget)
     assert set(architecture.indices["block9.inner"]) - set(smaller.indices["block9.inner"]) == {3, 8}
     kept = list(smaller.indices["block9.inner"])
@@ -144,7 +141,7 @@ def test_slimming_removes_the_smallest_scale_of_the_depthwise_norm() -> None:
     state = architecture.build(0).state_dict()
     state["blocks.5.depthwise_norm.weight"][4] = -1e-3
     state["blocks.5.expand_norm.weight"][7] = 0.0  # not what it ranks by
-    smaller, inherited = slimming(architecture, state, DeviceBudget(macs=costs_of(architecture).macs))
+    smaller, inherited = slimming(architecture, state, DeviceBudget(macs=architecture.costs.macs))
     assert set(architecture.indices["block5.inner"]) - set(smaller.indices["block5.inner"]) == {4}
     assert len(inherited["blocks.5.depthwise_norm.weight"]) == smaller.sizes["block5.inner"]
 
@@ -177,13 +174,13 @@ def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_traine
         g.name: torch.rand(g.size, generator=torch.Generator().manual_seed(7)) for g in full.description.prunable
     }
     smaller = shrink_to(full, importance, budget)
-    assert budget.admits(costs_of(smaller))
+    assert budget.admits(smaller.costs)
     assert full.contains(smaller)
 
 
 def test_a_pruned_network_can_be_pruned_again() -> None:
     full = Architecture.full(SMALL)
-    costs = costs_of(full)
+    costs = full.costs
     first, state = magnitude(full, full.build(0).state_dict(), DeviceBudget(macs=int(costs.macs * 0.9)))
     second, inherited = magnitude(first, state, DeviceBudget(macs=int(costs.macs * 0.8)))
     assert first.contains(second)

@@ -7,12 +7,11 @@ import torch
 
 from common.architecture import Architecture
 from common.config import TrainSettings
-from common.costs import costs_of
 from common.errors import ConfigurationError, FedDACError
+from common.layout import State
 from common.learning import Feed, evaluate
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.slicing import State
 from dac import export
 from dac.train import train_architecture
 
@@ -71,7 +70,7 @@ def test_it_is_one_file_with_costs_and_architecture_in_its_metadata(tmp_path: Pa
     facts = export.normalisation(torch.tensor([0.5]), torch.tensor([0.25]))
     export.export_onnx(architecture, weights(architecture), path, facts)
     assert list(tmp_path.iterdir()) == [path]
-    found, costs = export.read_metadata(path), costs_of(architecture)
+    found, costs = export.read_metadata(path), architecture.costs
     assert (found["macs"], found["params"]) == (str(costs.macs), str(costs.params))
     assert found["peak_memory_bytes"] == str(costs.peak_memory_bytes)
     assert (found["mean"], found["std"]) == ("[0.5]", "[0.25]")
@@ -111,7 +110,7 @@ def test_other_weights_are_noticed(tmp_path: Path) -> None:
 def test_a_trained_network_keeps_its_accuracy_as_onnx_and_as_int8(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
     architecture = Architecture.full(SLIM)
     settings = TrainSettings(epochs=20, learning_rate=0.05)
-    state = train_architecture(architecture, None, *feeds, settings, seed=0, device=CPU, progress=Silent()).state
+    state = train_architecture(architecture, None, *feeds, settings, seed=0, accelerator=CPU, progress=Silent()).state
     module = architecture.build(0)
     module.load_state_dict(state)
     expected = evaluate(module, feeds[1], CPU).accuracy

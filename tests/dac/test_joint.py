@@ -11,11 +11,11 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import SearchSettings
 from common.errors import FedDACError
+from common.layout import State
 from common.learning import Feed, distance, evaluate
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.slicing import State
-from common.weights import Layout, coordinates
+from common.slicing import coordinates
 from dac.files import Member
 from dac.joint import share_weights
 
@@ -35,11 +35,11 @@ def member(architecture: Architecture, seed: int) -> Member:
 def trained(
     members: list[Member], feeds: tuple[Feed, Feed], settings: SearchSettings = SETTINGS, seed: int = 0
 ) -> list[Member]:
-    return share_weights(members, *feeds, settings, seed=seed, device=CPU, progress=Silent())
+    return share_weights(members, *feeds, settings, seed=seed, accelerator=CPU, progress=Silent())
 
 
 def vector(member: Member) -> np.ndarray:
-    return Layout.of(member.architecture).flatten(member.state)
+    return member.architecture.layout.flatten(member.state)
 
 
 def gradients(architecture: Architecture, state: State, feed: Feed, wanted: torch.Tensor | None) -> np.ndarray:
@@ -52,7 +52,7 @@ def gradients(architecture: Architecture, state: State, feed: Feed, wanted: torc
         loss = 0.3 * loss + 0.7 * distance(logits, wanted)
     loss.backward()
     grads = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
-    return Layout.of(architecture).flatten(grads)
+    return architecture.layout.flatten(grads)
 
 
 def test_one_step_is_the_mean_gradient_of_the_members_that_hold_a_weight(feeds: tuple[Feed, Feed]) -> None:
@@ -64,11 +64,11 @@ def test_one_step_is_the_mean_gradient_of_the_members_that_hold_a_weight(feeds: 
     large, small = member(large_one, 1), member(small_one, 2)
     found = trained([small, large], (whole, feeds[1]))
 
-    size = Layout.of(full).size
+    size = full.layout.size
     start, total, holders = np.zeros(size), np.zeros(size), np.zeros(size)
     start[coordinates(small_one)] = vector(small)
     start[coordinates(large_one)] = vector(large)  # what both hold starts from the larger
-    state = Layout.of(small_one).unflatten(start[coordinates(small_one)].astype(np.float32))
+    state = small_one.layout.unflatten(start[coordinates(small_one)].astype(np.float32))
     (batch,) = whole.evaluation(CPU)
     answers = large_one.build_from(large.state)(batch[0]).detach()
     for architecture, own, wanted in ((large_one, large.state, None), (small_one, state, answers)):
@@ -86,8 +86,8 @@ def test_members_agree_about_what_they_share_but_for_batch_norms(feeds: tuple[Fe
     group = full.description.prunable[0]
     smaller = Architecture.with_kept(base, {group.name: range(1, group.size)})
     found = trained([member(smaller, 1), member(full, 2)], feeds, replace(SETTINGS, joint_epochs=2))
-    own, whole = found[0].state, Layout.of(full).flatten(found[1].state)
-    shared = Layout.of(smaller).unflatten(whole[coordinates(smaller)])
+    own, whole = found[0].state, full.layout.flatten(found[1].state)
+    shared = smaller.layout.unflatten(whole[coordinates(smaller)])
     norms = {layer.name for layer in full.description.layers if layer.kind == "batch_norm"}
     compared = [name for name in shared if name.rpartition(".")[0] not in norms]
     assert compared

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
-from common.costs import costs_of
 from common.errors import BudgetError
 from common.models.description import BaseNetwork
 from dac.plan import check_feasible, clipped, fork, join
@@ -28,7 +27,7 @@ def test_the_floor_itself_is_feasible_just_above_its_own_cost() -> None:
 
 
 def test_bounds_that_cannot_bind_are_all_alike() -> None:
-    full = costs_of(Architecture.full(BASE))
+    full = Architecture.full(BASE).costs
     assert clipped(DeviceBudget(macs=10**12), full) == clipped(DeviceBudget(), full)
     assert clipped(DeviceBudget(), full).admits(full)
     assert clipped(DeviceBudget(macs=5), Costs(9, 9, 9)) == DeviceBudget(5, 10, 10)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.architecture import Architecture
-from common.costs import costs_of, thop_macs
+from common.costs import thop_macs
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
 from dac.published import by_key, first_within, is_published, read_published, write_published
@@ -42,7 +42,7 @@ def test_every_released_architecture_has_the_released_counts(released: Path) -> 
     assert list(entries) == list(RELEASED)
     assert len(entries) == 75
     for entry in entries.values():
-        assert costs_of(entry.architecture).params == entry.params
+        assert entry.architecture.costs.params == entry.params
         assert thop_macs(entry.architecture) == entry.macs
 
 
@@ -80,7 +80,7 @@ def test_what_is_written_is_read_and_the_largest_comes_first(tmp_path: Path) -> 
         "small": small,
         "large": Architecture.full(base),
     }
-    assert (entries["small"].macs, entries["small"].params) == (thop_macs(small), costs_of(small).params)
+    assert (entries["small"].macs, entries["small"].params) == (thop_macs(small), small.costs.params)
 
 
 def test_our_own_files_are_told_apart(released: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import SearchSettings
-from common.costs import costs_of, count
 from common.errors import BudgetError, CheckpointError, FedDACError
 from common.learning import Feed
 from common.models.description import BaseNetwork
@@ -19,7 +18,7 @@ from dac.recipe import RECIPES
 from dac.search import Family, search
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 4, width=2.0)
-FULL = costs_of(Architecture.full(CNN))
+FULL = Architecture.full(CNN).costs
 BUDGETS = [
     DeviceBudget(macs=FULL.macs // 2),
     DeviceBudget(),
@@ -63,7 +62,7 @@ def run(
         *feeds,
         settings,
         seed=seed,
-        device=torch.device("cpu"),
+        accelerator=torch.device("cpu"),
         progress=progress or Silent(),
         checkpoint=folder / "search.safetensors",
         record=(rows if rows is not None else []).append,
@@ -85,7 +84,7 @@ def test_every_budget_gets_an_architecture_below_it(feeds: tuple[Feed, Feed], tm
     family = run(feeds, tmp_path)
     assert [member.budget for member in family.members] == BUDGETS
     for member in family.members:
-        assert member.budget.admits(costs_of(member.architecture))
+        assert member.budget.admits(member.architecture.costs)
         module = member.architecture.build(0)
         module.load_state_dict(member.state)
 
@@ -113,8 +112,8 @@ def test_the_binding_bound_is_met_within_the_cost_of_one_channel(feeds: tuple[Fe
     for group in architecture.description.prunable:
         more = {**architecture.sizes, group.name: architecture.sizes[group.name] + 1}
 
-        largest = max(largest, count(architecture.description, more).macs - costs_of(architecture).macs)
-    assert 0 < BUDGETS[0].bound("macs") - costs_of(architecture).macs <= largest
+        largest = max(largest, architecture.description.costs(more).macs - architecture.costs.macs)
+    assert 0 < BUDGETS[0].bound("macs") - architecture.costs.macs <= largest
 
 
 def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
@@ -197,13 +196,13 @@ def test_divergence_is_an_error_that_says_what_to_change(feeds: tuple[Feed, Feed
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_both_presets_search_mobilenet_v2(feeds: tuple[Feed, Feed], tmp_path: Path, preset: str) -> None:
     base = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
-    full = costs_of(Architecture.full(base))
+    full = Architecture.full(base).costs
     budgets = [DeviceBudget(macs=int(full.macs * 0.7)), DeviceBudget(peak_memory_bytes=full.peak_memory_bytes * 2 // 3)]
     settings = SearchSettings(
         preset=preset, warmup_epochs=1, epochs_per_step=1, fine_tune_epochs=0, search_batch_size=20
     )
     family = run(feeds, tmp_path, budgets=budgets, base=base, settings=settings)
-    assert all(member.budget.admits(costs_of(member.architecture)) for member in family.members)
+    assert all(member.budget.admits(member.architecture.costs) for member in family.members)
 
 
 def test_smaller_members_learn_from_the_whole_network(

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
-from common.costs import costs_of, count
 from common.models.description import BaseNetwork
 from common.seeds import torch_generator
 from dac.shrink import Ranking, shrink_step
@@ -31,7 +30,7 @@ def ranking(architecture: Architecture, seed: int, threshold: float = 0.1) -> Ra
 def shrink_to(target: DeviceBudget, seed: int, share: float = 0.25, start: Architecture = FULL) -> list[Architecture]:
     """Steps until the target is met; every step must remove something."""
     path = [start]
-    while not target.admits(costs_of(path[-1])):
+    while not target.admits(path[-1].costs):
         path.append(shrink_step(path[-1], ranking(path[-1], seed), target, share))
         assert path[-1] != path[-2]
     return path
@@ -45,14 +44,14 @@ fractions = st.one_of(st.none(), st.floats(0.001, 0.999))
 def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     shares: tuple[float | None, float | None, float | None], seed: int
 ) -> None:
-    floor, full = count(FULL.description, FULL.description.floor_sizes), costs_of(FULL)
+    floor, full = FULL.description.costs(FULL.description.floor_sizes), FULL.costs
     bounds = [
         None if share is None else floor.get(r) + 1 + int(share * (full.get(r) - floor.get(r)))
         for r, share in zip(RESOURCES, shares, strict=True)
     ]
     target = DeviceBudget(*bounds)
     path = shrink_to(target, seed)
-    assert target.admits(costs_of(path[-1]))
+    assert target.admits(path[-1].costs)
     assert all(larger.contains(smaller) for larger, smaller in itertools.pairwise(path))
     assert all(path[-1].sizes[g.name] >= g.floor for g in FULL.description.prunable)
 
@@ -60,7 +59,7 @@ def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(RESOURCES), st.floats(0.05, 0.95), st.integers(0, 100))
 def test_no_channel_of_the_last_step_could_have_stayed(resource: str, share: float, seed: int) -> None:
-    floor, full = count(FULL.description, FULL.description.floor_sizes), costs_of(FULL)
+    floor, full = FULL.description.costs(FULL.description.floor_sizes), FULL.costs
     bound = floor.get(resource) + 1 + int(share * (full.get(resource) - floor.get(resource)))
     target = DeviceBudget(**{resource: bound})
     *_, before, last = shrink_to(target, seed)
@@ -69,7 +68,7 @@ def test_no_channel_of_the_last_step_could_have_stayed(resource: str, share: flo
             more = Architecture.with_kept(
                 BASE, {**last.indices, group.name: sorted({*last.indices[group.name], channel})}
             )
-            assert not target.admits(costs_of(more))
+            assert not target.admits(more.costs)
 
 
 def test_a_memory_budget_only_touches_the_blocks_that_hold_too_much() -> None:
@@ -85,7 +84,7 @@ def test_closed_gates_go_first_smallest_gate_first() -> None:
         chosen.gate[group.name].fill_(1.0)
     chosen.gate["block9.inner"][5], chosen.gate["block4.inner"][7] = 0.05, 0.02
     chosen.importance["block9.inner"][5] = chosen.importance["block4.inner"][7] = 1e9
-    one = costs_of(FULL).params - 1
+    one = FULL.costs.params - 1
     smaller = shrink_step(FULL, chosen, DeviceBudget(params=one), 0.5)
     assert set(FULL.indices["block4.inner"]) - set(smaller.indices["block4.inner"]) == {7}
     assert smaller.sizes["block9.inner"] == FULL.sizes["block9.inner"]
@@ -98,7 +97,7 @@ def test_with_open_gates_the_least_important_per_cost_goes_first() -> None:
         chosen.gate[group.name].fill_(1.0)
         chosen.importance[group.name].fill_(1e6)
     chosen.importance["block0.inner"][3], chosen.importance["block16.inner"][11] = 1.0, 8.0
-    costs = costs_of(FULL)
+    costs = FULL.costs
     smaller = shrink_step(FULL, chosen, DeviceBudget(params=costs.params - 10), 0.5)
     assert 11 not in smaller.indices["block16.inner"]
     assert smaller.sizes["block0.inner"] == 32
@@ -107,6 +106,6 @@ def test_with_open_gates_the_least_important_per_cost_goes_first() -> None:
 def test_a_step_takes_about_its_share_and_at_most_half_of_a_group() -> None:
     target = DeviceBudget(macs=20_000_000)
     step = shrink_step(FULL, ranking(FULL, 1), target, 0.25)
-    full = costs_of(FULL).macs
-    assert 0.74 * full < costs_of(step).macs < 0.75 * full
+    full = FULL.costs.macs
+    assert 0.74 * full < step.costs.macs < 0.75 * full
     assert all(step.sizes[g.name] * 2 >= g.size for g in FULL.description.prunable)

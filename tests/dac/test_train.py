@@ -49,7 +49,7 @@ def run(
     state = options.pop("state", None)
     progress = options.pop("progress", Silent())
     return train_architecture(
-        architecture, state, *feeds, settings, seed=seed, device=CPU, progress=progress, **options
+        architecture, state, *feeds, settings, seed=seed, accelerator=CPU, progress=progress, **options
     )
 
 

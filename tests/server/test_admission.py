@@ -11,12 +11,11 @@ from common.architecture import Architecture
 from common.errors import MessageError
 from common.messages import EvaluateResult, Task, TrainResult
 from common.models.description import BaseNetwork
-from common.weights import Layout
 from server.admission import admit, admit_evaluation, one_line, status_of
 from server.devices import Device
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mobilenet_v2", (3, 8, 8), 4, width=0.25), {})
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 WEIGHTS = LAYOUT.flatten(ARCHITECTURE.build(0).state_dict())
 TASK = Task(5, ARCHITECTURE, WEIGHTS)
 GOOD = TrainResult(5, LAYOUT.hash, WEIGHTS, samples=10, loss=0.5, seconds=1.0, peak_rss_bytes=1)

@@ -10,9 +10,9 @@ from client.training import train_task
 from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
+from common.layout import Vector
 from common.messages import Task
 from common.models.description import BaseNetwork
-from common.weights import Layout, Vector
 from server.aggregation import CohortMean
 
 
@@ -101,7 +101,7 @@ def test_a_device_counts_once() -> None:
 def test_one_cohort_of_one_architecture_is_federated_averaging() -> None:
     """The plain loop of algorithm 1 of McMahan et al. 2017, written out, against our parts: equal in every bit."""
     architecture = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3))
-    layout = Layout.of(architecture)
+    layout = architecture.layout
     generator = torch.Generator().manual_seed(1)
     preprocessor = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "crop")
     clients = {

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
-from common.costs import costs_of
 from common.errors import BudgetError
 from common.messages import DeviceReport
 from common.models.description import BaseNetwork
@@ -25,7 +24,7 @@ def macs(bound: int) -> DeviceBudget:
 
 def member(channels: int, accuracy: float = 0.5, seed: int = 0) -> Member:
     architecture = Architecture.with_kept(BASE, {"hidden": range(channels)})
-    budget = DeviceBudget(macs=costs_of(architecture).macs + 1)
+    budget = DeviceBudget(macs=architecture.costs.macs + 1)
     return Member(architecture, budget, dict(architecture.build(seed).state_dict()), accuracy)
 
 
@@ -97,7 +96,7 @@ def test_a_late_device_joins_the_largest_architecture_it_can_hold() -> None:
         Cohort(f"cohort-{number}", one.architecture, one.state["hidden.weight"].numpy(), 0.5, [])
         for number, one in enumerate((member(100), member(50), member(20)))
     ]
-    costs = [costs_of(cohort.architecture) for cohort in cohorts]
+    costs = [cohort.architecture.costs for cohort in cohorts]
     chosen = best_fitting(macs(costs[0].macs), cohorts)
     assert chosen is cohorts[1]
     assert best_fitting(DeviceBudget(), cohorts) is cohorts[0]

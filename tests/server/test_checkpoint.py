@@ -13,7 +13,6 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError
 from common.models.description import BaseNetwork
-from common.weights import Layout
 from server.checkpoint import load_checkpoint, save_checkpoint
 from server.cohorts import Cohort, Evaluation, FederationState
 
@@ -25,7 +24,7 @@ def state_after(round: int) -> FederationState:
     cohorts = []
     for number, channels in enumerate((64, 16)):
         architecture = Architecture.with_kept(BASE, {"hidden": range(channels)})
-        weights = Layout.of(architecture).flatten(architecture.build(round).state_dict())
+        weights = architecture.layout.flatten(architecture.build(round).state_dict())
         evaluation = Evaluation(round, 1 / 3, 0.1, 2 / 3)
         devices = [f"device-{number}"]
         cohorts.append(Cohort(f"cohort-{number}", architecture, weights, 0.7, devices, 10, 20, evaluation))

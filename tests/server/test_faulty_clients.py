@@ -15,10 +15,9 @@ from client.training import train_task
 from common.architecture import Architecture
 from common.config import Config
 from common.errors import FederationError
-from common.learning import pick_device
+from common.learning import pick_accelerator
 from common.messages import Task, TrainResult
 from common.progress import Silent
-from common.weights import Layout
 from server.cohorts import FederationState
 from server.federation import federate
 from server.run_folder import RunFolder
@@ -75,7 +74,7 @@ def with_value(record: str, key: str, value: Any) -> Corrupt:
 def foreign_architecture(request: Message, reply: Message) -> Message:
     task = Task.decode(request.content)
     other = Architecture.with_kept(task.architecture.base, {"hidden": range(9)})
-    layout = Layout.of(other)
+    layout = other.layout
     result = TrainResult(task.round, layout.hash, np.zeros(layout.size, np.float32), 5, 0.1, 0.1, 1)
     return Message(result.encode(), reply_to=request)
 
@@ -142,7 +141,7 @@ def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) ->
     from dac.files import load_member
 
     member = load_member(folder.architecture_path("cohort-0"))
-    layout = Layout.of(member.architecture)
+    layout = member.architecture.layout
     settings = config.federation
     results = []
     for number in names:
@@ -157,7 +156,7 @@ def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) ->
             learning_rate=settings.learning_rate,
             momentum=settings.momentum,
         )
-        name, device = f"device-{number:02d}", pick_device("cpu")
+        name, device = f"device-{number:02d}", pick_accelerator("cpu")
         results.append(train_task(task, data.train, data.preprocessor, name, device))
     total = sum(result.samples for result in results)
     mean = sum(result.samples * result.weights.astype(np.float64) for result in results) / total
@@ -166,7 +165,7 @@ def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) ->
 
 def final_weights(folder: RunFolder) -> np.ndarray:
     architecture = Architecture.from_json(folder.architecture_path("cohort-0").read_text())
-    return Layout.of(architecture).flatten(folder.load_model("cohort-0"))
+    return architecture.layout.flatten(folder.load_model("cohort-0"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

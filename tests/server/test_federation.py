@@ -9,10 +9,9 @@ import pytest
 
 from common.architecture import Architecture
 from common.config import Config
-from common.costs import costs_of
 from common.errors import BudgetError, CheckpointError
 from common.progress import Silent
-from common.weights import Layout, coordinates
+from common.slicing import coordinates
 from server.federation import federate
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, models
@@ -53,7 +52,7 @@ def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[...
     for entry in summary["cohorts"]:
         name = entry["cohort"]
         architecture = Architecture.from_json(folder.architecture_path(name).read_text())
-        costs = costs_of(architecture)
+        costs = architecture.costs
         assert (entry["macs"], entry["params"]) == (costs.macs, costs.params)
         module = architecture.build(0)
         module.load_state_dict(folder.load_model(name))
@@ -69,7 +68,7 @@ def test_every_device_can_hold_its_architecture(config: Config, run: Callable[..
     assert [entry["device"] for entry in budgets] == ["small-00", "small-01", "large"]
     for entry in budgets:
         architecture = Architecture.from_json(folder.architecture_path(entry["cohort"]).read_text())
-        assert costs_of(architecture).params < entry["params"]
+        assert architecture.costs.params < entry["params"]
 
 
 def test_bytes_are_those_of_the_rounds_and_the_evaluations(
@@ -123,7 +122,7 @@ def test_cohorts_agree_where_they_average_weights(config: Config, run: Callable[
         for number in range(2):
             text = folder.architecture_path(f"cohort-{number}").read_text()
             architecture = Architecture.from_dict(json.loads(text))
-            weights = Layout.of(architecture).flatten(folder.load_model(f"cohort-{number}"))
+            weights = architecture.layout.flatten(folder.load_model(f"cohort-{number}"))
             found.append(dict(zip(coordinates(architecture).tolist(), weights.tolist(), strict=True)))
         both = found[0].keys() & found[1].keys()
         assert both

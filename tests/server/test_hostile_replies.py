@@ -29,7 +29,6 @@ from common.config import Config, FederationSettings
 from common.messages import DeviceReport, Task, TrainResult
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.weights import Layout
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.exchange import exchange
@@ -38,7 +37,7 @@ from server.strategy import CohortStrategy
 from simulation.grid import InlineGrid
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 8, 8), 10), {"hidden": range(8)})
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 WEIGHTS = LAYOUT.flatten(ARCHITECTURE.build(0).state_dict())
 SAMPLES = (10, 20, 30)
 HOSTILE = 1

@@ -9,10 +9,8 @@ from flwr.app import Error, Message
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.weights import Layout
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.federation import federate
@@ -23,7 +21,7 @@ from simulation.grid import InlineGrid
 
 def cohort(number: int, channels: int, devices: list[str]) -> Cohort:
     architecture = Architecture.with_kept(BaseNetwork("mlp", (1, 8, 8), 10), {"hidden": range(channels)})
-    weights = Layout.of(architecture).flatten(architecture.build(0).state_dict())
+    weights = architecture.layout.flatten(architecture.build(0).state_dict())
     return Cohort(f"cohort-{number}", architecture, weights, 0.5, devices)
 
 
@@ -62,13 +60,13 @@ def state() -> FederationState:
 
 
 def just_above(cohort: Cohort) -> DeviceBudget:
-    return DeviceBudget(macs=costs_of(cohort.architecture).macs + 1)
+    return DeviceBudget(macs=cohort.architecture.costs.macs + 1)
 
 
 def test_a_stranger_joins_the_largest_architecture_it_can_hold(
     state: FederationState, make_device: Callable[..., Device]
 ) -> None:
-    bound = costs_of(state.cohorts[0].architecture).macs
+    bound = state.cohorts[0].architecture.costs.macs
     assert place(make_device("tight", macs=bound), state) == "joins cohort-1"
     assert place(make_device("rich", macs=bound + 1), state) == "joins cohort-0"
     assert [c.devices for c in state.cohorts] == [["device-00", "rich"], ["device-01", "tight"]]
@@ -95,7 +93,7 @@ def test_a_device_whose_budget_is_unchanged_stays_although_another_would_fit(
 def test_a_device_with_a_new_budget_moves_to_the_best_fitting_architecture(
     state: FederationState, make_device: Callable[..., Device]
 ) -> None:
-    bound = costs_of(state.cohorts[0].architecture).macs
+    bound = state.cohorts[0].architecture.costs.macs
     assert place(make_device("device-00", macs=bound), state).startswith("moves from cohort-0 to cohort-1: its budget")
     assert [c.devices for c in state.cohorts] == [[], ["device-01", "device-00"]]
     assert place(make_device("device-01", macs=bound + 1), state).startswith("moves from cohort-1 to cohort-0")

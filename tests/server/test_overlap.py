@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
+from common.layout import Vector
 from common.models.description import BaseNetwork
-from common.slicing import slice_state
-from common.weights import Layout, Vector, coordinates
+from common.slicing import coordinates, slice_state
 from server.aggregation import Total
 from server.cohorts import Cohort
 from server.overlap import average_across, batch_norm_positions
@@ -22,7 +22,7 @@ SMALL = BaseNetwork("mobilenet_v2", (3, 16, 16), 4, width=0.25)
 
 
 def of(architecture: Architecture, value: float | Vector, name: str = "cohort-0") -> Cohort:
-    weights = np.full(Layout.of(architecture).size, value, np.float32) if np.isscalar(value) else value
+    weights = np.full(architecture.layout.size, value, np.float32) if np.isscalar(value) else value
     return Cohort(name, architecture, np.asarray(weights, np.float32), 0.5, [])
 
 
@@ -31,7 +31,7 @@ def total(weights: Vector, samples: int) -> Total:
 
 
 def state(architecture: Architecture, weights: Vector) -> dict[str, torch.Tensor]:
-    return Layout.of(architecture).unflatten(weights)
+    return architecture.layout.unflatten(weights)
 
 
 def test_hand_computed_average_of_two_overlapping_cohorts() -> None:
@@ -39,7 +39,7 @@ def test_hand_computed_average_of_two_overlapping_cohorts() -> None:
     first = Architecture.with_kept(MLP, {"hidden": (0, 1, 2)})
     second = Architecture.with_kept(MLP, {"hidden": (1, 2, 3)})
     cohorts = [of(first, 0.0), of(second, 0.0, "cohort-1")]
-    trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 1.0), (second, 4.0))]
+    trained = [np.full(one.layout.size, value, np.float32) for one, value in ((first, 1.0), (second, 4.0))]
     totals = {"cohort-0": total(trained[0], 10), "cohort-1": total(trained[1], 20)}
     ours, theirs = average_across(cohorts, totals, updates=False, batch_norms=True)
     shared = (10 * 1.0 + 20 * 4.0) / 30
@@ -57,7 +57,7 @@ def test_hand_computed_updates_of_two_overlapping_cohorts() -> None:
     first = Architecture.with_kept(MLP, {"hidden": (0, 1, 2)})
     second = Architecture.with_kept(MLP, {"hidden": (1, 2, 3)})
     cohorts = [of(first, 10.0), of(second, 20.0, "cohort-1")]
-    trained = [np.full(Layout.of(one).size, value, np.float32) for one, value in ((first, 13.0), (second, 24.0))]
+    trained = [np.full(one.layout.size, value, np.float32) for one, value in ((first, 13.0), (second, 24.0))]
     totals = {"cohort-0": total(trained[0], 10), "cohort-1": total(trained[1], 20)}
     ours, theirs = average_across(cohorts, totals, updates=True, batch_norms=True)
     shared = np.isin(coordinates(first), coordinates(second))
@@ -70,7 +70,7 @@ def test_updates_and_weights_are_the_same_for_cohorts_that_agree_where_all_hold_
     """Elsewhere an update is the share of the samples behind it: 5 of 11."""
     large, small = Architecture.full(MLP), Architecture.with_kept(MLP, {"hidden": (1, 2)})
     rng = np.random.default_rng(1)
-    values = rng.normal(size=Layout.of(large).size).astype(np.float32)
+    values = rng.normal(size=large.layout.size).astype(np.float32)
     cohorts = [of(large, values), of(small, values[coordinates(small)], "cohort-1")]
     trained = [rng.normal(size=one.weights.size).astype(np.float32) for one in cohorts]
     totals = {one.name: total(trained[number], 5 + number) for number, one in enumerate(cohorts)}
@@ -94,7 +94,7 @@ def test_a_cohort_that_nobody_trained_moves_with_the_others() -> None:
 def test_one_cohort_alone_has_exactly_its_own_mean(updates: bool) -> None:
     architecture = Architecture.with_kept(SMALL, {})
     rng = np.random.default_rng(0)
-    weights = [rng.normal(size=Layout.of(architecture).size).astype(np.float32) for _ in range(2)]
+    weights = [rng.normal(size=architecture.layout.size).astype(np.float32) for _ in range(2)]
     both = Total(weights[0].astype(np.float64) * 3 + weights[1].astype(np.float64) * 7, 10)
     cohorts = [of(architecture, 0.1)]
     result = average_across(cohorts, {"cohort-0": both}, updates=updates, batch_norms=True)[0]
@@ -105,7 +105,7 @@ def test_a_cohort_that_nobody_trained_learns_from_the_others_and_keeps_the_rest(
     idle = Architecture.with_kept(MLP, {"hidden": (0, 1)})
     active = Architecture.with_kept(MLP, {"hidden": (1, 2)})
     cohorts = [of(idle, 5.0), of(active, 0.0, "cohort-1")]
-    totals = {"cohort-1": total(np.full(Layout.of(active).size, 2.0, np.float32), 4)}
+    totals = {"cohort-1": total(np.full(active.layout.size, 2.0, np.float32), 4)}
     result = average_across(cohorts, totals, updates=False, batch_norms=True)[0]
     held = np.isin(coordinates(idle), coordinates(active))
     assert held.any()
@@ -123,7 +123,7 @@ def test_local_batch_norms_are_averaged_within_their_cohort_only() -> None:
     large, small = Architecture.full(SMALL), Architecture.with_kept(SMALL, {narrow_group(): range(8)})
     cohorts = [of(large, 0.0), of(small, 0.0, "cohort-1")]
     totals = {
-        name: total(np.full(Layout.of(one).size, value, np.float32), 10)
+        name: total(np.full(one.layout.size, value, np.float32), 10)
         for name, one, value in (("cohort-0", large, 1.0), ("cohort-1", small, 3.0))
     }
     shared = average_across(cohorts, totals, updates=False, batch_norms=True)
@@ -185,9 +185,9 @@ def subsets(draw: st.DrawFn, base: BaseNetwork) -> Architecture:
 def test_coordinates_are_those_of_slicing(base: BaseNetwork, data: st.DataObject) -> None:
     architecture = data.draw(subsets(base))
     full = Architecture.full(base)
-    values = np.arange(Layout.of(full).size, dtype=np.float32)
+    values = np.arange(full.layout.size, dtype=np.float32)
     sliced = slice_state(state(full, values), full, architecture)
-    assert np.array_equal(Layout.of(architecture).flatten(sliced), values[coordinates(architecture)])
+    assert np.array_equal(architecture.layout.flatten(sliced), values[coordinates(architecture)])
 
 
 @settings(max_examples=25, deadline=None)
@@ -199,7 +199,7 @@ def test_every_weight_is_the_mean_over_its_holders(data: st.DataObject) -> None:
     cohorts, totals, samples, trained = [], {}, {}, {}
     for number, architecture in enumerate(architectures):
         name = f"cohort-{number}"
-        size = Layout.of(architecture).size
+        size = architecture.layout.size
         cohorts.append(of(architecture, rng.normal(size=size), name))
         if data.draw(st.booleans()):
             samples[name] = data.draw(st.integers(1, 1000))

@@ -10,7 +10,6 @@ from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.learning import Feed, train_epoch
 from common.models.description import BaseNetwork
-from common.weights import Layout
 from server.cohorts import Cohort
 from server.refine import distil, keep, module_of, recalibrate_cohorts
 
@@ -27,7 +26,7 @@ def cohorts() -> list[Cohort]:
     full = Architecture.full(BASE)
     small = Architecture.with_kept(BASE, {group.name: range(8) for group in full.description.prunable})
     return [
-        Cohort(f"cohort-{number}", one, Layout.of(one).flatten(one.build(number).state_dict()), 0.5, ["device-00"])
+        Cohort(f"cohort-{number}", one, one.layout.flatten(one.build(number).state_dict()), 0.5, ["device-00"])
         for number, one in enumerate((full, small))
     ]
 
@@ -37,7 +36,7 @@ def test_recalibration_touches_statistics_alone_and_makes_them_those_of_the_imag
     before = [cohort.weights.copy() for cohort in both]
     recalibrate_cohorts(both, FEED, CPU)
     for cohort, old in zip(both, before, strict=True):
-        layout = Layout.of(cohort.architecture)
+        layout = cohort.architecture.layout
         changed = {
             name
             for name, tensor in layout.unflatten(cohort.weights).items()
@@ -82,7 +81,7 @@ def test_distillation_brings_the_small_cohort_nearer_to_the_largest_one_and_leav
     recalibrate_cohorts(both[:1], FEED, CPU)
     teacher, before = both[0].weights.copy(), distance(both[1], both[0])
     settings = MethodSettings(distillation_epochs=10, distillation_learning_rate=0.005)
-    distil(both, FEED, settings, seed=0, round=1, device=CPU)
+    distil(both, FEED, settings, seed=0, round=1, accelerator=CPU)
     assert np.array_equal(both[0].weights, teacher)
     assert distance(both[1], both[0]) < 0.5 * before
 
@@ -92,6 +91,6 @@ def test_distillation_follows_from_seed_and_round(seed: int, round: int, same: b
     results = []
     for where in ((0, 1), (seed, round)):
         both = cohorts()
-        distil(both, FEED, MethodSettings(distillation_epochs=1), seed=where[0], round=where[1], device=CPU)
+        distil(both, FEED, MethodSettings(distillation_epochs=1), seed=where[0], round=where[1], accelerator=CPU)
         results.append(both[1].weights)
     assert np.array_equal(*results) == same

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import Config, FederationSettings
-from common.weights import Vector
+from common.layout import Vector
 from server.aggregation import CohortMean, sample_cap
 from server.robust import RobustMean, clip_updates, is_robust, trimmed_mean
 

@@ -13,7 +13,6 @@ from common.config import Config
 from common.messages import Task
 from common.models.description import BaseNetwork
 from common.progress import Silent
-from common.weights import Layout
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.handshake import Greeter, handshake
@@ -26,7 +25,7 @@ NAMES = ["device-00", "device-01", "device-02"]
 
 def cohort(number: int, channels: int, devices: list[str]) -> Cohort:
     architecture = Architecture.with_kept(BASE, {"hidden": range(channels)})
-    weights = Layout.of(architecture).flatten(architecture.build(0).state_dict())
+    weights = architecture.layout.flatten(architecture.build(0).state_dict())
     return Cohort(f"cohort-{number}", architecture, weights, 0.5, devices)
 
 

@@ -24,7 +24,6 @@ from client.identity import identify
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config, Scalar
-from common.costs import costs_of
 from common.errors import ConfigurationError
 from common.fleet import PROFILES
 from common.messages import Task
@@ -272,7 +271,7 @@ def test_the_server_prepares_its_images_and_network_as_asked(
 )
 def test_other_networks_cost_otherwise(first: dict[str, Scalar], second: dict[str, Scalar], tmp_path: Path) -> None:
     costs = [
-        costs_of(Architecture.full(load_reference(config_of(tmp_path, {"model": "mobilenet_v2", **one})).base))
+        (Architecture.full(load_reference(config_of(tmp_path, {"model": "mobilenet_v2", **one})).base)).costs
         for one in (first, second)
     ]
     assert costs[0].macs > costs[1].macs

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from common.budget import DeviceBudget
-from common.costs import costs_of
 from dac.files import load_member
 from dac.published import read_published
 from server.run_folder import RunFolder
@@ -30,7 +29,7 @@ def test_every_budget_gets_an_architecture_below_it(found: Path) -> None:
     for number, params in ((1, 20_000), (2, 15_000)):
         member = load_member(found / "architectures" / f"budget-{number}.json")
         assert member.budget == DeviceBudget(macs=100_000, params=params)
-        assert member.budget.admits(costs_of(member.architecture))
+        assert member.budget.admits(member.architecture.costs)
 
 
 def test_the_folder_says_what_was_asked_and_what_happened(found: Path) -> None:

@@ -15,12 +15,11 @@ from common.data.images import Images
 from common.errors import MessageError
 from common.messages import Task, TrainResult
 from common.models.description import BaseNetwork
-from common.weights import Layout
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3))
-LAYOUT = Layout.of(ARCHITECTURE)
+LAYOUT = ARCHITECTURE.layout
 TASK = Task(1, ARCHITECTURE, LAYOUT.flatten(ARCHITECTURE.build(0).state_dict()), batch_size=6, learning_rate=0.1)
 
 

@@ -11,13 +11,11 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.errors import ArchitectureError, BudgetError, ConfigurationError, FedDACError
-from common.learning import pick_device
+from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.slicing import slice_state
-from common.weights import Layout
 from dac.files import Member, save_member
 from server.cohorts import Cohort
 from server.devices import Device
@@ -52,7 +50,7 @@ def save(folder: Path, architecture: Architecture) -> Path:
 def cohorts_of(small_config: Callable[..., Config], run_folder: RunFolder) -> Callable[..., list[Cohort]]:
     def find(devices: list[Device], **changes: Any) -> list[Cohort]:
         config = small_config(max_params="", **changes)
-        return find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+        return find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
 
     return find
 
@@ -70,7 +68,7 @@ def test_each_device_gets_the_largest_given_architecture_that_fits(
     ]
     assert [cohort.name for cohort in cohorts] == ["cohort-0", "cohort-1", "cohort-2"]
     for cohort in cohorts:
-        given = Layout.of(cohort.architecture).flatten(cohort.architecture.build(1).state_dict())
+        given = cohort.architecture.layout.flatten(cohort.architecture.build(1).state_dict())
         assert cohort.weights.tobytes() == given.tobytes()
         assert Architecture.from_json(run_folder.architecture_path(cohort.name).read_text()) == cohort.architecture
     (refused,) = run_folder.events("device")
@@ -169,10 +167,10 @@ def test_random_weights_agree_wherever_channels_overlap(
     assert small.architecture.sizes != large.architecture.sizes
     for cohort in (large, small):
         expected = slice_state(random_state(full, 0), full, cohort.architecture)
-        assert cohort.weights.tobytes() == Layout.of(cohort.architecture).flatten(expected).tobytes()
-    state = Layout.of(large.architecture).unflatten(large.weights)
+        assert cohort.weights.tobytes() == cohort.architecture.layout.flatten(expected).tobytes()
+    state = large.architecture.layout.unflatten(large.weights)
     shared = slice_state(state, large.architecture, small.architecture)
-    own = Layout.of(small.architecture).unflatten(small.weights)
+    own = small.architecture.layout.unflatten(small.weights)
     assert all(torch.equal(shared[name], value) for name, value in own.items())
 
 
@@ -202,4 +200,4 @@ def test_a_searched_run_counts_its_epochs_on_the_reference_set(
     assert (summary["method"], summary["epochs_on_reference"]) == ("dac", 5)
     (cohort,) = summary["cohorts"]
     architecture = Architecture.from_json((tmp_path / "run/architectures/cohort-0.json").read_text())
-    assert cohort["params"] == costs_of(architecture).params < 15_000
+    assert cohort["params"] == architecture.costs.params < 15_000

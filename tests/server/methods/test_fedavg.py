@@ -8,13 +8,11 @@ import pytest
 
 from common.architecture import Architecture
 from common.config import Config
-from common.costs import costs_of
 from common.errors import BudgetError
-from common.learning import pick_device
+from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.slicing import slice_state
-from common.weights import Layout
 from server.devices import Device
 from server.methods import find_cohorts, ignores_budgets, uses_overlap
 from server.methods.start import random_state
@@ -45,7 +43,7 @@ def three(make_device: Callable[..., Device]) -> list[Device]:
 
 
 def cohort_of(config: Config, devices: list[Device], folder: RunFolder) -> Any:
-    (cohort,) = find_cohorts(devices, load_reference(config), config, folder, pick_device("cpu"), Silent())
+    (cohort,) = find_cohorts(devices, load_reference(config), config, folder, pick_accelerator("cpu"), Silent())
     return cohort
 
 
@@ -89,7 +87,7 @@ def test_drop_weak_refuses_those_that_cannot_hold_the_base_network(
     refused = run_folder.events("device")
     assert [event["device"] for event in refused] == ["a", "b"]
     assert all(event["status"] == "rejected" and "mlp, which needs" in event["reason"] for event in refused)
-    exact = make_device("exact", params=costs_of(FULL).params)
+    exact = make_device("exact", params=FULL.costs.params)
     with pytest.raises(BudgetError, match="no device can hold mlp, which needs 14,800 MACs, 15,010 parameters"):
         cohort_of(make_config("drop-weak"), [exact], run_folder)
 
@@ -100,7 +98,7 @@ def test_pretraining_starts_from_the_shared_random_weights_and_changes_them(
     untrained = cohort_of(make_config("smallest", initial_weights="random"), three, run_folder)
     small = untrained.architecture
     expected = slice_state(random_state(FULL, 0), FULL, small)
-    assert untrained.weights.tobytes() == Layout.of(small).flatten(expected).tobytes()
+    assert untrained.weights.tobytes() == small.layout.flatten(expected).tobytes()
     assert run_folder.events("pretraining") == []
     trained = cohort_of(make_config("smallest"), three, run_folder)
     assert len(run_folder.events("pretraining")) == 2

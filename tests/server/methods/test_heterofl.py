@@ -18,14 +18,12 @@ from client.app import app as real_client_app
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.errors import BudgetError
-from common.learning import pick_device, place, recalibrate
+from common.learning import pick_accelerator, place, recalibrate
 from common.messages import Task
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.slicing import slice_state
-from common.weights import Layout
 from server.devices import Device
 from server.methods import (
     activation_scale,
@@ -97,21 +95,21 @@ def test_a_budget_below_the_smallest_slice_is_refused_with_its_costs() -> None:
 def test_the_budget_is_met_and_the_next_larger_slice_breaks_it(
     base: BaseNetwork, shares: tuple[float | None, ...]
 ) -> None:
-    low, full = smallest_costs(base), costs_of(Architecture.full(base))
+    low, full = smallest_costs(base), Architecture.full(base).costs
     bounds = [
         None if share is None else low.get(what) + 1 + int(share * (full.get(what) - low.get(what)))
         for what, share in zip(("macs", "params", "peak_memory_bytes"), shares, strict=True)
     ]
     budget = DeviceBudget(*bounds)
     chosen = largest_slice(base, budget)
-    assert budget.admits(costs_of(chosen))
+    assert budget.admits(chosen.costs)
     if chosen == Architecture.full(base):
         return
     # the next channel comes at the smallest rate above, at which some group gains one
     rate = min(Fraction(chosen.sizes[g.name], g.size) for g in reducible(base) if chosen.sizes[g.name] < g.size)
     rates = sorted({Fraction(kept, g.size) for g in reducible(base) for kept in range(1, g.size + 1)})
     larger = next(one for one in (slice_at(base, r) for r in rates if r > rate) if one != chosen)
-    assert not budget.admits(costs_of(larger))
+    assert not budget.admits(larger.costs)
 
 
 @given(st.lists(st.fractions(Fraction(1, 1000), 1), min_size=2, max_size=6))
@@ -126,13 +124,13 @@ def test_cohorts_are_slices_of_one_trained_network(
 ) -> None:
     config = replace(config, search=replace(config.search, fine_tune_epochs=0))
     devices = [make_device("a", params=6000), make_device("b", params=12000), make_device("c", params=20)]
-    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
     assert [cohort.architecture.sizes["hidden"] for cohort in cohorts] == [159, 79]
     assert [cohort.devices for cohort in cohorts] == [["b"], ["a"]]
     large, small = (cohort.architecture for cohort in cohorts)
-    state = slice_state(Layout.of(large).unflatten(cohorts[0].weights), large, small)
-    assert Layout.of(small).flatten(state).tobytes() == cohorts[1].weights.tobytes()
-    untrained = Layout.of(large).flatten(random_state(large, 0))
+    state = slice_state(large.layout.unflatten(cohorts[0].weights), large, small)
+    assert small.layout.flatten(state).tobytes() == cohorts[1].weights.tobytes()
+    untrained = large.layout.flatten(random_state(large, 0))
     assert untrained.tobytes() != cohorts[0].weights.tobytes()
     assert [event["epoch"] for event in run_folder.events("pretraining")] == [1, 2]
     (refused,) = run_folder.events("device")
@@ -146,7 +144,9 @@ def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
     starts = []
     for epochs in (0, 2):
         changed = replace(config, search=replace(config.search, fine_tune_epochs=epochs))
-        starts.append(find_cohorts(devices, load_reference(config), changed, run_folder, pick_device("cpu"), Silent()))
+        starts.append(
+            find_cohorts(devices, load_reference(config), changed, run_folder, pick_accelerator("cpu"), Silent())
+        )
     (whole, small), (tuned_whole, tuned_small) = starts
     assert tuned_whole.weights.tobytes() == whole.weights.tobytes()
     assert tuned_small.weights.tobytes() != small.weights.tobytes()
@@ -159,10 +159,10 @@ def test_slices_start_with_one_value_per_shared_weight_only_after_joint_training
 ) -> None:
     changed = replace(config, search=replace(config.search, fine_tune_epochs=1, joint_epochs=joint_epochs))
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), changed, run_folder, pick_device("cpu"), Silent())
+    cohorts = find_cohorts(devices, load_reference(config), changed, run_folder, pick_accelerator("cpu"), Silent())
     large, small = (cohort.architecture for cohort in cohorts)
-    shared = slice_state(Layout.of(large).unflatten(cohorts[0].weights), large, small)
-    agree = Layout.of(small).flatten(shared).tobytes() == cohorts[1].weights.tobytes()
+    shared = slice_state(large.layout.unflatten(cohorts[0].weights), large, small)
+    agree = small.layout.flatten(shared).tobytes() == cohorts[1].weights.tobytes()
     assert agree == (joint_epochs > 0)
     assert epochs_on_reference(changed, run_folder) == 2 + joint_epochs
 
@@ -180,11 +180,11 @@ def test_batch_norms_of_a_slice_are_measured_anew(
         max_params="",
     )
     reference = load_reference(config)
-    half = costs_of(slice_at(reference.base, Fraction(1, 2))).params
-    cpu = pick_device("cpu")
+    half = slice_at(reference.base, Fraction(1, 2)).costs.params
+    cpu = pick_accelerator("cpu")
     (cohort,) = find_cohorts([make_device(params=half)], reference, config, run_folder, cpu, Silent())
     module = cohort.architecture.build(0)
-    module.load_state_dict(Layout.of(cohort.architecture).unflatten(cohort.weights), strict=False)
+    module.load_state_dict(cohort.architecture.layout.unflatten(cohort.weights), strict=False)
     before = {name: value.clone() for name, value in module.state_dict().items() if "running" in name}
     recalibrate(place(module, cpu), replace(reference.train, batch_size=config.federation.test_batch_size), cpu)
     for name, value in before.items():
@@ -196,9 +196,9 @@ def test_random_weights_are_slices_of_one_network_too(
 ) -> None:
     config = small_config(method="heterofl", initial_weights="random", max_params="")
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_device("cpu"), Silent())
+    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
     for cohort in cohorts:
-        expected = Layout.of(cohort.architecture).flatten(random_state(cohort.architecture, 0))
+        expected = cohort.architecture.layout.flatten(random_state(cohort.architecture, 0))
         assert cohort.weights.tobytes() == expected.tobytes()
     assert run_folder.events("pretraining") == []
 
@@ -206,7 +206,7 @@ def test_random_weights_are_slices_of_one_network_too(
 def test_near_budgets_share_a_slice(config: Config, run_folder: RunFolder, make_device: Callable[..., Device]) -> None:
     merging = Config.from_mapping({**config.to_mapping(), "max-cohorts": 1})
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), merging, run_folder, pick_device("cpu"), Silent())
+    cohorts = find_cohorts(devices, load_reference(config), merging, run_folder, pick_accelerator("cpu"), Silent())
     assert [(cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
 
 

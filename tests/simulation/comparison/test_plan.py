@@ -8,7 +8,6 @@ import pytest
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.costs import costs_of
 from common.errors import ConfigurationError
 from common.fleet import virtual_fleet
 from common.models.description import BaseNetwork
@@ -164,7 +163,7 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
     for shape in ((1, 28, 28), (3, 32, 32)):
         base = BaseNetwork("mobilenet_v2", shape, 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
         check_feasible(base, budgets)
-        full = costs_of(Architecture.full(base))
+        full = Architecture.full(base).costs
         admitted = [budget.admits(full) for budget in dict.fromkeys(budgets)]
         assert admitted == [False, False, False, True]
 
@@ -189,7 +188,7 @@ def test_figure_5_compares_epochs_alone() -> None:
 
 def test_the_published_budgets_bind_in_all_figures() -> None:
     base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
-    full = costs_of(Architecture.full(base))
+    full = Architecture.full(base).costs
     of_figure: list[list[DeviceBudget]] = []
     for name in ("figure4", "figure4-growing", "figure5"):
         runs = read_experiment(find_experiment(name)).runs

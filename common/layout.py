@@ -9,50 +9,32 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Self
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.architecture import Architecture
 from common.errors import MessageError
-from common.slicing import State, slice_state
 
-Vector = NDArray[np.float32]
+State: TypeAlias = dict[str, torch.Tensor]
+Vector: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the float tensors of an architecture, in state-dict order."""
+    """Names and shapes of the float tensors of a network, in state-dict order."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    @lru_cache(maxsize=256)
-    def of(cls, architecture: Architecture) -> Self:
-        """The layout of an architecture's state dict."""
-        sizes = architecture.sizes
-        taps = {layer.name: layer.taps for layer in architecture.description.layers}
-        names, shapes = [], []
-        for name, axes in architecture.description.tensor_axes.items():
-            if not axes:
-                continue
-            side = math.isqrt(taps[name.rpartition(".")[0]])
-            fixed = [1, side, side] if len(axes) == 4 and axes[1] is None else [side, side]
-            sized = [sizes[axis.group] * axis.spread for axis in axes if axis is not None]
-            names.append(name)
-            shapes.append(tuple(sized + (fixed if len(axes) == 4 else [])))
-        return cls(tuple(names), tuple(shapes))
 
     @property
     def size(self) -> int:
         """Number of float32 values."""
         return sum(math.prod(shape) for shape in self.shapes)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over names, shapes and order, in hexadecimal."""
         text = ";".join(f"{name}:{shape}" for name, shape in zip(self.names, self.shapes, strict=True))
@@ -73,16 +55,6 @@ class Layout:
             state[name] = torch.from_numpy(vector[start:stop].copy()).reshape(shape)
             start = stop
         return state
-
-
-@lru_cache(maxsize=64)
-def coordinates(architecture: Architecture) -> NDArray[np.int64]:
-    """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
-    full = Architecture.full(architecture.base)
-    numbers: Any = np.arange(Layout.of(full).size)  # a vector like any other, but of int64
-    kept = slice_state(Layout.of(full).unflatten(numbers), full, architecture)
-    found: Any = Layout.of(architecture).flatten(kept)
-    return found  # type: ignore[no-any-return]
 
 
 def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
