@@ -35,13 +35,13 @@ import torch
 
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
-from common.config import DataSettings, SearchSettings, TrainSettings
 from common.costs import largest_tensor_elements, thop_macs
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, Images, mean_std
 from common.data.sources import load
 from common.data.split import split_stratified
 from common.errors import FedDACError
+from common.groups import DataSettings, SearchSettings, TrainSettings
 from common.layout import State
 from common.learning import Feed, evaluate, pick_accelerator, place
 from common.models.description import BaseNetwork

@@ -31,8 +31,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.architecture import Architecture
-from common.config import Config, DataSettings
+from common.config import Config
 from common.data.sources import load
+from common.groups import DataSettings
 from server.reference import base_network
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.quality import published_budgets
 from common.architecture import Architecture
-from common.config import DataSettings, ModelSettings, SearchSettings
+from common.groups import DataSettings, ModelSettings, SearchSettings
 from common.learning import Feed
 from common.progress import Silent
 from dac.search import search
@@ -69,7 +69,7 @@ def main() -> None:
 
 def plain_loop(architecture: Architecture, feed: Feed, settings: SearchSettings, epochs: int) -> tuple[float, float]:
     """Seconds and processor seconds of `epochs` epochs of the whole network."""
-    images = torch.cat([batch for batch, _ in feed.evaluation(torch.device("cpu"))])
+    images = torch.cat([batch.images for batch in feed.evaluation(torch.device("cpu"))])
     loader = DataLoader(TensorDataset(images, feed.images.labels), settings.search_batch_size, shuffle=True)
     module = architecture.build(0).train()
     optimizer = torch.optim.SGD(module.parameters(), settings.search_learning_rate, settings.search_momentum)

@@ -8,13 +8,15 @@ from flwr.clientapp import ClientApp
 from client.data import device_data
 from client.evaluation import evaluate_task
 from client.identity import identify
+from client.methods import device_half, received_task
 from client.privacy import local_dp
 from client.refusal import refusal
-from client.training import train_task
+from client.steps import run_step
 from common.config import Config
 from common.errors import FedDACError
 from common.learning import pick_accelerator
-from common.messages import DeviceReport, Hello, Task
+from common.messages import DeviceReport, Hello
+from common.methods import contract_of
 
 app = ClientApp()
 
@@ -35,14 +37,15 @@ def handshake(message: Message, context: Context) -> Message:
 
 @app.train(mods=[local_dp])
 def train(message: Message, context: Context) -> Message:
-    """Train the model that was sent on this device's images and send it back."""
+    """Do the step of the method that was asked for, on this device's images, and send back what came of it."""
 
     def trained() -> RecordDict:
-        task = Task.decode(message.content)
         config = Config.from_mapping(context.run_config)
+        task = received_task(message, config)
+        steps = device_half(contract_of(config.method.method))
         name = identify(context.node_config, config.fleet).name
         data = device_data(context.node_config, config)
-        return train_task(task, data.train, data.preprocessor, name, pick_accelerator(config.run.accelerator)).encode()
+        return run_step(steps, task, data, name, pick_accelerator(config.run.accelerator)).encode()
 
     return _answer(message, trained)
 
@@ -52,8 +55,8 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the model that was sent on this device's held-out images."""
 
     def evaluated() -> RecordDict:
-        task = Task.decode(message.content)
         config = Config.from_mapping(context.run_config)
+        task = received_task(message, config)
         data = device_data(context.node_config, config)
         return evaluate_task(task, data.held_out, data.preprocessor, pick_accelerator(config.run.accelerator)).encode()
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 
 from client.identity import partition_of
-from common.config import Config, DataSettings, Scalar
+from common.config import Config
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, Images, mean_std
 from common.data.partition import MINIMUM_IMAGES
@@ -15,7 +15,9 @@ from common.data.shares import device_shares
 from common.data.sources import load
 from common.data.split import split_reference, split_stratified
 from common.errors import DataError
+from common.groups import DataSettings
 from common.seeds import torch_generator
+from common.settings import Scalar
 
 HELD_OUT_SHARE = 0.1
 

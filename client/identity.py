@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from client.measure import measured_profile
-from common.budget import DeviceBudget, parse_bytes, parse_count
-from common.config import FleetSettings, Scalar
+from common.budget import DeviceBudget, parse_bounds
 from common.errors import ConfigurationError
 from common.fleet import VirtualDevice, is_fleet_file, virtual_fleet
+from common.groups import FleetSettings
+from common.settings import Scalar
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,4 @@ def _name(node_config: Mapping[str, Scalar], partition: int) -> str:
 
 def _bounds(mapping: Mapping[str, Scalar]) -> DeviceBudget:
     """The bounds under the keys that node configurations and settings share; an empty text is no bound."""
-    texts = {key: str(mapping.get(key, "")) for key in ("max-macs", "max-params", "max-memory")}
-    return DeviceBudget(
-        macs=parse_count(texts["max-macs"], "max-macs") if texts["max-macs"] else None,
-        params=parse_count(texts["max-params"], "max-params") if texts["max-params"] else None,
-        peak_memory_bytes=parse_bytes(texts["max-memory"], "max-memory") if texts["max-memory"] else None,
-    )
+    return parse_bounds({key: value for key, value in mapping.items() if value != ""}, "max-")

@@ -5,10 +5,11 @@ from flwr.app import Context, Message
 from flwr.clientapp.mod import LocalDpMod
 from flwr.clientapp.typing import ClientAppCallable
 
+from client.methods import received_task
 from client.refusal import refusal
 from common.config import Config
-from common.errors import FedDACError
-from common.messages import Task, encode_weights
+from common.errors import ConfigurationError, FedDACError
+from common.messages import WEIGHTS, encode_arrays
 
 KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
 
@@ -23,19 +24,23 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
     """
     own = {key: context.node_config[key] for key in KEYS if key in context.node_config}
     try:
-        settings = Config.from_mapping({**context.run_config, **own}).federation
+        config = Config.from_mapping({**context.run_config, **own})
+        settings = config.federation
         if settings.local_dp_clipping_norm == 0:
             return train(message, context)
-        layout = Task.decode(message.content).architecture.layout
+        layout = received_task(message, config).network.layout
     except FedDACError as error:
         return refusal(message, error)
     norm = settings.local_dp_clipping_norm
     np.random.seed()  # the generator that Flower draws from
     reply = LocalDpMod(norm, 2 * norm, settings.local_dp_epsilon, settings.local_dp_delta)(message, context, train)
+    if not reply.has_error() and list(reply.content.array_records["arrays"]) != [WEIGHTS]:
+        more = ConfigurationError("local differential privacy needs a method whose devices send weights and no more")
+        return refusal(message, more)
     if not reply.has_error():
-        state = layout.unflatten(reply.content.array_records["weights"]["weights"].numpy().astype(np.float32))
+        state = layout.unflatten(reply.content.array_records["arrays"][WEIGHTS].numpy().astype(np.float32))
         for name, tensor in state.items():
             if name.endswith("running_var"):
                 tensor.clamp_(min=0)
-        reply.content["weights"] = encode_weights(layout.flatten(state))
+        reply.content["arrays"] = encode_arrays({WEIGHTS: layout.flatten(state)})
     return reply

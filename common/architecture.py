@@ -64,6 +64,16 @@ class Architecture:
         """The description of the base network."""
         return describe(self.base)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images it takes."""
+        return self.base.input_shape
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return self.base.classes
+
     @cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:
         """Kept channel indices by group name."""

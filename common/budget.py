@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import BudgetError
@@ -33,6 +34,9 @@ class Costs:
     def get(self, resource: str) -> int:
         """The amount of one of RESOURCES."""
         return int(getattr(self, resource))
+
+    def __str__(self) -> str:
+        return f"{self.macs:,} MACs, {self.params:,} parameters and {self.peak_memory_bytes:,} bytes of peak memory"
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,21 @@ def parse_count(text: str, what: str) -> int:
 def parse_bytes(text: str, what: str) -> int:
     """A size such as `512KB` (10^3) or `2MiB` (2^20); raises BudgetError naming `what` otherwise."""
     return _parse(text, what, _BYTE_UNITS, "a positive size such as 512KB or 2MiB")
+
+
+def parse_bounds(values: Mapping[str, object], prefix: str = "") -> DeviceBudget:
+    """The budget whose bounds are under `macs`, `params` and `memory`, each after `prefix`; a missing one is none.
+
+    Raises BudgetError that names the key.
+
+    >>> str(parse_bounds({"max-macs": "30M", "max-memory": "512KB"}, "max-"))
+    'below 30,000,000 MACs, 512,000 bytes of peak memory'
+    """
+    parsers = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
+    keys = {name: prefix + name for name in parsers}
+    return DeviceBudget(
+        *(parsers[name](str(values[key]), key) if key in values else None for name, key in keys.items())
+    )
 
 
 def _parse(text: str, what: str, units: dict[str, int], wanted: str) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.budget import DeviceBudget, parse_bytes, parse_count
-from common.config import FleetSettings
+from common.budget import DeviceBudget, parse_bounds
 from common.errors import BudgetError, ConfigurationError
+from common.groups import FleetSettings
 from common.toml_file import read_toml
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -131,7 +131,7 @@ def virtual_fleet(settings: FleetSettings) -> list[VirtualDevice]:
             )
     else:
         devices = _deal(settings)
-    cap = _cap(settings)
+    cap = parse_bounds({key: value for key, value in settings.to_mapping().items() if value != ""}, "max-")
     return [VirtualDevice(device.name, device.profile, device.budget.meet(cap)) for device in devices]
 
 
@@ -178,14 +178,6 @@ def _device_name(position: int) -> str:
     return f"device-{position:02d}"
 
 
-def _cap(settings: FleetSettings) -> DeviceBudget:
-    return DeviceBudget(
-        macs=parse_count(settings.max_macs, "max-macs") if settings.max_macs else None,
-        params=parse_count(settings.max_params, "max-params") if settings.max_params else None,
-        peak_memory_bytes=parse_bytes(settings.max_memory, "max-memory") if settings.max_memory else None,
-    )
-
-
 def _device_tables(path: Path) -> list[dict[str, Any]]:
     content = read_toml(path, "the fleet file")
     tables = content.get("device")
@@ -211,11 +203,7 @@ def _count_and_name(table: Mapping[str, Any], where: str) -> tuple[int, str | No
 
 def _declared_budget(table: Mapping[str, Any], where: str) -> DeviceBudget:
     try:
-        return DeviceBudget(
-            macs=parse_count(str(table["macs"]), "macs") if "macs" in table else None,
-            params=parse_count(str(table["params"]), "params") if "params" in table else None,
-            peak_memory_bytes=parse_bytes(str(table["memory"]), "memory") if "memory" in table else None,
-        )
+        return parse_bounds(table)
     except BudgetError as error:
         raise ConfigurationError(f"{where}: {error}") from None
 

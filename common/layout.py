@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from common.arrays import Vector
 from common.errors import MessageError
 
 State: TypeAlias = dict[str, torch.Tensor]
-Vector: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -23,6 +24,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Some images of a feed: their positions in it (B,), pixels (B, C, H, W) float32, and labels (B,)."""
+
+    ids: torch.Tensor
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Feed:
     """Images, how they are prepared, and in batches of which size; raises DataError if there is no image."""
 
@@ -34,19 +44,18 @@ class Feed:
         if len(self.images) == 0:
             raise DataError("there are no images to train or evaluate on")
 
-    def training(
-        self, generator: torch.Generator, accelerator: torch.device
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Shuffled, augmented batches: images (B, C, H, W) float32 and labels (B,)."""
-        for index in batches(len(self.images), self.batch_size, generator):
-            images = self.images.images[index].to(accelerator, non_blocking=True)
-            yield self.preprocessor.train_batch(images, generator), self.images.labels[index].to(accelerator)
+    def training(self, generator: torch.Generator, accelerator: torch.device) -> Iterator[Batch]:
+        """Shuffled, augmented batches."""
+        for ids in batches(len(self.images), self.batch_size, generator):
+            images = self.images.images[ids].to(accelerator, non_blocking=True)
+            prepared = self.preprocessor.train_batch(images, generator)
+            yield Batch(ids, prepared, self.images.labels[ids].to(accelerator))
 
-    def evaluation(self, accelerator: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def evaluation(self, accelerator: torch.device) -> Iterator[Batch]:
         """Every image once, in order, unaugmented."""
-        for index in torch.split(torch.arange(len(self.images)), self.batch_size):
-            images = self.images.images[index].to(accelerator, non_blocking=True)
-            yield self.preprocessor.eval_batch(images), self.images.labels[index].to(accelerator)
+        for ids in torch.split(torch.arange(len(self.images)), self.batch_size):
+            images = self.images.images[ids].to(accelerator, non_blocking=True)
+            yield Batch(ids, self.preprocessor.eval_batch(images), self.images.labels[ids].to(accelerator))
 
 
 @dataclass(frozen=True)
@@ -74,28 +83,58 @@ def distance(logits: torch.Tensor, wanted: torch.Tensor, temperature: float = 2.
     return F.kl_div(answered, target, reduction="batchmean", log_target=True) * temperature**2
 
 
+class Answer(NamedTuple):
+    """What a module made of a batch: logits (B, classes), the loss that is reported, and what is minimised."""
+
+    logits: torch.Tensor
+    loss: torch.Tensor
+    objective: torch.Tensor
+
+
+Loss: TypeAlias = Callable[[nn.Module, Batch], Answer]
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of the logits, of which a `teacher` replaces its share; `penalty` is minimised but not reported.
+
+    `mask` is applied to the logits; with `bf16` the forward pass runs under autocast.
+    """
+
+    label_smoothing: float = 0.0
+    mask: Callable[[torch.Tensor], torch.Tensor] | None = None
+    teacher: Teacher | None = None
+    penalty: Callable[[], torch.Tensor] | None = None
+    bf16: bool = False
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Answer:
+        """The module's answer to a batch."""
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = module(batch.images)
+        logits = logits.float() if self.mask is None else self.mask(logits.float())
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        if self.teacher is not None:
+            share = self.teacher.share
+            loss = (1 - share) * loss + share * self.teacher.distance(batch.images, logits)
+        return Answer(logits, loss, loss if self.penalty is None else loss + self.penalty())
+
+
 def train_epoch(
     module: nn.Module,
     feed: Feed,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     accelerator: torch.device,
-    penalty: Callable[[], torch.Tensor] | None = None,
+    loss: Loss,
     *,
-    label_smoothing: float = 0.0,
     before_step: Callable[[], object] | None = None,
-    mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    teacher: Teacher | None = None,
     frozen_norms: bool = False,
-    bf16: bool = False,
 ) -> Score:
-    """One pass of stochastic gradient descent on cross-entropy plus `penalty`; the score is that of the batches seen.
+    """One pass of stochastic gradient descent; the score is that of the batches seen, with the loss that is reported.
 
     All randomness comes from `generator`, except dropout, which draws from torch's global one. `before_step` is called
-    before each step of the optimizer (to set its learning rate or to clip gradients, say); `mask` is applied to the
-    logits; a `teacher` replaces its share of the cross-entropy; with `frozen_norms` batch norms use, and keep, the
-    running statistics they have; with `bf16` the forward pass runs under autocast. The score's loss includes
-    `label_smoothing` and the teacher, not `penalty`.
+    before each step of the optimizer (to set its learning rate or to clip gradients, say); with `frozen_norms` batch
+    norms use, and keep, the running statistics they have.
     """
     module.train()
     if frozen_norms:
@@ -103,20 +142,15 @@ def train_epoch(
             norm.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=accelerator)
     correct = torch.zeros((), dtype=torch.int64, device=accelerator)
-    for images, labels in feed.training(generator, accelerator):
-        with torch.autocast(accelerator.type, torch.bfloat16, enabled=bf16):
-            logits = module(images)
-        logits = logits.float() if mask is None else mask(logits.float())
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        if teacher is not None:
-            loss = (1 - teacher.share) * loss + teacher.share * teacher.distance(images, logits)
+    for batch in feed.training(generator, accelerator):
+        answer = loss(module, batch)
         optimizer.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+        answer.objective.backward()  # type: ignore[no-untyped-call]
         if before_step is not None:
             before_step()
         optimizer.step()
-        loss_sum += loss.detach().double() * len(labels)
-        correct += (logits.detach().argmax(1) == labels).sum()
+        loss_sum += answer.loss.detach().double() * len(batch.labels)
+        correct += (answer.logits.detach().argmax(1) == batch.labels).sum()
     return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
 
 
@@ -126,10 +160,10 @@ def evaluate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Score:
     module.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=accelerator)
     correct = torch.zeros((), dtype=torch.int64, device=accelerator)
-    for images, labels in feed.evaluation(accelerator):
-        logits = module(images)
-        loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
-        correct += (logits.argmax(1) == labels).sum()
+    for batch in feed.evaluation(accelerator):
+        logits = module(batch.images)
+        loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").double()
+        correct += (logits.argmax(1) == batch.labels).sum()
     return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
 
 
@@ -148,9 +182,9 @@ def recalibrate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # torch then keeps a cumulative average
     module.train()
-    for number, (images, _) in enumerate(feed.evaluation(accelerator)):
-        if number == 0 or len(images) == feed.batch_size:
-            module(images)
+    for number, batch in enumerate(feed.evaluation(accelerator)):
+        if number == 0 or len(batch.labels) == feed.batch_size:
+            module(batch.images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

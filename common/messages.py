@@ -1,29 +1,39 @@
-"""The wire schema: what is in every query, train and evaluate message and in its reply. Version 1.
+"""The wire schema: what is in every query, train and evaluate message and in its reply. Version 2.
 
-Client and server share nothing but this file. Every `decode` validates what it is given, because it comes from another
-machine, and raises MessageError saying what was wrong; nothing is ever unpickled.
+Client and server share nothing but this file and the methods' contracts (`common.methods`). Every `decode` validates
+what it is given, because it comes from another machine, and raises MessageError saying what was wrong; nothing is ever
+unpickled.
 """
 
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.lib import format as npy
 
-from common.architecture import Architecture
+from common.arrays import DTYPES, Array, Arrays, ArraySpec, Vector
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError, MessageError
-from common.layout import Layout, Vector
+from common.network import Network
+from common.settings import Scalar, Settings
 
-SCHEMA = 1
+Group = TypeVar("Group", bound=Settings)
+
+SCHEMA = 2
+ORDER = "order."
+"""What the keys of a task's order begin with on the wire."""
+WEIGHTS = "weights"
+"""The array that holds a network's weights as one flat float32 vector."""
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -133,123 +143,142 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class Task:
-    """What the server asks of a device: the model, and for training its hyper-parameters.
+    """What the server asks of a device: a step of a method, on a network, with an order and named arrays.
 
-    `weights` has shape (architecture.layout.size,). An evaluation task uses only the model and `batch_size`.
-    `masked_loss` is the setting of that name; in training, convolutions' outputs are divided by `activation_scale`,
-    and with `frozen_norms` batch norms use the running statistics they came with.
+    `order` are the flat settings of the step, which its device half reads. Of `arrays` the one called "weights", where
+    it is there, is the network's, of shape (network.layout.size,).
     """
 
+    method: str
+    step: str
     round: int
-    architecture: Architecture
-    weights: Vector
+    network: Network
+    order: Mapping[str, Scalar]
+    arrays: Arrays
     seed: int = 0
-    epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 0.0
-    masked_loss: str = "none"
-    activation_scale: float = 1.0
-    frozen_norms: bool = False
     deadline_seconds: float = 600.0
 
-    def encode(self, weights: ArrayRecord | None = None) -> RecordDict:
-        """As a train or evaluate message's content; `weights` are these weights encoded already, to be shared."""
+    @property
+    def weights(self) -> Vector:
+        """The network's weights; raises MessageError for a task without."""
+        if WEIGHTS not in self.arrays:
+            raise MessageError(f"step {self.step!r:.40} came without weights")
+        return self.arrays[WEIGHTS]
+
+    def order_as(self, kind: type[Group]) -> Group:
+        """The order as the settings that a step reads.
+
+        Raises MessageError for a missing key, ConfigurationError for an unknown one or an impossible value.
+        """
+        missing = [key for key in kind.keys() if key not in self.order]  # noqa: SIM118
+        if missing:
+            raise MessageError(f"the order of step {self.step!r:.40} has no {missing[0]}")
+        return kind.from_mapping(self.order)
+
+    def encode(self, encoded: ArrayRecord | None = None) -> RecordDict:
+        """As a train or evaluate message's content; `encoded` are these arrays encoded already, to be shared."""
         values: dict[str, Any] = {
             "schema": SCHEMA,
+            "method": self.method,
+            "step": self.step,
             "round": self.round,
-            "architecture": self.architecture.to_json(),
-            "layout": self.architecture.layout.hash,
             "seed": self.seed,
-            "epochs": self.epochs,
-            "batch-size": self.batch_size,
-            "learning-rate": self.learning_rate,
-            "momentum": self.momentum,
-            "weight-decay": self.weight_decay,
-            "max-gradient-norm": self.max_gradient_norm,
-            "masked-loss": self.masked_loss,
-            "activation-scale": self.activation_scale,
-            "frozen-norms": int(self.frozen_norms),
             "deadline-seconds": self.deadline_seconds,
+            "network": self.network.to_json(),
+            "layout": self.network.layout.hash,
         }
-        record = encode_weights(self.weights) if weights is None else weights
-        return RecordDict({"weights": record, "task": ConfigRecord(values)})
+        arrays = encode_arrays(self.arrays) if encoded is None else encoded
+        # one record, because mods of Flower's expect a single one of each kind
+        values |= {f"{ORDER}{key}": value for key, value in self.order.items()}
+        return RecordDict({"arrays": arrays, "task": ConfigRecord(values)})
 
     @classmethod
-    def decode(cls, content: RecordDict) -> Self:
-        """From a message's content; raises MessageError."""
+    def decode(cls, content: RecordDict, kind: type[Network]) -> Self:
+        """From a message's content with a network of this kind; raises MessageError."""
         values = _config(content, "task")
         _require_schema(values)
         try:
-            architecture = Architecture.from_json(_text(values, "architecture"))
+            network = kind.from_json(_text(values, "network"))
         except ArchitectureError as error:
             raise MessageError(str(error)) from None
-        layout = architecture.layout
-        if _text(values, "layout") != layout.hash:
-            raise MessageError("the architecture's layout differs between server and device")
+        if _text(values, "layout") != network.layout.hash:
+            raise MessageError("the network's layout differs between server and device")
+        order: dict[str, Scalar] = {}
+        for key, value in values.items():
+            if key.startswith(ORDER):
+                if not isinstance(value, bool | int | float | str):
+                    raise MessageError(f"the order's {key.removeprefix(ORDER)!r:.60} is no single value")
+                order[key.removeprefix(ORDER)] = value
+        arrays = {}
+        for name, array in _arrays(content).items():
+            spec = ArraySpec("<f4", (network.layout.size,)) if name == WEIGHTS else None
+            arrays[name] = _decode_array(name, array, spec, 0)[0]
         return cls(
+            method=_text(values, "method"),
+            step=_text(values, "step"),
             round=_integer(values, "round", minimum=0),
-            architecture=architecture,
-            weights=_decode_weights(content, layout),
+            network=network,
+            order=order,
+            arrays=arrays,
             seed=_integer(values, "seed", minimum=0),
-            epochs=_integer(values, "epochs", minimum=0),
-            batch_size=_integer(values, "batch-size", minimum=1),
-            learning_rate=_number(values, "learning-rate", minimum=0),
-            momentum=_number(values, "momentum", minimum=0),
-            weight_decay=_number(values, "weight-decay", minimum=0),
-            max_gradient_norm=_number(values, "max-gradient-norm", minimum=0),
-            masked_loss=_text(values, "masked-loss"),
-            activation_scale=_number(values, "activation-scale", minimum=0),
-            frozen_norms=_integer(values, "frozen-norms", minimum=0) == 1,
             deadline_seconds=_number(values, "deadline-seconds", minimum=0),
         )
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """A device's trained weights and what it took: mean loss of the last epoch, seconds, peak resident bytes."""
+class Result:
+    """A device's answer to a step and what it took: images used, mean loss, seconds, peak resident bytes, arrays."""
 
+    method: str
+    step: str
     round: int
-    layout_hash: str
-    weights: Vector
     samples: int
     loss: float
     seconds: float
     peak_rss_bytes: int
+    arrays: Arrays
 
     def encode(self) -> RecordDict:
         """As a train reply's content."""
-        echo: dict[str, Any] = {"schema": SCHEMA, "round": self.round, "layout": self.layout_hash}
+        echo: dict[str, Any] = {"schema": SCHEMA, "method": self.method, "step": self.step, "round": self.round}
         metrics: dict[str, Any] = {
             "num-examples": self.samples,
             "loss": self.loss,
             "seconds": self.seconds,
             "peak-rss-bytes": self.peak_rss_bytes,
         }
-        weights = encode_weights(self.weights)
-        return RecordDict({"weights": weights, "result": MetricRecord(metrics), "echo": ConfigRecord(echo)})
+        arrays = encode_arrays(self.arrays)
+        return RecordDict({"arrays": arrays, "result": MetricRecord(metrics), "echo": ConfigRecord(echo)})
 
     @classmethod
-    def decode(cls, content: RecordDict, architecture: Architecture) -> Self:
-        """From a train reply's content, for the architecture that was sent; raises MessageError.
+    def decode(cls, content: RecordDict, specs: Mapping[str, ArraySpec], rows: int) -> Self:
+        """From a train reply's content with just the arrays of `specs`, of at most `rows` rows; raises MessageError.
 
-        Only form is checked here (types, shape, layout); whether the values are sane is the server's admission.
+        Form and values of the arrays are checked; whether the echo and the figures are sane is the server's admission.
         """
         echo, metrics = _config(content, "echo"), _metrics(content)
         _require_schema(echo)
-        layout = architecture.layout
-        if _text(echo, "layout") != layout.hash:
-            raise MessageError("the reply is for another architecture")
+        record = _arrays(content)
+        if set(record) != set(specs):
+            raise MessageError(f"the reply must carry just these arrays: {', '.join(sorted(specs)) or 'none'}")
+        arrays: dict[str, Array] = {}
+        counts = set()
+        for name, spec in specs.items():
+            arrays[name], count = _decode_array(name, record[name], spec, rows)
+            counts.add(count)
+        if len(counts - {None}) > 1:
+            raise MessageError("the arrays of the reply differ in their number of rows")
+        for name, spec in specs.items():
+            spec.check_values(name, arrays[name])
         return cls(
+            method=_text(echo, "method"),
+            step=_text(echo, "step"),
             round=_integer(echo, "round", minimum=0),
-            layout_hash=layout.hash,
-            weights=_decode_weights(content, layout),
             samples=_integer(metrics, "num-examples"),
             loss=_number(metrics, "loss"),
             seconds=_number(metrics, "seconds"),
             peak_rss_bytes=_integer(metrics, "peak-rss-bytes"),
+            arrays=arrays,
         )
 
 
@@ -280,42 +309,73 @@ class EvaluateResult:
 
 
 def content_bytes(content: RecordDict) -> int:
-    """Serialised size of a message's records, in bytes."""
-    # ConfigRecord.count_bytes raises on an empty text or list, which a stranger may well have sent
-    return sum(
-        len(record.deflate()) if isinstance(record, ConfigRecord) else record.count_bytes()
-        for record in content.values()
-    )
+    """Bytes of a message's content: the arrays' data, and all names and values; nothing is serialised to count them."""
+    return sum(len(name) + _record_bytes(record) for name, record in content.items())
 
 
-def encode_weights(weights: Vector) -> ArrayRecord:
-    """A flat vector as the one array record of a message."""
-    return ArrayRecord({"weights": Array(np.ascontiguousarray(weights, dtype="<f4"))})
+def encode_arrays(arrays: Arrays, shared: ArrayRecord | None = None) -> ArrayRecord:
+    """Arrays as a message carries them: little-endian and contiguous, each of one of DTYPES.
+
+    With those of a `shared` record, which are not copied; without any of its own it is that record.
+    """
+    if shared is not None and not arrays:
+        return shared
+    encoded = ArrayRecord()
+    for name, array in (shared or {}).items():
+        encoded[name] = array
+    for name, values in arrays.items():
+        little = np.asarray(values, dtype=values.dtype.newbyteorder("<"), order="C")
+        if little.dtype.str not in DTYPES:
+            raise ValueError(f"{name} has the type {values.dtype}; those that travel are {', '.join(DTYPES)}")
+        encoded[name] = FlowerArray(little)
+    return encoded
 
 
-def _decode_weights(content: RecordDict, layout: Layout) -> Vector:
-    record = content.get("weights")
-    if not isinstance(record, ArrayRecord) or list(record) != ["weights"]:
-        raise MessageError("the message must carry one array record with one array named 'weights'")
-    array = record["weights"]
-    if array.dtype != "float32" or tuple(array.shape) != (layout.size,):
-        raise MessageError(
-            f"weights must be float32 of shape ({layout.size},), not {array.dtype!s:.40} of {array.shape!s:.60}"
+def _record_bytes(record: object) -> int:
+    if isinstance(record, ArrayRecord):
+        return sum(
+            len(name) + len(array.data) + len(array.dtype) + 8 * len(array.shape) for name, array in record.items()
         )
+    if isinstance(record, ConfigRecord | MetricRecord):
+        return sum(len(key) + _value_bytes(value) for key, value in record.items())
+    return 0
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    return 8
+
+
+def _arrays(content: RecordDict) -> ArrayRecord:
+    record = content.get("arrays")
+    if not isinstance(record, ArrayRecord) or len(content.array_records) != 1:
+        raise MessageError("the message must carry one array record, named 'arrays'")
+    return record
+
+
+def _decode_array(name: str, array: FlowerArray, spec: ArraySpec | None, rows: int) -> tuple[Array, int | None]:
+    """The values and their number of rows; without a spec any of DTYPES in any shape."""
     # numpy.load would also open zip archives, ignore trailing bytes and allocate whatever the header claims
     stream = BytesIO(array.data)
     try:
         version = npy.read_magic(stream)
-        shape, _, dtype = npy.read_array_header_1_0(stream)
+        shape, fortran, dtype = npy.read_array_header_1_0(stream)
     except Exception as error:  # a malformed header can raise almost anything
-        raise MessageError(f"the weights cannot be read: {error!s:.200}") from None
-    if version != (1, 0) or dtype != np.dtype("<f4") or shape != (layout.size,):
-        raise MessageError(
-            f"weights must be little-endian float32 of shape ({layout.size},), not {dtype!s:.40} of {shape!s:.60}"
-        )
-    if len(array.data) - stream.tell() != 4 * layout.size:
-        raise MessageError(f"weights take {4 * layout.size} bytes, not {len(array.data) - stream.tell()}")
-    return np.frombuffer(array.data, dtype="<f4", offset=stream.tell()).copy()
+        raise MessageError(f"{name!r:.60} cannot be read: {error!s:.200}") from None
+    if version != (1, 0) or fortran or dtype.str not in DTYPES:
+        raise MessageError(f"{name!r:.60} must be one of {', '.join(DTYPES)} in C order, not {dtype!s:.40}")
+    if any(size < 0 for size in shape):
+        raise MessageError(f"{name!r:.60} has the impossible shape {shape!s:.60}")
+    if array.dtype != dtype.name or tuple(array.shape) != shape:
+        raise MessageError(f"{name!r:.60} says {array.dtype!s:.40} of {array.shape!s:.60} but holds {dtype} of {shape}")
+    found = None if spec is None else spec.check_form(name, dtype.str, shape, rows)
+    size = math.prod(shape) * dtype.itemsize
+    if len(array.data) - stream.tell() != size:
+        raise MessageError(f"{name!r:.60} takes {size} bytes, not {len(array.data) - stream.tell()}")
+    return np.frombuffer(array.data, dtype=dtype, offset=stream.tell()).reshape(shape).copy(), found
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:

@@ -136,9 +136,9 @@ def accuracy(path: Path, feed: Feed) -> float:
     """The share of the feed's images that the file classifies correctly."""
     session = _session(path)
     correct = 0
-    for images, labels in feed.evaluation(torch.device("cpu")):
-        logits = session.run([OUTPUT], {INPUT: np.ascontiguousarray(images.numpy())})[0]
-        correct += int((logits.argmax(1) == labels.numpy()).sum())
+    for batch in feed.evaluation(torch.device("cpu")):
+        logits = session.run([OUTPUT], {INPUT: np.ascontiguousarray(batch.images.numpy())})[0]
+        correct += int((logits.argmax(1) == batch.labels.numpy()).sum())
     return correct / len(feed.images)
 
 

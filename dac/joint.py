@@ -18,10 +18,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from common.architecture import Architecture
-from common.config import SearchSettings
 from common.errors import FedDACError
+from common.groups import SearchSettings
 from common.layout import State
-from common.learning import Feed, distance, evaluate, place, recalibrate
+from common.learning import Batch, Feed, distance, evaluate, place, recalibrate
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import coordinates, group_positions, slice_tensor, state_of
@@ -66,11 +66,11 @@ def share_weights(
         torch.manual_seed(derive_seed(seed, "joint-dropout"))
         for epoch in range(1, epochs + 1):
             losses = []
-            for images, labels in train.training(torch_generator(seed, "joint", epoch), accelerator):
+            for batch in train.training(torch_generator(seed, "joint", epoch), accelerator):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.search_learning_rate * learning_rate_factor(step, steps, 0.0)
                 optimizer.zero_grad(set_to_none=True)
-                losses.append(shared.backward(images, labels, distillation))
+                losses.append(shared.backward(batch, distillation))
                 optimizer.step()
                 step += 1
             loss = float(torch.stack(losses).mean())
@@ -116,13 +116,13 @@ class _Shared:
         self.parameters = {name: whole[name].to(accelerator).requires_grad_() for name in self.names}
         self.holders = {name: counts[name].to(accelerator) for name in self.names}
 
-    def backward(self, images: torch.Tensor, labels: torch.Tensor, distillation: float) -> torch.Tensor:
-        """Leave the gradients of one batch, images (B, C, H, W) and labels (B,); returns the members' mean loss."""
+    def backward(self, batch: Batch, distillation: float) -> torch.Tensor:
+        """Leave the gradients of one batch; returns the members' mean loss."""
         total = torch.zeros((), device=self.accelerator)
         wanted: torch.Tensor | None = None
         for module, positions in zip(self.modules, self.positions, strict=True):
-            logits = functional_call(module, self._slice(positions), (images,)).float()
-            loss = F.cross_entropy(logits, labels)
+            logits = functional_call(module, self._slice(positions), (batch.images,)).float()
+            loss = F.cross_entropy(logits, batch.labels)
             if wanted is None:
                 wanted = logits.detach()
             elif distillation > 0:

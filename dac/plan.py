@@ -22,8 +22,7 @@ def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> None:
         if not budget.admits(floor):
             raise BudgetError(
                 f"no architecture fits a budget {budget}: the smallest {base.model} for {base.input_shape} needs "
-                f"{floor.macs:,} MACs, {floor.params:,} parameters and {floor.peak_memory_bytes:,} bytes of peak "
-                "memory; raise the budget, or lower --width or raise --strides"
+                f"{floor}; raise the budget, or lower --width or raise --strides"
             )
 
 

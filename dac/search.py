@@ -19,10 +19,10 @@ from torch import nn
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
-from common.config import SearchSettings
 from common.errors import FedDACError
+from common.groups import SearchSettings
 from common.layout import State
-from common.learning import Feed, Teacher, evaluate, place, recalibrate, train_epoch
+from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
@@ -231,9 +231,8 @@ class _Search:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
-            score = train_epoch(
-                module, self.train_feed, optimizer, generator, self.accelerator, penalty, teacher=teacher
-            )
+            loss = CrossEntropy(penalty=penalty, teacher=teacher)
+            score = train_epoch(module, self.train_feed, optimizer, generator, self.accelerator, loss)
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
         return score.loss

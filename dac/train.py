@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from common.architecture import Architecture
-from common.config import TrainSettings
 from common.data.batches import batches
 from common.errors import FedDACError
+from common.groups import TrainSettings
 from common.layout import State
-from common.learning import Feed, Score, Teacher, evaluate, place, train_epoch
+from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, train_epoch
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
@@ -118,8 +118,12 @@ class _Run:
         teacher: nn.Module | None,
     ) -> None:
         self.module, self.train, self.settings, self.seed, self.accelerator = module, train, settings, seed, accelerator
-        self.penalty = None if penalty is None else lambda: penalty(module)
-        self.teacher = None if teacher is None else Teacher(place(teacher, accelerator).eval(), settings.distillation)
+        self.loss = CrossEntropy(
+            label_smoothing=settings.label_smoothing,
+            teacher=None if teacher is None else Teacher(place(teacher, accelerator).eval(), settings.distillation),
+            penalty=None if penalty is None else lambda: penalty(module),
+            bf16=settings.bf16,
+        )
         self.steps_per_epoch = sum(1 for _ in batches(len(train.images), train.batch_size, None))
         self.step = 0
         parameters = list(module.parameters())
@@ -135,7 +139,7 @@ class _Run:
     def epoch(self, number: int) -> Score:
         """One epoch, whose randomness depends on its number alone."""
         self.step = (number - 1) * self.steps_per_epoch
-        settings, generator = self.settings, torch_generator(self.seed, "train", number)
+        generator = torch_generator(self.seed, "train", number)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "train-dropout", number))
             score = train_epoch(
@@ -144,11 +148,8 @@ class _Run:
                 self.optimizer,
                 generator,
                 self.accelerator,
-                self.penalty,
-                label_smoothing=settings.label_smoothing,
+                self.loss,
                 before_step=self._set_learning_rate,
-                teacher=self.teacher,
-                bf16=settings.bf16,
             )
         if not math.isfinite(score.loss):
             raise FedDACError(f"training diverged in epoch {number}; lower --learning-rate")

@@ -7,7 +7,7 @@ import torch
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import SearchSettings
+from common.groups import SearchSettings
 from common.layout import State
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe

@@ -2,50 +2,48 @@
 
 import re
 
-import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from common.errors import MessageError
-from common.layout import Vector
-from common.messages import EvaluateResult, Task, TrainResult, content_bytes
+from common.messages import EvaluateResult, Result, content_bytes
 from server.devices import Device
-
-NORM_FACTOR = 1000.0
-"""A model whose Euclidean norm grew by more than this in one round is not the result of training."""
+from server.steps import Step
 
 SPARE_BYTES = 64 * 2**10
-"""What a reply may take beside the weights: far more than any device of ours needs for its figures."""
+"""What a reply may take beside the arrays: far more than any device of ours needs for its figures."""
 
 REASON_CHARACTERS = 200
 _READ_CHARACTERS = 20_000
 LATE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
-def admit(reply: Message, task: Task, device: Device) -> TrainResult:
-    """The result in `reply` to `task`; raises MessageError for a reply that must not count.
+def admit(reply: Message, step: Step, method: str, number: int, device: Device) -> Result:
+    """The result of a step in `reply`; raises MessageError for a reply that must not count.
 
-    Refused are error replies, other rounds (a replay), other architectures, other types or shapes, values that are not
-    finite or impossibly large, negative variances, and numbers of samples beyond what the device registered.
+    Refused are error replies, other methods, steps or rounds (a replay), other arrays, types or shapes than the step
+    asked for, values that are not finite or out of range, and numbers of samples beyond what the device registered.
     """
-    require_content(reply, task.weights.nbytes)
-    result = TrainResult.decode(reply.content, task.architecture)
-    if result.round != task.round:
-        raise MessageError(f"the reply is for round {result.round}, not {task.round}")
-    if not 1 <= result.samples <= device.report.samples:
-        raise MessageError(f"it claims {result.samples} samples, but registered {device.report.samples}")
+    registered = device.report.samples
+    require_content(reply, step.largest_reply(registered))
+    result = Result.decode(reply.content, step.reply, registered)
+    if (result.method, result.step) != (method, step.name):
+        raise MessageError(f"the reply is for step {result.step!r:.40} of {result.method!r:.40}, not {step.name}")
+    if result.round != number:
+        raise MessageError(f"the reply is for round {result.round}, not {number}")
+    if not 1 <= result.samples <= registered:
+        raise MessageError(f"it claims {result.samples} samples, but registered {registered}")
     if result.seconds < 0 or result.peak_rss_bytes < 0:
         raise MessageError("its time or memory is negative")
-    _check_values(result.weights, task)
     return result
 
 
-def admit_evaluation(reply: Message, task: Task, device: Device) -> EvaluateResult:
-    """The score in `reply` to `task`; raises MessageError for a reply that must not count."""
+def admit_evaluation(reply: Message, number: int, device: Device) -> EvaluateResult:
+    """The score in `reply`; raises MessageError for a reply that must not count."""
     require_content(reply, 0)
     result = EvaluateResult.decode(reply.content)
-    if result.round != task.round:
-        raise MessageError(f"the reply is for round {result.round}, not {task.round}")
+    if result.round != number:
+        raise MessageError(f"the reply is for round {result.round}, not {number}")
     if result.samples > device.report.samples:
         raise MessageError(f"it claims {result.samples} held-out samples, but registered {device.report.samples}")
     return result
@@ -74,31 +72,12 @@ def one_line(text: str | None) -> str:
     return (kind + last)[:REASON_CHARACTERS] or "the device gave no reason"
 
 
-def require_content(reply: Message, weights_bytes: int) -> None:
-    """Raise MessageError for an error reply, and for one with more than `weights_bytes` of weights and some figures."""
+def require_content(reply: Message, arrays_bytes: int) -> None:
+    """Raise MessageError for an error reply, and for one with more than `arrays_bytes` of arrays and some figures."""
     if reply.has_error():
         raise MessageError(one_line(reply.error.reason))
     if not isinstance(reply.content, RecordDict):
         raise MessageError("the reply carries no records")
-    size, limit = content_bytes(reply.content), weights_bytes + SPARE_BYTES
+    size, limit = content_bytes(reply.content), arrays_bytes + SPARE_BYTES
     if size > limit:
         raise MessageError(f"the reply takes {size} bytes, above the limit of {limit}")
-
-
-def _check_values(weights: Vector, task: Task) -> None:
-    if not np.isfinite(weights).all():
-        raise MessageError("its weights are not finite")
-    limit = NORM_FACTOR * max(1.0, _norm(task.weights))
-    if _norm(weights) > limit:
-        raise MessageError(f"its weights have norm {_norm(weights):.3g}, above the limit of {limit:.3g}")
-    layout = task.architecture.layout
-    start = 0
-    for name, shape in zip(layout.names, layout.shapes, strict=True):
-        stop = start + int(np.prod(shape))
-        if name.endswith("running_var") and (weights[start:stop] < 0).any():
-            raise MessageError(f"{name} holds a negative variance")
-        start = stop
-
-
-def _norm(vector: Vector) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))

@@ -62,9 +62,9 @@ def assign(devices: Sequence[Device], members: Sequence[Member]) -> list[Cohort]
 
 
 def best_fitting(budget: DeviceBudget, cohorts: Sequence[Cohort]) -> Cohort | None:
-    """The cohort of the largest architecture (in MACs) that the budget admits, if there is one."""
-    fitting = [cohort for cohort in cohorts if budget.admits(cohort.architecture.costs)]
-    return max(fitting, key=lambda cohort: cohort.architecture.costs.macs, default=None)
+    """The cohort of the largest network (in MACs) that the budget admits, if there is one."""
+    fitting = [cohort for cohort in cohorts if budget.admits(cohort.network.costs)]
+    return max(fitting, key=lambda cohort: cohort.network.costs.macs, default=None)
 
 
 def _loss(before: DeviceBudget, after: DeviceBudget) -> float:

@@ -3,6 +3,7 @@
     checkpoint/latest                        which round to continue from, and the SHA-256 of its state.json
     checkpoint/round-00003/state.json        counters, cohorts, devices, settings, the SHA-256 of each weights file
     checkpoint/round-00003/COHORT.safetensors
+    checkpoint/round-00003/method.safetensors    the method's own arrays, if it has any
 
 A round's folder is complete before `latest` names it, and older ones go only afterwards, so that a crash at any instant
 leaves one whole checkpoint. Nothing is pickled.
@@ -12,22 +13,29 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from common.architecture import Architecture
+from common.arrays import Array, Arrays
 from common.budget import DeviceBudget
-from common.config import Config, Scalar
+from common.config import Config
 from common.errors import ArchitectureError, BudgetError, CheckpointError
-from server.cohorts import Cohort, Evaluation, FederationState
+from common.messages import WEIGHTS
+from common.methods import contract_of, network_of
+from common.network import Network
+from common.settings import Scalar
+from server.cohorts import Cohort, Evaluation, FederationState, Spent
+from server.methods.method import Method, Snapshot
+from server.run import Run
 from server.run_folder import write_atomically
 
 FORMAT = "feddac-checkpoint"
-VERSION = 2
+VERSION = 3
+METHOD_FILE = "method.safetensors"
 
 FREE_SETTINGS = frozenset(
     ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "test-batch-size", "accelerator")
@@ -35,29 +43,29 @@ FREE_SETTINGS = frozenset(
 """Settings that may differ when a run is resumed: they say how and how long it runs, not what it computes."""
 
 
-def save_checkpoint(folder: Path, state: FederationState, config: Config) -> None:
-    """Make `state` what a later `load_checkpoint` returns."""
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds."""
+
+    state: FederationState
+    cohorts: list[Cohort]
+    method: Snapshot
+
+
+def save_federation(run: Run, method: Method, state: FederationState) -> None:
+    """Make this what a later `load_federation` returns."""
+    folder = run.folder.checkpoint_folder
     place = folder / f"round-{state.round:05d}"
     shutil.rmtree(place, ignore_errors=True)  # left by a crash before `latest` named it
     cohorts = []
-    for cohort in state.cohorts:
-        data = safetensors.numpy.save({"weights": cohort.weights})
-        write_atomically(place / f"{cohort.name}.safetensors", data)
-        cohorts.append(_cohort_to_dict(cohort, hashlib.sha256(data).hexdigest()))
-    counters = {
-        "round": state.round,
-        "best_accuracy": state.best_accuracy,
-        "stale_evaluations": state.stale_evaluations,
-        "fruitless_rounds": state.fruitless_rounds,
-        "stage_seconds": state.stage_seconds,
-        "peak_rss_bytes": state.peak_rss_bytes,
-        "stopped_early": state.stopped_early,
-        "strikes": state.strikes,
-        "budgets": {device: asdict(budget) for device, budget in state.budgets.items()},
-    }
-    settings = config.to_mapping()
-    document = {"format": FORMAT, "version": VERSION, "settings": settings, **counters, "cohorts": cohorts}
-    content = json.dumps(document, indent=1).encode()
+    for cohort in method.cohorts:
+        digest = _write_arrays(place / f"{cohort.name}.safetensors", {WEIGHTS: cohort.weights})
+        cohorts.append({**_cohort_to_dict(cohort), "sha256": digest})
+    snapshot = method.snapshot()
+    own = {"facts": snapshot.facts, "sha256": _write_arrays(place / METHOD_FILE, snapshot.arrays)}
+    settings = run.config.to_mapping()
+    document = {"format": FORMAT, "version": VERSION, "settings": settings, "state": asdict(state)}
+    content = json.dumps({**document, "cohorts": cohorts, "method": own}, indent=1).encode()
     write_atomically(place / "state.json", content)
     pointer = {"folder": place.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(folder / "latest", json.dumps(pointer).encode())
@@ -66,8 +74,8 @@ def save_checkpoint(folder: Path, state: FederationState, config: Config) -> Non
             shutil.rmtree(other, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, config: Config) -> FederationState | None:
-    """The state after the last checkpointed round; None if the run was cut short before its search was over.
+def load_federation(folder: Path, config: Config) -> Saved | None:
+    """What was saved after the last checkpointed round; None if the run was cut short before its search was over.
 
     Raises CheckpointError if the checkpoint is damaged, of another version, or of a run with other settings.
     """
@@ -84,17 +92,12 @@ def load_checkpoint(folder: Path, config: Config) -> FederationState | None:
                 f"{VERSION} of {FORMAT}"
             )
         _require_same_settings(document["settings"], config)
-        return FederationState(
-            cohorts=[_cohort_from_dict(place, entry) for entry in document["cohorts"]],
-            round=int(document["round"]),
-            best_accuracy=float(document["best_accuracy"]),
-            stale_evaluations=int(document["stale_evaluations"]),
-            fruitless_rounds=int(document["fruitless_rounds"]),
-            stage_seconds={str(stage): float(seconds) for stage, seconds in document["stage_seconds"].items()},
-            peak_rss_bytes=int(document["peak_rss_bytes"]),
-            stopped_early=bool(document["stopped_early"]),
-            strikes={str(device): int(count) for device, count in document["strikes"].items()},
-            budgets={str(device): DeviceBudget(**bounds) for device, bounds in document["budgets"].items()},
+        network = network_of(contract_of(config.method.method))
+        own = document["method"]
+        return Saved(
+            _state_from_dict(document["state"]),
+            [_cohort_from_dict(place, entry, network) for entry in document["cohorts"]],
+            Snapshot(dict(own["facts"]), _read_arrays(place / METHOD_FILE, own["sha256"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ArchitectureError, BudgetError, SafetensorError) as error:
         raise CheckpointError(
@@ -102,35 +105,53 @@ def load_checkpoint(folder: Path, config: Config) -> FederationState | None:
         ) from None
 
 
-def _cohort_to_dict(cohort: Cohort, digest: str) -> dict[str, Any]:
+def _state_from_dict(saved: Mapping[str, Any]) -> FederationState:
+    """The inverse of `asdict`."""
+    kinds = {one.name: type(getattr(FederationState(), one.name)) for one in fields(FederationState)}
+    state = FederationState(**{name: kinds[name](value) for name, value in saved.items()})
+    state.budgets = {str(device): DeviceBudget(**bounds) for device, bounds in saved["budgets"].items()}
+    state.strikes = {str(device): int(count) for device, count in saved["strikes"].items()}
+    state.stage_seconds = {str(stage): float(seconds) for stage, seconds in saved["stage_seconds"].items()}
+    return state
+
+
+def _cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
     return {
         "name": cohort.name,
-        "architecture": cohort.architecture.to_dict(),
+        "network": cohort.network.to_json(),
         "search_accuracy": cohort.search_accuracy,
         "devices": cohort.devices,
-        "bytes_down": cohort.bytes_down,
-        "bytes_up": cohort.bytes_up,
+        "spent": {step: asdict(spent) for step, spent in cohort.spent.items()},
         "evaluation": asdict(cohort.evaluation) if cohort.evaluation else None,
-        "sha256": digest,
     }
 
 
-def _cohort_from_dict(place: Path, entry: Mapping[str, Any]) -> Cohort:
-    architecture = Architecture.from_dict(entry["architecture"])
+def _cohort_from_dict(place: Path, entry: Mapping[str, Any], kind: type[Network]) -> Cohort:
+    network = kind.from_json(entry["network"])
     path = place / f"{Path(entry['name']).name}.safetensors"
-    weights = safetensors.numpy.load(_verified(path, entry["sha256"]))["weights"]
-    if weights.dtype != "float32" or weights.shape != (architecture.layout.size,):
-        raise CheckpointError(f"{path} is damaged: its weights do not fit the architecture")
+    weights = _read_arrays(path, entry["sha256"])[WEIGHTS]
+    if weights.dtype != "float32" or weights.shape != (network.layout.size,):
+        raise CheckpointError(f"{path} is damaged: its weights do not fit the network")
     return Cohort(
         name=str(entry["name"]),
-        architecture=architecture,
+        network=network,
         weights=weights,
         search_accuracy=float(entry["search_accuracy"]),
         devices=[str(name) for name in entry["devices"]],
-        bytes_down=int(entry["bytes_down"]),
-        bytes_up=int(entry["bytes_up"]),
+        spent={str(step): Spent(**spent) for step, spent in entry["spent"].items()},
         evaluation=Evaluation(**entry["evaluation"]) if entry["evaluation"] else None,
     )
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> str:
+    """Write a safetensors file; returns its SHA-256."""
+    data = safetensors.numpy.save(dict(arrays))
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_arrays(path: Path, digest: str) -> dict[str, Array]:
+    return dict(safetensors.numpy.load(_verified(path, digest)))
 
 
 def _require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:

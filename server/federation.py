@@ -2,26 +2,28 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from typing import Any
 
-import torch
 from flwr.serverapp import Grid
 
-from common.config import Config
+from common.config import Config, require_read
 from common.learning import pick_accelerator
+from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
-from server.checkpoint import load_checkpoint
-from server.cohorts import Cohort, FederationState
+from server.checkpoint import load_federation
+from server.cohorts import Cohort, FederationState, Spent
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
-from server.methods import epochs_on_reference, find_cohorts
+from server.methods import server_half
+from server.methods.method import Method
 from server.reference import load_reference
-from server.refine import module_of
 from server.rounds import Rounds
+from server.run import Run
 from server.run_folder import RunFolder
 
 
@@ -33,63 +35,104 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
+    require_read(config)
     accelerator = pick_accelerator(config.run.accelerator)
-    saved = load_checkpoint(folder.checkpoint_folder, config) if resume else None
+    saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume:
-        folder.truncate_after(saved.round if saved else -1)
-    reference = load_reference(config)
+        folder.truncate_after(saved.state.round if saved else -1)
+    run = Run(config, folder, load_reference(config), accelerator, progress)
+    half = server_half(config)
+    half.check(config, run.reference.base, {})
+    method = half(run)
     settings = config.federation
-    seconds = dict(saved.stage_seconds) if saved else {}
+    seconds = dict(saved.state.stage_seconds) if saved else {}
     greeter = Greeter(grid, settings.handshake_timeout, progress)
     with _stage("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
     if saved is None:
+        state = FederationState()
         with _stage("search", folder, seconds):
-            state = FederationState(find_cohorts(reported, reference, config, folder, accelerator, progress))
+            method.prepare(reported)
+        state.method_seconds = seconds["search"]
         state.budgets = {one.name: one.budget for one in reported}
     else:
-        state = saved
+        state = saved.state
+        method.restore(saved.cohorts, saved.method)
         for one in reported:
-            reassign(one, state, config, folder, progress)
+            reassign(one, method, state, run)
     state.stage_seconds = seconds
-    sort_devices(state, reported)
-    write_budgets(folder, state, reported)
-    by_name = {one.name: one for one in reported}
-    rounds = Rounds(grid, greeter, state, by_name, reference, config, folder, accelerator, progress)
+    sort_devices(method, reported)
+    write_budgets(folder, method, reported)
+    rounds = Rounds(grid, greeter, method, state, {one.name: one for one in reported}, run)
     before = seconds.get("rounds", 0.0)
     if saved is None:
         rounds.start()
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
-    _save_models(state, folder)
-    summary = summarise(state, config, folder)
+    _save_models(method, folder)
+    summary = summarise(method, state, config, folder)
     folder.write_summary(summary)
     return summary
 
 
-def summarise(state: FederationState, config: Config, folder: RunFolder) -> dict[str, Any]:
+def summarise(method: Method, state: FederationState, config: Config, folder: RunFolder) -> dict[str, Any]:
     """The result of a run, ready for summary.json; accuracies are those of the last evaluation.
 
     `device_accuracy` is the mean over devices of the test accuracy of their cohort's model. `outcomes` counts what
     became of devices over all rounds; one that was refused before the first counts as rejected once. `over_budget` is
-    the number of a cohort's devices that could not hold its architecture, which only fedavg's oracle has.
+    the number of a cohort's devices that could not hold its network, which only fedavg's oracle has. What the run cost
+    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost.
     """
     return {
-        "method": config.method.method,
+        "method": method.contract.name,
         "data": config.data.data,
         "seed": config.run.seed,
         "rounds": state.round,
         "stopped_early": state.stopped_early,
-        "device_accuracy": mean_over_devices(state, "accuracy"),
-        "epochs_on_reference": epochs_on_reference(config, folder),
+        "device_accuracy": mean_over_devices(method.cohorts, "accuracy"),
         "outcomes": _outcomes(folder),
-        "cohorts": [_cohort_summary(cohort, state) for cohort in state.cohorts],
+        "cohorts": [_cohort_summary(cohort, state) for cohort in method.cohorts],
+        **_costs(method, state),
+        "traffic": {step: asdict(_spent(method.cohorts, step)) for step in _steps(method.cohorts)},
         "seconds_total": sum(state.stage_seconds.values()),
         "stages": dict(state.stage_seconds),
-        "bytes_down": sum(cohort.bytes_down for cohort in state.cohorts),
-        "bytes_up": sum(cohort.bytes_up for cohort in state.cohorts),
         "peak_rss_bytes": max(state.peak_rss_bytes, peak_rss_bytes()),
     }
+
+
+def _costs(method: Method, state: FederationState) -> dict[str, Any]:
+    """What the run has cost so far.
+
+    `device_macs_per_round` is the mean over devices and rounds of the multiply-accumulates of a device whose answer
+    counted, all passes over all its images; bytes are all messages', `server_seconds` what the method itself took on
+    the server, search or pretraining included and waiting left out, `server_bytes` the most it held between rounds.
+    """
+    spent = [_spent(method.cohorts, step) for step in _steps(method.cohorts)]
+    return {
+        "device_macs_per_round": _macs_per_answer(method.cohorts),
+        "bytes_down": sum(one.bytes_down for one in spent),
+        "bytes_up": sum(one.bytes_up for one in spent),
+        "server_seconds": state.method_seconds,
+        "server_bytes": state.method_bytes,
+        "epochs_on_reference": method.epochs_on_reference(state.round),
+    }
+
+
+def _steps(cohorts: Sequence[Cohort]) -> list[str]:
+    return sorted({step for cohort in cohorts for step in cohort.spent})
+
+
+def _spent(cohorts: Sequence[Cohort], step: str) -> Spent:
+    """What one step cost all cohorts."""
+    found = [cohort.spent[step] for cohort in cohorts if step in cohort.spent]
+    return Spent(*(sum(getattr(one, field.name) for one in found) for field in fields(Spent)))
+
+
+def _macs_per_answer(cohorts: Sequence[Cohort]) -> float:
+    """Mean multiply-accumulates of a device in a round, over what was asked of devices beside evaluation."""
+    spent = [one for cohort in cohorts for step, one in cohort.spent.items() if step != EVALUATE]
+    answers = sum(one.answers for one in spent)
+    return sum(one.device_macs for one in spent) / answers if answers else 0.0
 
 
 def _outcomes(folder: RunFolder) -> dict[str, int]:
@@ -98,8 +141,9 @@ def _outcomes(folder: RunFolder) -> dict[str, int]:
 
 
 def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
-    costs = cohort.architecture.costs
+    costs = cohort.network.costs
     evaluation = cohort.evaluation
+    spent = cohort.spent.values()
     return {
         "cohort": cohort.name,
         "devices": len(cohort.devices),
@@ -109,14 +153,15 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
         "peak_memory_bytes": costs.peak_memory_bytes,
         "accuracy": evaluation.accuracy if evaluation else None,
         "validation_accuracy": evaluation.validation_accuracy if evaluation else None,
-        "bytes_moved": cohort.bytes_down + cohort.bytes_up,
+        "device_macs_per_round": _macs_per_answer([cohort]),
+        "bytes_down": sum(one.bytes_down for one in spent),
+        "bytes_up": sum(one.bytes_up for one in spent),
     }
 
 
-def _save_models(state: FederationState, folder: RunFolder) -> None:
-    for cohort in state.cohorts:
-        module = module_of(cohort, torch.device("cpu"))
-        folder.save_model(cohort.name, module.state_dict(), {"architecture": cohort.architecture.to_json()})
+def _save_models(method: Method, folder: RunFolder) -> None:
+    for cohort in method.cohorts:
+        folder.save_model(cohort.name, method.module(cohort).state_dict(), {"network": cohort.network.to_json()})
 
 
 @contextmanager

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.architecture import Architecture
-from common.layout import Vector
+from common.arrays import Vector
 from common.models.description import BaseNetwork
 from common.slicing import coordinates
 from server.aggregation import Total
-from server.cohorts import Cohort
+from server.cohorts import Cohort, architecture_of
 
 
 def average_across(
@@ -36,19 +36,20 @@ def average_across(
     statistics of batch norms are averaged within each cohort only; with `updates` the statistics always are, for a
     variance less another network's change may fall below 0. Cohorts with different base networks share nothing.
     """
-    sums = {base: _Sums(base) for base in dict.fromkeys(cohort.architecture.base for cohort in cohorts)}
-    for cohort in cohorts:
+    architectures = [architecture_of(cohort) for cohort in cohorts]
+    sums = {base: _Sums(base) for base in dict.fromkeys(one.base for one in architectures)}
+    for cohort, architecture in zip(cohorts, architectures, strict=True):
         if cohort.name in totals:
             origin = cohort.weights if updates else np.zeros_like(cohort.weights)
-            sums[cohort.architecture.base].add(cohort.architecture, totals[cohort.name], origin)
+            sums[architecture.base].add(architecture, totals[cohort.name], origin)
     averaged = []
-    for cohort in cohorts:
-        samples, mean = sums[cohort.architecture.base].means(cohort.architecture, over_all=updates)
+    for cohort, architecture in zip(cohorts, architectures, strict=True):
+        samples, mean = sums[architecture.base].means(architecture, over_all=updates)
         total = totals.get(cohort.name)
         own, own_samples = (total.mean(), total.samples) if total else (cohort.weights, 0)
         apart = samples == own_samples  # nobody else: exactly the mean, which the detour over updates is only nearly
         if updates or not batch_norms:
-            apart |= batch_norm_positions(cohort.architecture, statistics_only=batch_norms)
+            apart |= batch_norm_positions(architecture, statistics_only=batch_norms)
         shared = mean + cohort.weights if updates else mean
         averaged.append(np.where(apart, own, shared).astype(np.float32))
     return averaged

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from common.config import Config, ModelSettings
+from common.config import Config
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, mean_std
 from common.data.sources import load
 from common.data.split import split_reference
+from common.groups import ModelSettings
 from common.learning import Feed
 from common.models.description import BaseNetwork
 

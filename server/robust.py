@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.config import FederationSettings
-from common.layout import Vector
+from common.arrays import Vector
+from common.groups import FederationSettings
 from server.aggregation import CohortMean, Total
 
 LEAST_DEVICES = 3
@@ -24,46 +24,35 @@ _CHUNK = 2**16
 class RobustMean:
     """A cohort's models combined under the robust settings; the same calls as `CohortMean`.
 
-    Unlike that one it has to hold all models of the cohort. The result does not depend on the order of arrival.
-    `protected` tells, after `result`, whether there were enough models for the protection to mean anything.
+    Unlike that one it has to hold all models of the cohort. `protected` tells, after `result`, whether there were
+    enough models for the protection to mean anything.
     """
 
-    def __init__(self, devices: Sequence[str], sent: Vector, settings: FederationSettings) -> None:
-        self._order = list(devices)
+    def __init__(self, sent: Vector, settings: FederationSettings) -> None:
         self._sent = sent
         self._settings = settings
-        self._models: dict[str, tuple[Vector, int] | None] = {}
+        self._models: list[tuple[Vector, int]] = []
         self.protected = False
 
-    def fold(self, device: str, weights: Vector, samples: int) -> None:
-        """Add the model of a device, shape (size,); once per device."""
-        self._settle(device, (weights, samples))
-
-    def skip(self, device: str) -> None:
-        """Go on without a device."""
-        self._settle(device, None)
+    def fold(self, weights: Vector, samples: int) -> None:
+        """Add the model of a device, shape (size,)."""
+        self._models.append((weights, samples))
 
     def result(self) -> Total | None:
         """The combined model, counted for the samples of all folded ones; None if there was none."""
-        present = [(name, model) for name in self._order if (model := self._models.get(name)) is not None]
-        if not present:
+        if not self._models:
             return None
-        settings, vectors = self._settings, [weights for _, (weights, _) in present]
-        self.protected = len(present) >= LEAST_DEVICES
+        settings, vectors = self._settings, [weights for weights, _ in self._models]
+        self.protected = len(vectors) >= LEAST_DEVICES
         if self.protected and settings.clip_norm > 0:
             vectors = clip_updates(vectors, self._sent, settings.clip_norm)
         if self.protected and settings.robust_aggregation != "none":
-            samples = sum(samples for _, (_, samples) in present)
+            samples = sum(samples for _, samples in self._models)
             return Total(trimmed_mean(vectors, _trimmed(settings, len(vectors))).astype(np.float64) * samples, samples)
-        mean = CohortMean([name for name, _ in present])
-        for vector, (name, (_, samples)) in zip(vectors, present, strict=True):
-            mean.fold(name, vector, samples)
+        mean = CohortMean()
+        for vector, (_, samples) in zip(vectors, self._models, strict=True):
+            mean.fold(vector, samples)
         return mean.result()
-
-    def _settle(self, device: str, model: tuple[Vector, int] | None) -> None:
-        if device in self._models or device not in self._order:
-            raise ValueError(f"{device} was not asked, or settled before")
-        self._models[device] = model
 
 
 def is_robust(settings: FederationSettings) -> bool:

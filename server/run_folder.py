@@ -29,8 +29,8 @@ import tomli_w
 import torch
 from safetensors import SafetensorError
 
-from common.config import Scalar
 from common.errors import CheckpointError, ConfigurationError
+from common.settings import Scalar
 
 
 class RunFolder:
@@ -215,7 +215,7 @@ class RunFolder:
 class _Scalars:
     """The events' figures as TensorBoard scalars; the writer is imported with the first one, for that takes a second.
 
-    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all cohorts of a round).
+    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all of a round).
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -229,7 +229,7 @@ class _Scalars:
         if event["event"] == "evaluation":
             for tag, key in (("accuracy", "accuracy"), ("loss", "loss"), ("validation", "validation_accuracy")):
                 self._write(f"{tag}/{event['cohort']}", event.get(key), event["round"])
-        elif event["event"] == "round":
+        elif event["event"] == "step":
             if event["round"] != self._round:
                 self._write_bytes()
             self._round = event["round"]

@@ -1,36 +1,37 @@
-"""A Flower strategy for cohorts: every device gets its cohort's architecture and weights."""
+"""The Flower strategy that carries every method: it asks the method what to send, and gives it what was admitted."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common.config import Config
 from common.errors import MessageError
-from common.messages import EvaluateResult, Task, TrainResult, content_bytes, encode_weights
-from common.progress import Progress
+from common.messages import WEIGHTS, EvaluateResult, Result, Task, content_bytes, encode_arrays
+from common.methods.evaluation import EVALUATE, EvaluationOrder
 from server.admission import admit, admit_evaluation, one_line, status_of
-from server.aggregation import CohortMean, Total, sample_cap
-from server.cohorts import STRIKES, Cohort, FederationState
+from server.aggregation import sample_cap
+from server.cohorts import STRIKES, Cohort, FederationState, Spent
 from server.devices import Device
 from server.exchange import time_to_live
-from server.methods import activation_scale, averages_updates, uses_overlap
-from server.overlap import average_across
-from server.robust import LEAST_DEVICES, RobustMean, is_robust
-from server.sampling import local_epochs, sample_devices
+from server.methods.method import Method
+from server.ordering import InOrder
+from server.run import Run
+from server.sampling import sample_devices
+from server.steps import Order, Step
 
 
 @dataclass(frozen=True)
 class Sent:
-    """One message under way: to which device of which cohort, with which task."""
+    """One message under way: to which device, in which step, with which order."""
 
     message: Message
     device: Device
-    cohort: Cohort
-    task: Task
+    step: Step
+    order: Order
 
 
 @dataclass(frozen=True)
@@ -44,139 +45,126 @@ class Outcome:
     reason: str = ""
 
 
-class CohortStrategy(Strategy):
-    """Federated averaging within each cohort of `state`, or also across them; it updates `state` in place.
+class MethodStrategy(Strategy):
+    """One exchange a round: all steps of the method go out together; it updates `method` and `state` in place.
 
     `devices` are those that can be reached, by name; the federation may add to them between rounds. The models live in
-    `state`, so the arrays that Flower passes to and from a strategy stay empty. `record` is given the events of
-    the run's metrics. Replies may be a generator: each is folded in and dropped as it arrives.
+    the method: what Flower hands in is not looked at, and what it is given are the cohorts' weights by name. Replies
+    may be a generator: each is folded in and dropped as it arrives. It works in our own loop (`server.rounds`) and
+    under `Strategy.start`.
     """
 
-    def __init__(
-        self,
-        state: FederationState,
-        devices: dict[str, Device],
-        config: Config,
-        record: Callable[..., None],
-        progress: Progress,
-    ) -> None:
-        self._state = state
-        self._devices = devices
-        self._settings = config.federation
-        self._method = config.method
-        self._overlap, self._updates = uses_overlap(config), averages_updates(config)
-        self._seed = config.run.seed
-        self._record = record
-        self._progress = progress
+    def __init__(self, method: Method, state: FederationState, devices: dict[str, Device], run: Run) -> None:
+        self._method, self._state, self._devices, self._run = method, state, devices, run
+        self._settings = run.config.federation
         self._sent: list[Sent] = []
+        self._steps: Sequence[Step] = ()
+        self._before: dict[int, Spent] = {}
         self._started = 0.0
-        self._bytes_before: dict[str, tuple[int, int]] = {}
-        self._unprotected: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
+
+    def arrays(self) -> ArrayRecord:
+        """Every cohort's weights, as Flower keeps them."""
+        return encode_arrays({cohort.name: cohort.weights for cohort in self._method.cohorts})
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """One message per sampled device; offline devices are not sampled. A list, for Flower's HTTP grid needs one."""
-        settings, seed = self._settings, self._seed
+        with self._method_at_work():
+            steps = self._method.steps(server_round)
 
-        def chosen(cohort: Cohort, online: list[str]) -> list[str]:
+        def chosen(step: Step, online: list[str]) -> list[str]:
             return sample_devices(
                 online,
-                settings.fraction,
-                settings.min_devices,
-                seed=seed,
+                self._settings.fraction,
+                self._settings.min_devices,
+                seed=self._run.seed,
                 round=server_round,
-                cohort=cohort.name,
+                cohort=step.cohort.name,
             )
 
-        def task(cohort: Cohort, device: str) -> Task:
-            return Task(
-                round=server_round,
-                architecture=cohort.architecture,
-                weights=cohort.weights,
-                seed=seed,
-                epochs=local_epochs(settings.local_epochs, seed=seed, round=server_round, device=device),
-                batch_size=settings.local_batch_size,
-                learning_rate=settings.learning_rate,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-                max_gradient_norm=settings.max_gradient_norm,
-                masked_loss=self._method.masked_loss,
-                frozen_norms=self._method.batch_norm == "frozen",
-                activation_scale=activation_scale(cohort.architecture, self._method),
-                deadline_seconds=time_to_live(settings.round_timeout),
-            )
-
-        return self._configure(MessageType.TRAIN, server_round, grid, chosen, task)
+        return self._configure(MessageType.TRAIN, server_round, grid, steps, chosen)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Fold every admitted reply into its cohort's mean; a cohort without one keeps its weights."""
-        means = {cohort.name: self._aggregate(cohort) for cohort in self._state.cohorts}
-        caps = {cohort.name: self._sample_cap(cohort) for cohort in self._state.cohorts}
+        """Give the method every admitted answer, finish its round, and record what happened."""
+        waiting = {id(step): InOrder[Result](self._names(step)) for step in self._steps}
+        caps = {id(step): self._sample_cap(step) for step in self._steps}
         self.outcomes = {}
         for sent, reply in self._matched(replies):
+            step, name = sent.step, sent.device.name
+            answer: Result | None = None
             try:
-                result = admit(reply, sent.task, sent.device)
+                answer = admit(reply, step, self._method.contract.name, server_round, sent.device)
+                # a claim that no server can verify counts no more than its share
+                answer = replace(answer, samples=min(answer.samples, caps[id(step)]))
             except MessageError as error:
-                means[sent.cohort.name].skip(sent.device.name)
                 # what a device wrote may be part of the error
-                reason = one_line(str(error))
-                self._settle(server_round, sent, Outcome(sent.device.name, status_of(reply), reason=reason))
-                continue
-            samples = min(result.samples, caps[sent.cohort.name])
-            means[sent.cohort.name].fold(sent.device.name, result.weights, samples)
-            self._settle(server_round, sent, Outcome(sent.device.name, "trained", samples, result.loss), result)
+                self._settle(server_round, sent, Outcome(name, status_of(reply), reason=one_line(str(error))))
+            else:
+                self._charge(sent, answer)
+                self._settle(server_round, sent, Outcome(name, "trained", answer.samples, answer.loss), answer.seconds)
+            if step.in_order:
+                self._fold(step, waiting[id(step)].settle(name, answer))
+            elif answer is not None:
+                self._fold(step, [(name, answer)])
         for sent in self._sent:
             if sent.device.name not in self.outcomes:
                 reason = f"no reply within {self._settings.round_timeout:g} s"
                 self._settle(server_round, sent, Outcome(sent.device.name, "late", reason=reason))
-        totals = {name: total for name, mean in means.items() if (total := mean.result()) is not None}
-        for cohort in self._state.cohorts:
-            if cohort.name in totals:
-                self._tell_of_protection(server_round, cohort, means[cohort.name])
-            self._record_round(server_round, cohort)
-        self._update(totals)
+        for step in self._steps:
+            if step.in_order:
+                self._fold(step, waiting[id(step)].rest())
+        seconds = time.monotonic() - self._started
+        with self._method_at_work():
+            self._method.finish(server_round)
+        for step in self._steps:
+            self._record_round(server_round, step, seconds)
+        self._state.round = server_round
+        self._state.method_bytes = max(self._state.method_bytes, _held_bytes(self._method))
         trained = sum(outcome.status == "trained" for outcome in self.outcomes.values())
-        return ArrayRecord(), MetricRecord({"sampled": len(self._sent), "trained": trained})
+        return self.arrays(), MetricRecord({"sampled": len(self._sent), "trained": trained})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """One message per device that is online; none unless the run evaluates on the devices."""
         if not self._settings.device_evaluation:
+            self._sent, self._steps = [], ()
             return []
+        order = EvaluationOrder(batch_size=self._settings.test_batch_size)
 
-        def task(cohort: Cohort, device: str) -> Task:
-            return Task(
-                round=server_round,
-                architecture=cohort.architecture,
-                weights=cohort.weights,
-                batch_size=self._settings.test_batch_size,
-                deadline_seconds=time_to_live(self._settings.round_timeout),
-            )
+        def step(cohort: Cohort) -> Step:
+            macs = cohort.network.costs.macs
+            return Step(EVALUATE, cohort, {WEIGHTS: cohort.weights}, {}, lambda device: Order(order, macs))
 
-        return self._configure(MessageType.EVALUATE, server_round, grid, lambda cohort, online: online, task)
+        steps = [step(cohort) for cohort in self._method.cohorts]
+        return self._configure(MessageType.EVALUATE, server_round, grid, steps, lambda step, online: online)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The sample-weighted accuracy and loss of every cohort on its devices' own images, recorded as events."""
         scores: dict[str, EvaluateResult] = {}
         for sent, reply in self._matched(replies):
             try:
-                scores[sent.device.name] = admit_evaluation(reply, sent.task, sent.device)
+                score = admit_evaluation(reply, server_round, sent.device)
             except MessageError as error:
                 reason = one_line(str(error))
-                self._progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {reason}")
-        for cohort in self._state.cohorts:
-            own = [scores[name] for name in self._names(cohort) if name in scores]
+                self._run.progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {reason}")
+            else:
+                scores[sent.device.name] = score
+                self._charge(sent, score)
+        seconds = time.monotonic() - self._started
+        for step in self._steps:
+            self._record_step(server_round, step, seconds)
+            own = [scores[name] for name in self._names(step) if name in scores]
             samples = sum(score.samples for score in own)
             if samples:
-                self._record(
+                self._run.folder.append(
                     "device_evaluation",
                     round=server_round,
-                    cohort=cohort.name,
+                    cohort=step.cohort.name,
                     devices=len(own),
                     samples=samples,
                     accuracy=sum(score.samples * score.accuracy for score in own) / samples,
@@ -186,41 +174,48 @@ class CohortStrategy(Strategy):
 
     def summary(self) -> None:
         """Tell how many devices each cohort has."""
-        for cohort in self._state.cohorts:
-            self._progress.note(f"{cohort.name}: {len(cohort.devices)} devices")
+        for cohort in self._method.cohorts:
+            self._run.progress.note(f"{cohort.name}: {len(cohort.devices)} devices")
 
     def _configure(
         self,
         message_type: str,
         server_round: int,
         grid: Grid,
-        choose: Callable[[Cohort, list[str]], list[str]],
-        task: Callable[[Cohort, str], Task],
+        steps: Sequence[Step],
+        choose: Callable[[Step, list[str]], list[str]],
     ) -> list[Message]:
         self._started = time.monotonic()
-        self._sent = []
-        self._bytes_before = {cohort.name: (cohort.bytes_down, cohort.bytes_up) for cohort in self._state.cohorts}
+        self._sent, self._steps = [], steps
+        self._before = {id(step): replace(step.cohort.spent_on(step.name)) for step in steps}
         reachable = set(grid.get_node_ids())
-        for cohort in self._state.cohorts:
+        time_left = time_to_live(self._settings.round_timeout)
+        for step in steps:
             online = [
                 name
-                for name in cohort.devices
+                for name in step.cohort.devices
                 if name in self._devices
                 and self._devices[name].node_id in reachable
                 and not self._state.is_left_out(name)
             ]
-            weights = encode_weights(cohort.weights)
-            for name in choose(cohort, online):
-                one = task(cohort, name)
-                message = Message(
-                    one.encode(weights),
-                    self._devices[name].node_id,
-                    message_type,
-                    ttl=time_to_live(self._settings.round_timeout),
-                    group_id=str(server_round),
+            shared = encode_arrays(step.arrays)
+            for name in choose(step, online):
+                device = self._devices[name]
+                order = step.order(device)
+                task = Task(
+                    method=self._method.contract.name,
+                    step=step.name,
+                    round=server_round,
+                    network=step.cohort.network,
+                    order=order.settings.to_mapping(),
+                    arrays={**step.arrays, **order.arrays},
+                    seed=self._run.seed,
+                    deadline_seconds=time_left,
                 )
-                cohort.bytes_down += content_bytes(message.content)
-                self._sent.append(Sent(message, self._devices[name], cohort, one))
+                content = task.encode(encode_arrays(order.arrays, shared))
+                message = Message(content, device.node_id, message_type, ttl=time_left, group_id=str(server_round))
+                step.cohort.spent_on(step.name).bytes_down += content_bytes(content)
+                self._sent.append(Sent(message, device, step, order))
         return [sent.message for sent in self._sent]
 
     def _matched(self, replies: Iterable[Message]) -> Iterator[tuple[Sent, Message]]:
@@ -236,79 +231,88 @@ class CohortStrategy(Strategy):
             if sent is None:
                 continue
             if not reply.has_error() and isinstance(reply.content, RecordDict):
-                sent.cohort.bytes_up += content_bytes(reply.content)
+                sent.step.cohort.spent_on(sent.step.name).bytes_up += content_bytes(reply.content)
             yield sent, reply
 
-    def _update(self, totals: dict[str, Total]) -> None:
-        """Give the cohorts their new weights; one that nobody trained learns from the others or stays as it is."""
-        cohorts = self._state.cohorts
-        if self._overlap:
-            norms = self._method.batch_norm != "local"
-            averaged = average_across(cohorts, totals, updates=self._updates, batch_norms=norms)
-            for cohort, weights in zip(cohorts, averaged, strict=True):
-                cohort.weights = weights
-            return
-        for cohort in cohorts:
-            if cohort.name in totals:
-                cohort.weights = totals[cohort.name].mean()
+    def _fold(self, step: Step, answers: Iterable[tuple[str, Result]]) -> None:
+        with self._method_at_work():
+            for name, result in answers:
+                self._method.fold(step, self._devices[name], result)
 
-    def _aggregate(self, cohort: Cohort) -> CohortMean | RobustMean:
-        if is_robust(self._settings):
-            return RobustMean(self._names(cohort), cohort.weights, self._settings)
-        return CohortMean(self._names(cohort))
+    @contextmanager
+    def _method_at_work(self) -> Iterator[None]:
+        """Count what the method itself takes on the server, without waiting for devices."""
+        start = time.perf_counter()
+        yield
+        self._state.method_seconds += time.perf_counter() - start
 
-    def _sample_cap(self, cohort: Cohort) -> int:
-        """The largest number of samples that counts for one device of the cohort."""
-        registered = [sent.device.report.samples for sent in self._sent if sent.cohort is cohort]
+    def _sample_cap(self, step: Step) -> int:
+        """The largest number of samples that counts for one device of the step."""
+        registered = [sent.device.report.samples for sent in self._sent if sent.step is step]
         return sample_cap(registered, self._settings.max_device_share) if registered else 0
 
-    def _tell_of_protection(self, server_round: int, cohort: Cohort, mean: CohortMean | RobustMean) -> None:
-        """Say when a cohort loses the protection that was asked for; again only after it had it back."""
-        if not isinstance(mean, RobustMean) or mean.protected:
-            self._unprotected.discard(cohort.name)
-        elif cohort.name not in self._unprotected:
-            self._unprotected.add(cohort.name)
-            self._progress.note(
-                f"round {server_round}: {cohort.name} is averaged without protection: robust aggregation needs the "
-                f"models of {LEAST_DEVICES} devices; a smaller max-cohorts puts more devices into each cohort"
-            )
+    def _charge(self, sent: Sent, answer: Result | EvaluateResult) -> None:
+        spent = sent.step.cohort.spent_on(sent.step.name)
+        spent.device_macs += sent.order.macs_per_sample * answer.samples
+        spent.answers += 1
 
-    def _settle(self, server_round: int, sent: Sent, outcome: Outcome, result: TrainResult | None = None) -> None:
+    def _settle(self, server_round: int, sent: Sent, outcome: Outcome, seconds: float | None = None) -> None:
         if self._state.strike(outcome.device, outcome.status):
             reason = f"{outcome.reason}; after {STRIKES} such rounds in a row it is left out"
             outcome = replace(outcome, reason=reason)
-        self.outcomes[sent.device.name] = outcome
-        self._record(
+        self.outcomes[outcome.device] = outcome
+        self._run.folder.append(
             "device",
             round=server_round,
             device=outcome.device,
-            cohort=sent.cohort.name,
+            cohort=sent.step.cohort.name,
             status=outcome.status,
-            seconds=result.seconds if result else time.monotonic() - self._started,
+            seconds=time.monotonic() - self._started if seconds is None else seconds,
             reason=outcome.reason,
         )
-        self._progress.advance("rounds", 0, f"round {server_round}: {outcome.device} {outcome.status}")
+        progress = self._run.progress
+        progress.advance("rounds", 0, f"round {server_round}: {outcome.device} {outcome.status}")
         if outcome.reason:
-            self._progress.note(f"round {server_round}: {outcome.device} {outcome.status}: {outcome.reason}")
+            progress.note(f"round {server_round}: {outcome.device} {outcome.status}: {outcome.reason}")
 
-    def _record_round(self, server_round: int, cohort: Cohort) -> None:
-        sampled = self._names(cohort)
+    def _record_round(self, server_round: int, step: Step, seconds: float) -> None:
+        self._record_step(server_round, step, seconds)
+        sampled = self._names(step)
         trained = [self.outcomes[name] for name in sampled if self.outcomes[name].status == "trained"]
         samples = sum(outcome.samples for outcome in trained)
-        down, up = self._bytes_before[cohort.name]
-        self._record(
+        self._run.folder.append(
             "round",
             round=server_round,
-            cohort=cohort.name,
+            cohort=step.cohort.name,
             sampled=sampled,
             trained=[outcome.device for outcome in trained],
             samples=samples,
             train_loss=sum(outcome.samples * outcome.loss for outcome in trained) / samples if samples else None,
-            seconds=time.monotonic() - self._started,
-            bytes_down=cohort.bytes_down - down,
-            bytes_up=cohort.bytes_up - up,
-            **({"protected": cohort.name not in self._unprotected} if is_robust(self._settings) else {}),
+            seconds=seconds,
+            **self._method.notes(step.cohort),
         )
 
-    def _names(self, cohort: Cohort) -> list[str]:
-        return [sent.device.name for sent in self._sent if sent.cohort is cohort]
+    def _record_step(self, server_round: int, step: Step, seconds: float) -> None:
+        """What one step of one cohort cost in this round; the only place where a run's traffic is written down."""
+        before, now = self._before[id(step)], step.cohort.spent_on(step.name)
+        self._run.folder.append(
+            "step",
+            round=server_round,
+            cohort=step.cohort.name,
+            step=step.name,
+            asked=len(self._names(step)),
+            answers=now.answers - before.answers,
+            bytes_down=now.bytes_down - before.bytes_down,
+            bytes_up=now.bytes_up - before.bytes_up,
+            device_macs=now.device_macs - before.device_macs,
+            seconds=seconds,
+        )
+
+    def _names(self, step: Step) -> list[str]:
+        return [sent.device.name for sent in self._sent if sent.step is step]
+
+
+def _held_bytes(method: Method) -> int:
+    """Bytes of all weights and arrays that the method holds between two rounds."""
+    weights = sum(cohort.weights.nbytes for cohort in method.cohorts)
+    return weights + sum(values.nbytes for values in method.snapshot().arrays.values())

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.budget import DeviceBudget, parse_bytes, parse_count
-from common.config import check_known
+from common.budget import DeviceBudget, parse_bounds
 from common.errors import BudgetError, ConfigurationError
+from common.settings import check_known
 from common.toml_file import read_toml
 
 Budgets = dict[str, DeviceBudget]
-_PARSERS = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
+_BOUNDS = ("macs", "params", "memory")
 
 
 def budgets_from_flags(max_macs: Sequence[str], max_params: Sequence[str], max_memory: Sequence[str]) -> Budgets:
@@ -21,10 +21,10 @@ def budgets_from_flags(max_macs: Sequence[str], max_params: Sequence[str], max_m
     that is no number, ConfigurationError for lists of different lengths or no bound at all.
     """
     lists = {}
-    for name, given in zip(_PARSERS, (max_macs, max_params, max_memory), strict=True):
+    for name, given in zip(_BOUNDS, (max_macs, max_params, max_memory), strict=True):
         texts = [text for value in given for text in value.split(",")]
         if texts:
-            lists[name] = [_PARSERS[name](text, f"--max-{name}") for text in texts]
+            lists[name] = texts
     if not lists:
         raise ConfigurationError("give at least one budget: --max-macs, --max-params, --max-memory or --budgets FILE")
     length = max(map(len, lists.values()))
@@ -33,8 +33,8 @@ def budgets_from_flags(max_macs: Sequence[str], max_params: Sequence[str], max_m
             raise ConfigurationError(
                 f"--max-{name} has {len(bounds)} bounds where another flag has {length}: give as many, or one for all"
             )
-    rows = [{name: bounds[n % len(bounds)] for name, bounds in lists.items()} for n in range(length)]
-    return {f"budget-{number}": _budget(row) for number, row in enumerate(rows, start=1)}
+    rows = [{f"--max-{name}": bounds[n % len(bounds)] for name, bounds in lists.items()} for n in range(length)]
+    return {f"budget-{number}": parse_bounds(row, "--max-") for number, row in enumerate(rows, start=1)}
 
 
 def budgets_from_file(path: Path) -> Budgets:
@@ -51,7 +51,7 @@ def budgets_from_file(path: Path) -> Budgets:
     for number, table in enumerate(tables, start=1):
         where = f"{path}, budget {number}"
         try:
-            check_known(table, ["name", *_PARSERS])
+            check_known(table, ["name", *_BOUNDS])
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         name = str(table.get("name", f"budget-{number}"))
@@ -59,16 +59,14 @@ def budgets_from_file(path: Path) -> Budgets:
             raise ConfigurationError(f"{where}: a name is made of a to z, 0 to 9 and -, not {name!r:.40}")
         if name in budgets:
             raise ConfigurationError(f"{where}: there is another budget called {name}")
-        budgets[name] = _budget(_bounds(table, where))
+        budgets[name] = _bounds(table, where)
     return budgets
 
 
-def _bounds(table: Mapping[str, Any], where: str) -> dict[str, int]:
-    bounds = {name: parse(str(table[name]), f"{where}: {name}") for name, parse in _PARSERS.items() if name in table}
-    if not bounds:
+def _bounds(table: Mapping[str, Any], where: str) -> DeviceBudget:
+    if not set(table) & set(_BOUNDS):
         raise BudgetError(f"{where}: give at least one of macs, params and memory")
-    return bounds
-
-
-def _budget(bounds: Mapping[str, int]) -> DeviceBudget:
-    return DeviceBudget(bounds.get("macs"), bounds.get("params"), bounds.get("memory"))
+    try:
+        return parse_bounds(table)
+    except BudgetError as error:
+        raise BudgetError(f"{where}: {error}") from None

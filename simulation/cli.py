@@ -10,32 +10,56 @@ from typing import Annotated
 import click
 import typer
 
+from common.config import GROUPS
+from common.methods import contract_of
+from common.settings import Settings
 from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
+from simulation.options import with_settings
 
 TRAINING_COMMANDS = ("simulate", "search", "train")
 
-app = typer.Typer(
-    name="feddac",
-    help="Federated learning for devices that differ in hardware.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
-app.command(epilog=compare.EXAMPLES)(compare.compare)
-app.command(epilog=search.EXAMPLES)(search.search)
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command(epilog=export.EXAMPLES)(export.export)
-app.command(epilog=device.EXAMPLES)(device.device)
-app.command()(report.report)
-app.command(epilog=up.EXAMPLES)(up.up)
-app.command(epilog=submit.EXAMPLES)(submit.submit)
-app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
-app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+
+def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
+    """The command line; commands that run a federation have flags for the groups of settings `own` as well."""
+    app = typer.Typer(
+        name="feddac",
+        help="Federated learning for devices that differ in hardware.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    groups = (*GROUPS, *own)
+    app.command(epilog=simulate.EXAMPLES)(with_settings(*groups)(simulate.simulate))
+    app.command(epilog=compare.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(compare.compare))
+    app.command(epilog=search.EXAMPLES)(search.search)
+    app.command(epilog=train.EXAMPLES)(train.train)
+    app.command(epilog=export.EXAMPLES)(export.export)
+    app.command(epilog=device.EXAMPLES)(device.device)
+    app.command()(report.report)
+    app.command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
+    app.command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
+    app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
+    app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+    app.callback()(feddac)
+    return app
+
+
+def own_settings(arguments: Sequence[str]) -> list[type[Settings]]:
+    """The settings of a method that is not ours, if the arguments name one with --method package.module:Class.
+
+    Raises ConfigurationError if it cannot be imported.
+    """
+    for number, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag == "--method":
+            method = value or "".join(arguments[number + 1 : number + 2])
+            own = contract_of(method).settings if ":" in method else None
+            return [own] if own is not None and own not in GROUPS else []
+    return []
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,7 +68,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def feddac(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -71,6 +94,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
     try:
+        app = application(own_settings(arguments))
         code = app(list(arguments), prog_name="feddac", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except click.UsageError as error:

@@ -93,10 +93,19 @@ class Lines:
 
 
 def result_table(cohorts: Iterable[Cohort]) -> Table:
-    """The cohorts of a finished run: what their architecture costs, how good it is, what its training moved."""
+    """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("cohort", no_wrap=True)
-    for heading in ("devices", "MACs", "parameters", "peak\nmemory", "accuracy", "bytes\nmoved"):
+    for heading in (
+        "devices",
+        "MACs",
+        "parameters",
+        "peak\nmemory",
+        "accuracy",
+        "MACs per\nround",
+        "bytes\ndown",
+        "bytes\nup",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for cohort in cohorts:
         figures = (
@@ -105,7 +114,9 @@ def result_table(cohorts: Iterable[Cohort]) -> Table:
             count(cohort.params),
             size(cohort.peak_memory_bytes),
             percent(cohort.accuracy),
-            size(cohort.bytes_moved),
+            count(cohort.device_macs_per_round),
+            size(cohort.bytes_down),
+            size(cohort.bytes_up),
         )
         table.add_row(cohort.name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
     return table

@@ -29,8 +29,8 @@ from flwr.supercore.constant import NOOP_FEDERATION_ID
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.config import Scalar
 from common.errors import ConfigurationError, FederationError
+from common.settings import Scalar
 from simulation.environment import CODE_ROOT, CPU_TUNING, prefer_own_code, variables
 from simulation.grid import InlineGrid, answer, load_client_app
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from common.config import Config, Settings, key_of
+from common.config import Config
 from common.errors import ConfigurationError
+from common.settings import Settings, key_of
 from common.toml_file import read_toml
 
 

@@ -1,14 +1,10 @@
-"""What can be wrong with a simulation is found before any work: budgets, data, and how the data is divided."""
+"""What can be wrong with a simulation is found before any work: settings, budgets, data, and how it is divided."""
 
-from pathlib import Path
-
-from common.config import Config
+from common.config import Config, require_read
 from common.data.shares import device_shares
 from common.data.sources import load
-from common.errors import BudgetError
 from common.fleet import virtual_fleet
-from dac.plan import check_feasible
-from server.methods.given import read_members
+from server.methods import server_half
 from server.reference import base_network
 from server.sampling import epoch_range
 
@@ -16,22 +12,15 @@ from server.sampling import epoch_range
 def check(config: Config) -> None:
     """Raise the error that the run would end with, or that would cost it a device.
 
-    BudgetError for a device that no architecture of the search fits, DataError for data that cannot be had or divided,
-    ArchitectureError for architecture files that are damaged or for other images, ConfigurationError for an unknown
-    fleet or an impossible range of epochs. Loading the data here also fills the cache that all processes share.
+    ConfigurationError for a setting that the method does not read, an unknown fleet, or an impossible range of epochs;
+    DataError for data that cannot be had or divided; and what the method itself finds wrong, such as BudgetError for a
+    device that no architecture fits. Loading the data here also fills the cache that all processes share.
     """
+    require_read(config)
+    half = server_half(config)
     fleet = virtual_fleet(config.fleet)
     epoch_range(config.federation.local_epochs)
     data = load(config.data)
     base = base_network(config.model, data)
     device_shares(data, config.data, config.run.seed, len(fleet))
-    if config.method.method != "dac":
-        return  # their smallest models differ, and the server names the devices that can hold none
-    if config.method.architectures:
-        read_members(Path(config.method.architectures), base, config.method.aggregation != "cohort")
-        return
-    for device in fleet:
-        try:
-            check_feasible(base, [device.budget])
-        except BudgetError as error:
-            raise BudgetError(f"{device.name} ({device.profile}): {error}") from None
+    half.check(config, base, {f"{device.name} ({device.profile})": device.budget for device in fleet})

@@ -1,12 +1,12 @@
 """Settings that depend on this machine: paths, and the size of a fleet file."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.config import Config
 from common.fleet import is_fleet_file, read_fleet
+from common.methods.dac import DACSettings
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -14,15 +14,15 @@ def with_absolute_paths(config: Config) -> Config:
     from common.data.sources import HUB, NAMES
 
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
-    given = config.method.architectures
+    architectures = config.of(DACSettings).architectures
+    changes: dict[str, Any] = {"data-folder": _absolute(folder) if folder else ""}
     if data not in NAMES and not data.startswith(HUB) and Path(data).expanduser().exists():
-        data = _absolute(data)
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, data=data, data_folder=_absolute(folder) if folder else ""),
-        fleet=dataclasses.replace(config.fleet, fleet=_absolute(fleet) if is_fleet_file(fleet) else fleet),
-        method=dataclasses.replace(config.method, architectures=_absolute(given) if given else ""),
-    )
+        changes["data"] = _absolute(data)
+    if is_fleet_file(fleet):
+        changes["fleet"] = _absolute(fleet)
+    if architectures:
+        changes["architectures"] = _absolute(architectures)
+    return config.changed(changes)
 
 
 def fit_to_fleet_file(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,23 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.table import Table
 
 from common.architecture import Architecture
 from common.budget import Costs
-from common.config import DataSettings, Settings, check_known
 from common.data.augment import Preprocessor
 from common.data.images import DataSet, mean_std
 from common.data.sources import load
 from common.data.split import split_stratified
 from common.errors import ArchitectureError, DataError
+from common.groups import DataSettings
 from common.learning import Feed
 from common.seeds import torch_generator
+from common.settings import Settings, check_known
 from server.report.wording import NARROW_SPACE, count, percent, size
-
-Group = TypeVar("Group", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,13 @@ def check_fits(architecture: Architecture, data: DataSet, name: str) -> None:
         )
 
 
-def part(group: type[Group], given: Mapping[str, Any]) -> Group:
-    """The settings of one group out of flat kebab-case keys."""
-    known = set(group.keys())
-    return group.from_mapping({key: value for key, value in given.items() if key in known})
-
-
 def checker(*groups: type[Settings]) -> Callable[[Mapping[str, Any]], None]:
     """A check that a configuration file holds nothing but valid settings of `groups`."""
 
     def check(mapping: Mapping[str, Any]) -> None:
         check_known(mapping, [key for group in groups for key in group.keys()])  # noqa: SIM118
         for group in groups:
-            part(group, mapping)
+            group.picked_from(mapping)
 
     return check
 

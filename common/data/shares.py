@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from common.config import DataSettings
 from common.data.images import DataSet
 from common.data.partition import partition
 from common.data.split import split_reference
+from common.groups import DataSettings
 
 
 def device_shares(data: DataSet, settings: DataSettings, seed: int, devices: int) -> list[Tensor]:

@@ -4,10 +4,10 @@ import difflib
 from dataclasses import replace
 from pathlib import Path
 
-from common.config import DataSettings
 from common.data.images import DataSet, Images
 from common.data.split import split_stratified
 from common.errors import DataError
+from common.groups import DataSettings
 from common.seeds import torch_generator
 
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import DataSettings
 from common.data.images import DataSet, Images
 from common.errors import DataError
+from common.groups import DataSettings
 from common.seeds import torch_generator
 
 TEST_FRACTION = 0.2

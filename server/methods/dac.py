@@ -1,92 +1,123 @@
 """DAC: an architecture per budget, from the search or from files, and a cohort per architecture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
-from common.progress import Progress
+from common.errors import BudgetError
+from common.methods.dac import DAC, DACSettings
+from common.models.description import BaseNetwork
 from dac.files import Member
 from dac.plan import check_feasible
 from dac.search import search
 from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
-from server.methods.given import choose_members, read_members
-from server.methods.record import keep_able, record_architecture
-from server.methods.start import random_state
-from server.reference import Reference
-from server.run_folder import RunFolder
+from server.methods.architecture_files import choose_members, read_members, record_architecture
+from server.methods.averaged import Averaged
+from server.methods.pretraining import random_state
+from server.methods.refusals import keep_able
+from server.run import Run
 
 
-def find_cohorts(
-    devices: Sequence[Device],
-    reference: Reference,
-    config: Config,
-    folder: RunFolder,
-    accelerator: torch.device,
-    progress: Progress,
-) -> list[Cohort]:
-    """One cohort per architecture; see `server.methods.find_cohorts`.
+class DACServer(Averaged):
+    """Averaged within each cohort (the paper), or across them where channels overlap (`--aggregation overlap`)."""
 
-    With `architectures` set nothing is searched. With initial-weights = random the cohorts start from slices of one
-    random network, whatever weights the search or the files have.
-    """
-    if config.method.architectures:
-        one_base = config.method.aggregation != "cohort"
-        members = read_members(Path(config.method.architectures), reference.base, one_base)
-        devices, chosen = choose_members(devices, members, folder, progress)
-    else:
-        devices = affordable(devices, reference, folder, progress)
-        full = Architecture.full(reference.base).costs
-        merged = merge_budgets([one.budget for one in devices], config.fleet.max_cohorts, full)
-        unique = list(dict.fromkeys(merged))
-        members = _search(unique, reference, config, folder, accelerator, progress)
-        by_budget = dict(zip(unique, members, strict=True))
-        chosen = [by_budget[budget] for budget in merged]
-    cohorts = assign(devices, chosen)
-    cohort_of = {cohort.architecture: cohort.name for cohort in cohorts}
-    for cohort in cohorts:
-        candidates = [member for member in chosen if member.architecture == cohort.architecture]
-        best = max(candidates, key=lambda member: member.validation_accuracy)
-        parent = None if best.parent is None else cohort_of.get(members[best.parent].architecture)
-        record_architecture(folder, cohort, best, config.run.seed, parent)
-        if config.federation.initial_weights == "random":
-            state = random_state(cohort.architecture, config.run.seed)
-            cohort.weights = cohort.architecture.layout.flatten(state)
-    return cohorts
+    contract = DAC
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.aggregation = run.config.of(DACSettings).aggregation
+
+    @classmethod
+    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+        """Raise BudgetError for a device that no architecture of the search fits, and for files that do not fit."""
+        settings = config.of(DACSettings)
+        if settings.architectures:
+            read_members(Path(settings.architectures), base, settings.aggregation != "cohort")
+            return
+        for device, budget in budgets.items():
+            try:
+                check_feasible(base, [budget])
+            except BudgetError as error:
+                raise BudgetError(f"{device}: {error}") from None
+
+    def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:
+        """One cohort per architecture.
+
+        With `architectures` set nothing is searched. With initial-weights = random the cohorts start from slices of one
+        random network, whatever weights the search or the files have.
+        """
+        run, settings = self.run, self.run.config.of(DACSettings)
+        if settings.architectures:
+            members = read_members(Path(settings.architectures), run.reference.base, self.aggregation != "cohort")
+            devices, chosen = choose_members(devices, members, run)
+        else:
+            base = run.reference.base
+            devices = keep_able(devices, lambda budget: check_feasible(base, [budget]), run)
+            full = Architecture.full(base).costs
+            merged = merge_budgets([one.budget for one in devices], run.config.fleet.max_cohorts, full)
+            unique = list(dict.fromkeys(merged))
+            members = self._search(unique)
+            by_budget = dict(zip(unique, members, strict=True))
+            chosen = [by_budget[budget] for budget in merged]
+        cohorts = assign(devices, chosen)
+        self._record(cohorts, members, chosen)
+        if run.config.federation.initial_weights == "random":
+            for cohort, member in zip(cohorts, _members_of(cohorts, chosen), strict=True):
+                state = random_state(member.architecture, run.seed)
+                cohort.weights = member.architecture.layout.flatten(state)
+        return cohorts
+
+    def epochs_on_reference(self, rounds: int) -> int:
+        """Those of the search, unless architectures were given, and of the distillation after each round.
+
+        With a search that forked, fewer: no one trajectory trained all of these epochs.
+        """
+        after = super().epochs_on_reference(rounds)
+        if self.run.config.of(DACSettings).architectures:
+            return after
+        search = self.run.config.search
+        joint = search.joint_epochs if len(self.cohorts) > 1 else 0
+        return (
+            len({event["epoch"] for event in self.run.folder.events("search")})
+            + search.fine_tune_epochs
+            + joint
+            + after
+        )
+
+    def _search(self, budgets: Sequence[DeviceBudget]) -> list[Member]:
+        """One member per budget; the only place where the server calls the search."""
+        run = self.run
+        family = search(
+            run.reference.base,
+            budgets,
+            run.reference.train,
+            run.reference.validation,
+            run.config.search,
+            seed=run.seed,
+            accelerator=run.accelerator,
+            progress=run.progress,
+            checkpoint=run.folder.checkpoint_folder / "search.safetensors",
+            record=run.folder.epoch_recorder("search"),
+        )
+        return list(family.members)
+
+    def _record(self, cohorts: Sequence[Cohort], members: Sequence[Member], chosen: Sequence[Member]) -> None:
+        cohort_of = {cohort.network: cohort.name for cohort in cohorts}
+        for cohort, best in zip(cohorts, _members_of(cohorts, chosen), strict=True):
+            parent = None if best.parent is None else cohort_of.get(members[best.parent].architecture)
+            record_architecture(self.run, cohort, best, parent)
 
 
-def affordable(devices: Sequence[Device], reference: Reference, folder: RunFolder, progress: Progress) -> list[Device]:
-    """The devices whose budget some architecture of the search can meet; the others are refused.
-
-    Raises BudgetError, naming the smallest architecture's costs, if no device can take part.
-    """
-    return keep_able(devices, lambda budget: check_feasible(reference.base, [budget]), folder, progress)
-
-
-def _search(
-    budgets: Sequence[DeviceBudget],
-    reference: Reference,
-    config: Config,
-    folder: RunFolder,
-    accelerator: torch.device,
-    progress: Progress,
-) -> list[Member]:
-    """One member per budget; the only place where the server calls the search."""
-    family = search(
-        reference.base,
-        budgets,
-        reference.train,
-        reference.validation,
-        config.search,
-        seed=config.run.seed,
-        accelerator=accelerator,
-        progress=progress,
-        checkpoint=folder.checkpoint_folder / "search.safetensors",
-        record=folder.epoch_recorder("search"),
-    )
-    return list(family.members)
+def _members_of(cohorts: Sequence[Cohort], chosen: Sequence[Member]) -> list[Member]:
+    """For each cohort the most accurate of the members that have its architecture."""
+    return [
+        max(
+            (member for member in chosen if member.architecture == cohort.network),
+            key=lambda member: member.validation_accuracy,
+        )
+        for cohort in cohorts
+    ]

@@ -14,50 +14,75 @@ fine-tuned, as the architectures of the search are.
 
 from collections.abc import Sequence
 
-import torch
-
 from common.architecture import Architecture
-from common.config import Config
-from common.progress import Progress
+from common.methods.heterofl import HeteroFL, ScaledOrder
 from dac.joint import share_weights
 from server.assignment import assign, merge_budgets
-from server.cohorts import Cohort
+from server.cohorts import Cohort, architecture_of
 from server.devices import Device
-from server.methods.record import record_architecture
+from server.methods.architecture_files import record_architecture
+from server.methods.averaged import Averaged
+from server.methods.pretraining import pretraining_epochs, starting_member, starting_state
 from server.methods.slices import largest_slice, reducible, sliceable
-from server.methods.start import pretraining_epochs, starting_member, starting_state
-from server.reference import Reference
-from server.run_folder import RunFolder
+from server.run import Run
 
 
-def find_cohorts(
-    devices: Sequence[Device],
-    reference: Reference,
-    config: Config,
-    folder: RunFolder,
-    accelerator: torch.device,
-    progress: Progress,
-) -> list[Cohort]:
-    """One cohort per slice; see `server.methods.find_cohorts`."""
-    full = Architecture.full(reference.base)
-    fitting = sliceable(devices, reference.base, folder, progress)
-    merged = merge_budgets([one.budget for one in fitting], config.fleet.max_cohorts, full.costs)
-    trained = full, starting_state(full, reference, config, folder, accelerator, progress)
-    members = {
-        budget: starting_member(largest_slice(full.base, budget), budget, trained, reference, config, accelerator)
-        for budget in dict.fromkeys(merged)
-    }
-    if pretraining_epochs(config) > 0:
-        feeds, seed = (reference.train, reference.validation), config.run.seed
-        agreed = share_weights(
-            list(members.values()), *feeds, config.search, seed=seed, accelerator=accelerator, progress=progress
-        )
-        members = dict(zip(members, agreed, strict=True))
-    cohorts = assign(fitting, [members[budget] for budget in merged])
-    for cohort in cohorts:
-        member = next(one for one in members.values() if one.architecture == cohort.architecture)
-        record_architecture(folder, cohort, member, config.run.seed)
-    return cohorts
+class HeteroFLServer(Averaged):
+    """A cohort per slice; each weight is the mean over all devices that hold it."""
+
+    contract = HeteroFL
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.aggregation = "overlap-weights"
+        self.recalibrates = True
+
+    def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:
+        """The slices of one network that the budgets admit, trained on the reference set."""
+        run, full = self.run, Architecture.full(self.run.reference.base)
+        fitting = sliceable(devices, run)
+        merged = merge_budgets([one.budget for one in fitting], run.config.fleet.max_cohorts, full.costs)
+        trained = full, starting_state(full, run)
+        members = {
+            budget: starting_member(largest_slice(full.base, budget), budget, trained, run)
+            for budget in dict.fromkeys(merged)
+        }
+        if pretraining_epochs(run.config) > 0:
+            agreed = share_weights(
+                list(members.values()),
+                run.reference.train,
+                run.reference.validation,
+                run.config.search,
+                seed=run.seed,
+                accelerator=run.accelerator,
+                progress=run.progress,
+            )
+            members = dict(zip(members, agreed, strict=True))
+        cohorts = assign(fitting, [members[budget] for budget in merged])
+        for cohort in cohorts:
+            member = next(one for one in members.values() if one.architecture == cohort.network)
+            record_architecture(run, cohort, member)
+        return cohorts
+
+    def order(self, cohort: Cohort, device: Device, number: int) -> ScaledOrder:
+        """The order with the scaler of section 3.
+
+        It is 1 with frozen batch norms: their statistics are those of unscaled outputs, and divided ones would reach
+        them too small.
+        """
+        scale = 1.0 if self.frozen else rate_of(architecture_of(cohort))
+        order = super().order(cohort, device, number).to_mapping()
+        return ScaledOrder.from_mapping({**order, "activation-scale": scale})
+
+    def epochs_on_reference(self, rounds: int) -> int:
+        """Those of the pretraining, of the slices' fine-tuning and joint training, and of the distillation."""
+        search, before = self.run.config.search, pretraining_epochs(self.run.config)
+        several = len(self.cohorts) > 1
+        if before:
+            whole = Architecture.full(self.run.reference.base)
+            before += search.fine_tune_epochs * any(cohort.network != whole for cohort in self.cohorts)
+            before += search.joint_epochs * several
+        return before + super().epochs_on_reference(rounds)
 
 
 def rate_of(architecture: Architecture) -> float:

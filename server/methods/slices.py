@@ -10,10 +10,9 @@ from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork, ChannelGroup
-from common.progress import Progress
 from server.devices import Device
-from server.methods.record import keep_able
-from server.run_folder import RunFolder
+from server.methods.refusals import keep_able
+from server.run import Run
 
 FIXED = ("input", "classes")
 
@@ -44,8 +43,7 @@ def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
         costs = smallest_costs(base)
         raise BudgetError(
             f"no slice fits a budget {budget}: the smallest of {base.model} for {base.input_shape} needs "
-            f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory; "
-            "raise the budget, or lower --width or raise --strides"
+            f"{costs}; raise the budget, or lower --width or raise --strides"
         )
     return slice_at(base, rates[fits])
 
@@ -60,9 +58,9 @@ def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:
     return tuple(group for group in describe(base).groups if group.name not in FIXED)
 
 
-def sliceable(devices: Sequence[Device], base: BaseNetwork, folder: RunFolder, progress: Progress) -> list[Device]:
+def sliceable(devices: Sequence[Device], run: Run) -> list[Device]:
     """The devices whose budget some slice meets; the others are refused. Raises BudgetError if none is left."""
-    return keep_able(devices, partial(largest_slice, base), folder, progress)
+    return keep_able(devices, partial(largest_slice, run.reference.base), run)
 
 
 def _kept(group: ChannelGroup, rate: Fraction) -> int:

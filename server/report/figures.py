@@ -185,13 +185,12 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
         round_axis(axes)
         panels.append(to_svg(figure, "round-seconds", "Seconds of each round and cohort"))
-    if _any_number(run.round_events, "bytes_down", "bytes_up"):
+    if _any_number(run.step_events, "bytes_down", "bytes_up"):
         figure, axes = new_axes(*THIRD, "Bytes moved in each round")
         base: dict[float, float] = {}
         tips = {}
         for cohort, mark in marks.items():
-            rounds, down, up = series(of_cohort(run.round_events, cohort), "round", "bytes_down", "bytes_up")
-            moved = [(a if a == a else 0.0) + (b if b == b else 0.0) for a, b in zip(down, up, strict=True)]
+            rounds, moved = _bytes_per_round(of_cohort(run.step_events, cohort))
             bars = axes.bar(
                 rounds, moved, bottom=[base.get(each, 0.0) for each in rounds], color=mark.colour, width=0.8
             )
@@ -204,6 +203,14 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
         round_axis(axes)
         panels.append(to_svg(figure, "round-bytes", "Bytes of each round, cohorts stacked", tips))
     return panels
+
+
+def _bytes_per_round(events: Sequence[Event]) -> tuple[list[float], list[float]]:
+    """Rounds, and the bytes that all steps of each moved in both directions."""
+    moved: dict[float, float] = {}
+    for number, down, up in zip(*series(events, "round", "bytes_down", "bytes_up"), strict=True):
+        moved[number] = moved.get(number, 0.0) + sum(each for each in (down, up) if math.isfinite(each))
+    return list(moved), list(moved.values())
 
 
 def _any_number(events: Sequence[Event], *keys: str) -> bool:

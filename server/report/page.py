@@ -198,7 +198,8 @@ the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reach
 on the server's test images, which served no choice.</p>
 <div class="scroll"><table class="sortable">
 <thead><tr><th class="text">Cohort</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
-<th>Test accuracy</th><th>Validation</th><th>Bytes moved</th></tr></thead>
+<th>Test accuracy</th><th>Validation</th><th>MACs per device and round</th><th>Bytes down</th><th>Bytes up</th></tr>
+</thead>
 <tbody>
 {% for each in run.cohorts %}
 <tr><td class="text">{{ cohort(each.name) }}</td>
@@ -206,13 +207,20 @@ on the server's test images, which served no choice.</p>
 {{ number(each.params, each.params | count) }}{{ number(each.peak_memory_bytes, each.peak_memory_bytes | size) }}
 {{ number(each.accuracy, each.accuracy | percent) }}
 {{ number(each.validation_accuracy, each.validation_accuracy | percent) }}
-{{ number(each.bytes_moved, each.bytes_moved | size) }}</tr>
+{{ number(each.device_macs_per_round, each.device_macs_per_round | count) }}
+{{ number(each.bytes_down, each.bytes_down | size) }}{{ number(each.bytes_up, each.bytes_up | size) }}</tr>
 {% endfor %}
 </tbody>
 <tfoot><tr><td class="text">Mean over devices, or total</td><td>{{ run.devices }}</td><td></td><td></td><td></td>
 <td class="number">{{ run.device_accuracy | percent }}</td><td></td>
-<td class="number">{{ (run.bytes_down + run.bytes_up) | size }}</td></tr></tfoot>
+<td class="number">{{ run.device_macs_per_round | count }}</td>
+<td class="number">{{ run.bytes_down | size }}</td><td class="number">{{ run.bytes_up | size }}</td></tr></tfoot>
 </table></div>
+{% if run.server_seconds == run.server_seconds %}
+<p class="about">MACs per device and round are those of its whole work, all passes over all its images. On the server
+the method took {{ run.server_seconds | duration }} beside waiting and testing, held {{ run.server_bytes | size }}
+between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch") }} on the reference set.</p>
+{% endif %}
 </section>
 {% endif %}
 

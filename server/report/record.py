@@ -24,7 +24,14 @@ class Cohort:
     peak_memory_bytes: float
     accuracy: float
     validation_accuracy: float
-    bytes_moved: float
+    device_macs_per_round: float
+    bytes_down: float
+    bytes_up: float
+
+    @property
+    def bytes_moved(self) -> float:
+        """In both directions."""
+        return self.bytes_down + self.bytes_up
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,12 @@ class Run:
     devices: int
     device_accuracy: float
     seconds_total: float
+    device_macs_per_round: float
     bytes_down: float
     bytes_up: float
+    server_seconds: float
+    server_bytes: float
+    epochs_on_reference: float
     peak_rss_bytes: float
     stages: Mapping[str, float]
     cohorts: tuple[Cohort, ...]
@@ -51,6 +62,7 @@ class Run:
     channels: Mapping[str, Mapping[str, tuple[int, int]]]
     search_events: tuple[Event, ...]
     round_events: tuple[Event, ...]
+    step_events: tuple[Event, ...]
     evaluations: tuple[Event, ...]
     device_events: tuple[Event, ...]
 
@@ -66,7 +78,7 @@ def read_run(folder: RunFolder) -> Run:
     events = folder.events()
     by_name = {
         name: tuple(event for event in events if event["event"] == name)
-        for name in ("stage", "search", "architecture", "round", "device", "evaluation")
+        for name in ("stage", "search", "architecture", "round", "step", "device", "evaluation")
     }
     budgets = folder.read_budgets() if folder.budgets_path.exists() else []
     summary = folder.read_summary() if folder.summary_path.exists() else {}
@@ -82,8 +94,12 @@ def read_run(folder: RunFolder) -> Run:
         devices=sum(cohort.devices for cohort in cohorts),
         device_accuracy=_first(number_of(summary.get("device_accuracy")), _device_accuracy(cohorts)),
         seconds_total=_first(number_of(summary.get("seconds_total")), sum(stages.values()) or math.nan),
-        bytes_down=_first(number_of(summary.get("bytes_down")), _total(rounds, "bytes_down")),
-        bytes_up=_first(number_of(summary.get("bytes_up")), _total(rounds, "bytes_up")),
+        device_macs_per_round=number_of(summary.get("device_macs_per_round")),
+        bytes_down=_first(number_of(summary.get("bytes_down")), _total(by_name["step"], "bytes_down")),
+        bytes_up=_first(number_of(summary.get("bytes_up")), _total(by_name["step"], "bytes_up")),
+        server_seconds=number_of(summary.get("server_seconds")),
+        server_bytes=number_of(summary.get("server_bytes")),
+        epochs_on_reference=number_of(summary.get("epochs_on_reference")),
         peak_rss_bytes=_first(
             number_of(summary.get("peak_rss_bytes")),
             max((number_of(event.get("peak_rss_bytes")) for event in by_name["stage"]), default=math.nan),
@@ -94,6 +110,7 @@ def read_run(folder: RunFolder) -> Run:
         channels=_channels(folder, cohorts),
         search_events=by_name["search"],
         round_events=rounds,
+        step_events=by_name["step"],
         evaluations=by_name["evaluation"],
         device_events=by_name["device"],
     )
@@ -121,12 +138,11 @@ def _cohorts(
     for name in sorted(names, key=_natural_order):
         found = of_cohort(events["architecture"], name)
         evaluated = of_cohort(events["evaluation"], name)
-        rounds = of_cohort(events["round"], name)
+        steps = of_cohort(events["step"], name)
         # Later mappings win: the summary over the last evaluation over the search.
         known: dict[str, Any] = {}
         for source in (*found[-1:], *evaluated[-1:], entries.get(name, {})):
             known |= {key: value for key, value in source.items() if value is not None}
-        moved = _total(rounds, "bytes_down") + _total(rounds, "bytes_up")
         devices = number_of(known.get("devices"))
         if not math.isfinite(devices):
             devices = sum(budget.get("cohort") == name for budget in budgets)
@@ -139,7 +155,9 @@ def _cohorts(
                 peak_memory_bytes=number_of(known.get("peak_memory_bytes")),
                 accuracy=number_of(known.get("accuracy")),
                 validation_accuracy=number_of(known.get("validation_accuracy")),
-                bytes_moved=_first(number_of(known.get("bytes_moved")), moved),
+                device_macs_per_round=number_of(known.get("device_macs_per_round")),
+                bytes_down=_first(number_of(known.get("bytes_down")), _total(steps, "bytes_down")),
+                bytes_up=_first(number_of(known.get("bytes_up")), _total(steps, "bytes_up")),
             )
         )
     return tuple(cohorts)

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import GROUPS
 from common.errors import ConfigurationError
 from simulation.failures import FAILED, INTERRUPTED, say
-from simulation.options import with_settings
 
 EXAMPLES = """
 Examples:
@@ -37,7 +35,6 @@ aggregation = "overlap"
 """
 
 
-@with_settings(*GROUPS, omit=("seed", "out"))
 def compare(
     settings: dict[str, Any],
     experiment: Annotated[

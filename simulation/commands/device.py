@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.config import FleetSettings
+from common.groups import FleetSettings
 from simulation.options import with_settings
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.config import DataSettings
 from common.errors import ConfigurationError
+from common.groups import DataSettings
 from simulation.options import with_settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def export(
         material = load_material(DataSettings.from_mapping(settings), CHECKED_IMAGES, seed=0)
         check_fits(member.architecture, material.data, str(architecture))
         metadata = onnx.normalisation(*mean_std(material.data.train.images))
-        images = torch.cat([images, next(material.test.evaluation(images.device))[0]])
+        images = torch.cat([images, next(material.test.evaluation(images.device)).images])
     onnx.export_onnx(member.architecture, member.state, target, metadata)
     worst = onnx.check(target, member.architecture, member.state, images)
     print(f"{_line(target)}; equal to PyTorch within {worst:.1g} on {len(images)} images")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import Config, DataSettings, ModelSettings, RunSettings, SearchSettings, key_of
+from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
+from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
+from common.settings import key_of
 from simulation.budgets import Budgets, budgets_from_file, budgets_from_flags
 from simulation.failures import run_ends_well
 from simulation.options import merge, with_settings

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import GROUPS, Config
+from common.config import Config
 from simulation.failures import run_ends_well
-from simulation.options import with_settings
 from simulation.start import prepare
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ feddac simulate --resume runs/seed-1
 """
 
 
-@with_settings(*GROUPS)
 def simulate(
     settings: dict[str, Any],
     engine: Annotated[

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import GROUPS, Config
+from common.config import Config
 from common.errors import ConfigurationError, FederationError
 from simulation.failures import INTERRUPTED, say
-from simulation.options import merge, with_settings
+from simulation.options import merge
 
 EXAMPLES = """
 Examples:
@@ -20,7 +20,6 @@ feddac submit --superlink server.example:8000 --root-certificates ca.crt --devic
 """
 
 
-@with_settings(*GROUPS)
 def submit(
     settings: dict[str, Any],
     superlink: Annotated[

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import Config, DataSettings, ModelSettings, RunSettings, TrainSettings, key_of
+from common.config import Config
 from common.errors import ConfigurationError
+from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.settings import key_of
 from simulation.commands.search import FEDERATED
 from simulation.failures import run_ends_well
 from simulation.options import merge, with_settings
@@ -86,7 +88,7 @@ def train(
     from common.learning import pick_accelerator
     from dac.files import load_member, save_member
     from server.run_folder import RunFolder
-    from simulation.standalone import check_fits, checker, load_material, part
+    from simulation.standalone import check_fits, checker, load_material
 
     others = (architecture, name, max_macs, max_params, inherit, teacher, config)
     if resume is not None and (any(one is not None for one in others) or "out" in settings):
@@ -94,7 +96,7 @@ def train(
     folder = None if resume is None else RunFolder.open(resume)
     file = config if folder is None else folder.config_path
     given = merge(file, settings, checker(*GROUPS))
-    data, model, recipe, run = (part(group, given) for group in GROUPS)
+    data, model, recipe, run = (group.picked_from(given) for group in GROUPS)
     assert isinstance(data, DataSettings)
     assert isinstance(model, ModelSettings)
     assert isinstance(recipe, TrainSettings)

@@ -11,10 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import GROUPS
 from common.errors import ConfigurationError, FederationError
 from simulation.failures import run_ends_well, say
-from simulation.options import with_settings
 from simulation.start import prepare
 
 EXAMPLES = """
@@ -28,7 +26,6 @@ feddac up --resume runs/tls
 """
 
 
-@with_settings(*GROUPS)
 def up(
     settings: dict[str, Any],
     tls: Annotated[

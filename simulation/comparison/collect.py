@@ -19,7 +19,12 @@ MEASURES = (
     "macs",
     "params",
     "peak_memory_bytes",
-    "bytes_moved",
+    "device_macs_per_round",
+    "bytes_down",
+    "bytes_up",
+    "server_seconds",
+    "server_bytes",
+    "epochs_on_reference",
     "seconds",
     "over_budget",
     "devices_served",
@@ -32,8 +37,9 @@ class Outcome:
     """One finished run. Accuracies are of the test set, 0 to 1; costs are means over devices.
 
     `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each cohort with devices, largest
-    architecture first. `macs_range` is over devices. `seconds` include a search that was done by another run of the
-    comparison. `over_budget` devices had to hold more than they can. `curve` is (round, mean accuracy over devices).
+    architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those
+    of summary.json; both kinds of seconds include a search that was done by another run of the comparison.
+    `over_budget` devices had to hold more than they can. `curve` is (round, mean accuracy over devices).
     """
 
     seed: int
@@ -46,7 +52,12 @@ class Outcome:
     macs_range: tuple[float, float]
     params: float
     peak_memory_bytes: float
-    bytes_moved: float
+    device_macs_per_round: float
+    bytes_down: float
+    bytes_up: float
+    server_seconds: float
+    server_bytes: float
+    epochs_on_reference: float
     seconds: float
     over_budget: float
     devices_served: float
@@ -124,7 +135,12 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         macs_range=(min(macs, default=math.nan), max(macs, default=math.nan)),
         params=_weighted([number_of(one.get("params")) for one in cohorts], devices),
         peak_memory_bytes=_weighted([number_of(one.get("peak_memory_bytes")) for one in cohorts], devices),
-        bytes_moved=number_of(summary.get("bytes_down")) + number_of(summary.get("bytes_up")),
+        device_macs_per_round=number_of(summary.get("device_macs_per_round")),
+        bytes_down=number_of(summary.get("bytes_down")),
+        bytes_up=number_of(summary.get("bytes_up")),
+        server_seconds=number_of(summary.get("server_seconds")) + max(0.0, search_seconds - own_search),
+        server_bytes=number_of(summary.get("server_bytes")),
+        epochs_on_reference=number_of(summary.get("epochs_on_reference")),
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
         over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),

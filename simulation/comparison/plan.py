@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common.config import Config
+from common.config import Config, require_read
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
+from common.groups import MethodSettings
+from common.methods import contract_of
 from common.toml_file import read_toml
 from server.sampling import epoch_range
 from simulation.resolve import fit_to_fleet_file, with_absolute_paths
@@ -140,17 +142,33 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         if any(one.name == cell.name for one in cells):
             raise ConfigurationError(f"[grid] two cells would be called {cell.name}; give their values other labels")
         cells.append(cell)
-        of_cell = {**settings, **{key: value for _, table in combination for key, value in table.items()}}
+        of_cell = {key: value for _, table in combination for key, value in table.items()}
         for seed, (name, table) in itertools.product(chosen, methods.items()):
             where = f"cell {cell.name}, method {name}"
-            runs.append(PlannedRun(cell.name, name, seed, _config({**of_cell, **table, "seed": seed}, path, where)))
+            own = {**of_cell, **table, "seed": seed}
+            runs.append(PlannedRun(cell.name, name, seed, _config({**_read_of(settings, own), **own}, path, where)))
+    _require_readers(settings, [run.config for run in runs])
     return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs))
+
+
+def _read_of(settings: Table, own: Table) -> Table:
+    """What the run's method reads of the settings of every run; other methods may read the rest."""
+    contract = contract_of(str(own.get("method", settings.get("method", MethodSettings().method))))
+    return {key: value for key, value in settings.items() if contract.reads_setting(key)}
+
+
+def _require_readers(settings: Table, configs: Sequence[Config]) -> None:
+    contracts = [contract_of(config.method.method) for config in configs]
+    for key in settings:
+        if not any(contract.reads_setting(key) for contract in contracts):
+            raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it")
 
 
 def _config(settings: Table, path: Path, where: str) -> Config:
     """The whole configuration of a run, with absolute paths; what can be checked without data has been."""
     try:
         config = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
+        require_read(config)
         virtual_fleet(config.fleet)
         epoch_range(config.federation.local_epochs)
     except (ConfigurationError, BudgetError) as error:

@@ -11,6 +11,9 @@ import shutil
 
 from common.config import Config
 from common.fleet import is_fleet_file, virtual_fleet
+from common.methods import contract_of
+from common.methods.contract import SEARCHED
+from common.methods.dac import DACSettings
 from server.run_folder import RunFolder, write_atomically
 
 SEARCH = "search.safetensors"
@@ -20,7 +23,8 @@ FIRST_CHECKPOINT = "latest"
 
 def search_key(config: Config) -> str:
     """Equal for runs whose search is the same; empty for a run that does not search."""
-    if config.method.method != "dac" or config.method.architectures:
+    contract = contract_of(config.method.method)
+    if not contract.reads >= SEARCHED or config.of(DACSettings).architectures:
         return ""
     budgets = [device.budget for device in virtual_fleet(config.fleet)]
     if not config.fleet.max_cohorts:  # Merging weighs a budget by its devices; otherwise their number is irrelevant.

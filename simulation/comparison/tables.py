@@ -24,7 +24,12 @@ HEADINGS = (
     "MACs (range)",
     "parameters",
     "peak memory",
-    "bytes moved",
+    "MACs per device and round",
+    "bytes down",
+    "bytes up",
+    "server time",
+    "server memory",
+    "epochs on reference",
     "time",
     "devices with a model",
     "over budget",
@@ -32,11 +37,21 @@ HEADINGS = (
 )
 """The first column is text, the others are figures."""
 
-QUALITY = (0, 1, 2, 3, 4, 5, 11, 13)
-COST = (0, 6, 7, 8, 9, 10, 12)
+
+def columns(*headings: str) -> tuple[int, ...]:
+    """Where these HEADINGS stand."""
+    return tuple(map(HEADINGS.index, headings))
+
+
+QUALITY = columns(*HEADINGS[:6], "devices with a model", "seeds")
+COST = columns("method", *HEADINGS[6:16], "over budget")
 """Columns of the two tables that a page has for each cell."""
 
-ON_TERMINAL = (0, 1, 3, 4, 2, 6, 7, 8, 9, 10)
+ON_TERMINAL = columns(
+    *("method", "accuracy", "difference [95 %]", "p", "worst device", "MACs (range)", "MACs per device and round"),
+    *("bytes down", "bytes up", "epochs on reference", "server time", "server memory", "parameters", "peak memory"),
+    "time",
+)
 """Columns in the order in which a terminal should have them."""
 
 
@@ -69,6 +84,9 @@ def notes(experiment: Experiment) -> list[str]:
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
         f"{MISSING} where fewer than two seeds are shared.",
+        "MACs per device and round: of its whole work, all passes over all its images. Server time and memory: of the "
+        "method itself, search or pretraining included, without waiting and testing; epochs on reference: passes over "
+        "the server's images that the most trained model has behind it.",
         "Over budget: devices that had to hold a model larger than they can. Where not all devices have a model, "
         "accuracy says of how many it is.",
     ]
@@ -120,7 +138,12 @@ def _row(method: MethodResult) -> tuple[str, ...]:
         f"{count(of['macs'].mean)} ({count(low)} to {count(high)})" if low < high else count(of["macs"].mean),
         count(of["params"].mean),
         size(of["peak_memory_bytes"].mean),
-        size(of["bytes_moved"].mean),
+        count(of["device_macs_per_round"].mean),
+        size(of["bytes_down"].mean),
+        size(of["bytes_up"].mean),
+        duration(of["server_seconds"].mean),
+        size(of["server_bytes"].mean),
+        f"{of['epochs_on_reference'].mean:g}",
         duration(of["seconds"].mean),
         served,
         f"{of['over_budget'].mean:g}" if method.outcomes else MISSING,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from common.budget import DeviceBudget
-from common.config import Scalar
 from common.errors import FederationError
 from common.fleet import VirtualDevice
+from common.settings import Scalar
 from simulation.deployment.certificates import write_certificates
 from simulation.deployment.control import Control
 from simulation.deployment.processes import Process, flower_environment, free_ports, program, stop

@@ -7,9 +7,9 @@ import pytest
 
 from client.identity import identify
 from common.budget import DeviceBudget
-from common.config import FleetSettings
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
+from common.groups import FleetSettings
 
 FLEET = FleetSettings(devices=4, fleet="microcontroller,phone")
 

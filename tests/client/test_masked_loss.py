@@ -5,13 +5,16 @@ import math
 import pytest
 import torch
 
-from client.masked_loss import mask_for
-from client.training import train_task
+from client.data import DeviceData
+from client.masked_loss import MASKS, mask_for
+from client.methods.dac import STEPS
+from client.steps import run_step
 from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
-from common.errors import MessageError
+from common.errors import ConfigurationError
 from common.messages import Task
+from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.0, -1.0]])
@@ -26,10 +29,11 @@ IMAGES = Images(
 
 
 def trained(masked_loss: str, images: Images = IMAGES) -> dict[str, torch.Tensor]:
-    task = Task(1, ARCHITECTURE, WEIGHTS, epochs=2, batch_size=8, learning_rate=0.1, masked_loss=masked_loss)
-    preprocessor = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
-    result = train_task(task, images, preprocessor, "device-00", torch.device("cpu"))
-    return LAYOUT.unflatten(result.weights)
+    order = {**TrainingOrder(epochs=2, batch_size=8, learning_rate=0.1).to_mapping(), "masked-loss": masked_loss}
+    task = Task("dac", TRAIN, 1, ARCHITECTURE, order, {"weights": WEIGHTS})
+    data = DeviceData(images, None, Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none"))
+    result = run_step(STEPS, task, data, "device-00", torch.device("cpu"))
+    return LAYOUT.unflatten(result.arrays["weights"])
 
 
 def test_absent_classes_leave_the_softmax() -> None:
@@ -74,5 +78,9 @@ def test_a_device_with_every_class_trains_the_same_either_way() -> None:
 
 
 def test_an_unknown_mask_is_refused() -> None:
-    with pytest.raises(MessageError, match="no masked loss called 'all'"):
+    with pytest.raises(ConfigurationError, match=r"^masked-loss must be one of none, exclude, zero, not 'all'$"):
         trained("all")
+
+
+def test_every_mask_is_one_that_an_order_may_ask_for() -> None:
+    assert [TrainingOrder(masked_loss=name).masked_loss for name in ("none", *MASKS)] == ["none", "exclude", "zero"]

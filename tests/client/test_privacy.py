@@ -16,8 +16,11 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
 from common.architecture import Architecture
+from common.arrays import ArraySpec
 from common.config import Config
-from common.messages import Task, TrainResult
+from common.layout import Layout
+from common.messages import Result, Task
+from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.federation import federate
@@ -26,7 +29,8 @@ from simulation.grid import InlineGrid
 
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 10))
 WEIGHTS = ARCHITECTURE.layout.flatten(ARCHITECTURE.build(0).state_dict())
-TASK = Task(1, ARCHITECTURE, WEIGHTS, batch_size=16, learning_rate=0.1)
+ORDER = TrainingOrder(batch_size=16, learning_rate=0.1).to_mapping()
+TASK = Task("dac", TRAIN, 1, ARCHITECTURE, ORDER, {"weights": WEIGHTS})
 NORM = 0.05
 SIGMA = 2 * NORM * math.sqrt(2 * math.log(1.25 / 1e-5)) / 1.0
 
@@ -45,8 +49,12 @@ def ask(
     return client(Message(content or TASK.encode(), 5, "train"), context)
 
 
+def weights_of(reply: Message, layout: Layout) -> np.ndarray:
+    return Result.decode(reply.content, {"weights": ArraySpec("<f4", (layout.size,))}, 0).arrays["weights"]
+
+
 def update(reply: Message) -> np.ndarray:
-    return TrainResult.decode(reply.content, ARCHITECTURE).weights.astype(np.float64) - WEIGHTS
+    return weights_of(reply, ARCHITECTURE.layout).astype(np.float64) - WEIGHTS
 
 
 @pytest.fixture
@@ -90,9 +98,10 @@ def test_the_noise_does_not_follow_from_the_seed() -> None:
 def test_noise_leaves_no_negative_variance() -> None:
     architecture = Architecture.with_kept(BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25), {})
     layout = architecture.layout
-    task = replace(TASK, architecture=architecture, weights=layout.flatten(architecture.build(0).state_dict()))
+    weights = layout.flatten(architecture.build(0).state_dict())
+    task = replace(TASK, network=architecture, arrays={"weights": weights})
     reply = ask(content=task.encode(), local_dp_clipping_norm=1.0)
-    state = layout.unflatten(TrainResult.decode(reply.content, architecture).weights)
+    state = layout.unflatten(weights_of(reply, layout))
     variances = torch.cat([tensor for name, tensor in state.items() if name.endswith("running_var")])
     assert (variances >= 0).all()
     assert (variances == 0).any()  # which the noise had made negative
@@ -118,6 +127,11 @@ def test_every_cohort_can_use_it(tmp_path: Any) -> None:
     with RunFolder.create(tmp_path / "run") as folder:
         federate(grid, config, folder, Silent(), False)
         assert {event["status"] for event in folder.events("device")} == {"trained"}
+
+
+def test_a_task_of_another_method_trains_nothing_with_it_either() -> None:
+    reply = ask(content=replace(TASK, method="fedavg").encode(), local_dp_clipping_norm=NORM)
+    assert reply.error.reason == "the run is of method dac, the message of 'fedavg'"
 
 
 def test_flowers_clipping_mod_accepts_our_messages() -> None:

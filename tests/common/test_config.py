@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tomllib
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,18 +11,15 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import (
-    GROUPS,
-    Config,
-    FederationSettings,
-    FleetSettings,
-    ModelSettings,
-    RunSettings,
-    Settings,
-    key_of,
-    name_of,
-)
+from common.config import GROUPS, METHOD_GROUPS, SHARED, Config, require_read
 from common.errors import ConfigurationError
+from common.groups import FederationSettings, FleetSettings, ModelSettings, RunSettings
+from common.methods import CONTRACTS
+from common.methods.contract import AVERAGED, Contract
+from common.methods.dac import DACSettings
+from common.methods.fedavg import FedAvgSettings
+from common.methods.fedprox import FedProxSettings
+from common.settings import Settings, key_of, name_of, setting
 
 FIELDS = [(group, one) for group in GROUPS for one in dataclasses.fields(group)]  # type: ignore[arg-type]
 IDS = [key_of(one.name) for _, one in FIELDS]
@@ -37,6 +35,7 @@ TEXTS = {
     "max_macs": "30M",
     "max_params": "1.2e6",
     "max_memory": "512KB",
+    "method": "fedprox",
     "local_epochs": "3-5",
     "out": "runs/one",
 }
@@ -186,6 +185,132 @@ def test_strides_are_seven_small_numbers(strides: str) -> None:
 def test_settings_cannot_change_after_the_check() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().run.seed = 1  # type: ignore[misc]
+
+
+# ---- settings of the methods
+
+
+@dataclass(frozen=True)
+class MySettings(Settings):
+    """The settings of a method that a user brings."""
+
+    my_share: float = setting(0.5, "A share.", above=0.0, maximum=1.0)
+
+
+class Mine(Contract):
+    """A method that a user brings."""
+
+    name = "mine"
+    settings = MySettings
+    reads = AVERAGED - {"masked-loss"}
+    server = "nowhere:Nothing"
+    device = "nowhere:STEPS"
+
+
+MINE = f"{__name__}:Mine"
+NO_CONTRACT = 5
+
+
+def test_each_method_has_its_settings_in_every_configuration() -> None:
+    config = Config.from_mapping({"method": "fedavg", "proximal-coefficient": 2, "architectures": "family"})
+    assert config.of(FedProxSettings) == FedProxSettings(proximal_coefficient=2.0)
+    assert config.of(DACSettings).architectures == "family"
+    assert config.of(FedAvgSettings) == FedAvgSettings()
+    assert {one.name for one in CONTRACTS.values()} == set(CONTRACTS)
+
+
+def test_a_method_of_ones_own_brings_its_settings_as_ours_do() -> None:
+    config = Config.from_mapping({"method": MINE, "my-share": "0.25", "rounds": 3})
+    assert config.of(MySettings) == MySettings(0.25)
+    assert config.to_mapping()["my-share"] == 0.25
+    assert Config.from_mapping(tomllib.loads(tomli_w.dumps(config.to_mapping()))) == config
+    with pytest.raises(ConfigurationError, match="my-share must be at most 1, not 2"):
+        Config.from_mapping({"method": MINE, "my-share": 2})
+    with pytest.raises(ConfigurationError, match="unknown setting 'my-shar': did you mean 'my-share'"):
+        Config.from_mapping({"method": MINE, "my-shar": 0.25})
+    with pytest.raises(ConfigurationError, match="unknown setting 'my-share'"):
+        Config.from_mapping({"my-share": 0.25})
+    with pytest.raises(LookupError, match="no method of this run has MySettings"):
+        Config().of(MySettings)
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("fedavgg", "method must be one of dac, .* or package.module:Class, not 'fedavgg': did you mean 'fedavg'"),
+        ("zzz", "method must be one of dac, fedavg, fedprox, heterofl or package.module:Class, not 'zzz'$"),
+        ("no.such.module:Class", "method no.such.module:Class cannot be imported here: No module named"),
+        ("common.methods.dac:Class", "method common.methods.dac:Class cannot be imported here: .*'Class'"),
+        ("common.methods.dac:DACSettings", "is not a class that derives from common.methods.contract.Contract"),
+        (f"{__name__}:NO_CONTRACT", "is not a class that derives from common.methods.contract.Contract"),
+        ("no such form", "see the help of --method"),
+        ("module:Class\n", "see the help of --method"),
+        ("a/b:Class", "see the help of --method"),
+    ],
+)
+def test_a_method_that_cannot_be_is_named(method: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        Config.from_mapping({"method": method})
+
+
+@pytest.mark.parametrize(("group", "one"), FIELDS, ids=IDS)
+def test_changing_one_setting_changes_no_other(group: type[Settings], one: Any) -> None:
+    before = Config.from_mapping({"seed": 7, "proximal-coefficient": 0.3})
+    key, value = key_of(one.name), valid_value(one)
+    after = before.changed({key: value})
+    assert after.to_mapping() == {**before.to_mapping(), key: value}
+    assert before == Config.from_mapping({"seed": 7, "proximal-coefficient": 0.3})
+
+
+def test_a_change_is_checked_like_any_setting() -> None:
+    with pytest.raises(ConfigurationError, match="rounds must be at least 0"):
+        Config().changed({"rounds": -1})
+    with pytest.raises(ConfigurationError, match="unknown setting 'round': did you mean 'rounds'"):
+        Config().changed({"round": 1})
+    config = Config().changed({"method": MINE, "my-share": 1})
+    assert config.changed({"rounds": 3}).of(MySettings) == MySettings(1.0)
+
+
+def test_every_group_is_either_shared_or_a_methods() -> None:
+    assert (*SHARED.values(), *METHOD_GROUPS) == GROUPS
+    assert len(set(GROUPS)) == len(GROUPS)
+    assert all(type(getattr(Config(), name)) is group for name, group in SHARED.items())
+
+
+@pytest.mark.parametrize("method", CONTRACTS)
+@pytest.mark.parametrize(("group", "one"), FIELDS, ids=IDS)
+def test_a_setting_that_was_changed_must_be_read(group: type[Settings], one: Any, method: str) -> None:
+    key, contract = key_of(one.name), CONTRACTS[method]
+    if key == "method":
+        require_read(Config.from_mapping({"method": method}))
+        return
+    config = Config.from_mapping({"method": method, key: valid_value(one)})
+    if contract.settings is group or key in contract.reads:
+        require_read(config)
+        return
+    with pytest.raises(ConfigurationError, match=f"^method {method} does not read {key}, so {key} = .* no effect") as e:
+        require_read(config)
+    readers = [name for name, one in CONTRACTS.items() if one.reads_setting(key)]
+    assert (f"--method {' or '.join(readers)}" in str(e.value)) == bool(readers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"method": "fedavg", "proximal-coefficient": 0.5}, "take --method fedprox$"),
+        ({"method": "fedavg", "architectures": "family"}, "take --method dac$"),
+        ({"method": "dac", "fedavg-model": "largest"}, "take --method fedavg or fedprox$"),
+        ({"method": "dac", "pretraining-epochs": 1}, "take --method fedavg or fedprox or heterofl$"),
+        ({"method": "heterofl", "warmup-epochs": 1}, "take --method dac$"),
+        ({"method": "fedavg", "max-cohorts": 2}, "take --method dac or heterofl$"),
+        ({"method": MINE, "masked-loss": "zero"}, "method mine does not read masked-loss, so masked-loss = 'zero'"),
+    ],
+)
+def test_what_has_no_effect_is_refused_with_the_methods_that_read_it(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        require_read(Config.from_mapping(settings))
+    require_read(Config.from_mapping({"method": MINE, "my-share": 0.25, "rounds": 3}))
+    require_read(Config())
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(10**400)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.budget import DeviceBudget
-from common.config import FleetSettings
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import PROFILES, VirtualDevice, virtual_fleet
+from common.groups import FleetSettings
 
 
 def test_microcontroller_budget_by_hand() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.methods import CONTRACTS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("common", "dac", "server", "client", "simulation")
 FORBIDDEN = {
@@ -59,6 +61,65 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_imports_are_absolute(path: Path) -> None:
     # one spelling per module, so that the test above cannot be walked around
     assert "" not in top_level(path)
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Which of our modules each imports when it is itself imported: not inside functions, nor for types alone."""
+    graph: dict[str, set[str]] = {module_name(path): set() for paths in SOURCES.values() for path in paths}
+    for path in (path for paths in SOURCES.values() for path in paths):
+        for node in run_at_import(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in imports(node):
+                # `from package import module` names modules, `from module import name` does not
+                modules = {f"{name}.{one.name}" for one in node.names} & set(graph)
+                graph[module_name(path)] |= modules or {name} & set(graph)
+    return {name: found - {name} for name, found in graph.items()}
+
+
+def run_at_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from run_at_import(node)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    remaining = module_graph()
+    while leaves := [name for name, found in remaining.items() if not found & set(remaining)]:
+        for name in leaves:
+            del remaining[name]
+    assert remaining == {}, "these import each other in a circle, or are imported by one"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_no_method_is_known_by_its_name_outside_the_registry(path: Path) -> None:
+    """A method is asked, never compared: what differs between methods is in their own files."""
+    names = set(CONTRACTS)
+    if path.relative_to(ROOT).parts[:2] == ("common", "methods"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            text = ast.unparse(node)
+            assert "method.method" not in text
+            constants = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)}
+            assert not ("method" in text and constants & names), text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [one for one in FILES if "/methods/" in str(one.id) and any(f"/{name}.py" in str(one.id) for name in CONTRACTS)],
+)
+def test_a_half_of_a_method_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_device_is_a_participant_and_a_torch_device_an_accelerator(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.arg) and node.annotation is not None and "torch.device" in ast.unparse(node.annotation):
+            assert node.arg == "accelerator"
 
 
 @pytest.mark.parametrize("path", [one for one in FILES if "common/" in str(one.id)])

@@ -11,7 +11,7 @@ from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import ConfigurationError
-from common.learning import Feed, Teacher, evaluate, pick_accelerator, place, recalibrate, train_epoch
+from common.learning import CrossEntropy, Feed, Teacher, evaluate, pick_accelerator, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_one_step_by_hand() -> None:
     # all logits 0, so the loss is ln 3 and the gradient of the bias is softmax - one-hot, averaged
     one = feed(6, batch_size=6)
     module = linear()
-    score = train_epoch(module, one, torch.optim.SGD(module.parameters(), lr=0.3), generator(), CPU)
+    score = train_epoch(module, one, torch.optim.SGD(module.parameters(), lr=0.3), generator(), CPU, CrossEntropy())
     shares = torch.bincount(one.images.labels, minlength=3) / 6
     assert score.loss == pytest.approx(math.log(3))
     assert score.accuracy == pytest.approx(float(shares[0]))  # the first of equal logits
@@ -53,7 +53,7 @@ def test_the_penalty_is_minimised_but_not_reported() -> None:
     bias = module.get_parameter("1.bias")
     data = Feed(feed(6, 6).images, Preprocessor(torch.zeros(1), torch.ones(1), "none"), 6)
     optimizer = torch.optim.SGD([bias], lr=0.1)
-    score = train_epoch(module, data, optimizer, generator(), CPU, penalty=lambda: 5 * bias.sum())
+    score = train_epoch(module, data, optimizer, generator(), CPU, CrossEntropy(penalty=lambda: 5 * bias.sum()))
     shares = torch.bincount(data.images.labels, minlength=3) / 6
     assert score.loss == pytest.approx(math.log(3))
     torch.testing.assert_close(bias.data, -0.1 * (1 / 3 - shares + 5))
@@ -82,11 +82,11 @@ def test_evaluation_neither_trains_nor_drops_out() -> None:
 
 def test_training_sees_every_image_once_and_in_a_seeded_order() -> None:
     data = feed(11, 4)
-    labels = [torch.cat([labels for _, labels in data.training(generator(seed), CPU)]) for seed in (1, 1, 2)]
+    labels = [torch.cat([batch.labels for batch in data.training(generator(seed), CPU)]) for seed in (1, 1, 2)]
     assert torch.equal(labels[0], labels[1])
     assert not torch.equal(labels[0], labels[2])
     assert torch.equal(labels[0].sort().values, data.images.labels.sort().values)
-    images = torch.cat([images for images, _ in data.training(generator(), CPU)])
+    images = torch.cat([batch.images for batch in data.training(generator(), CPU)])
     brightness, expected = (tensor.mean((1, 2, 3)) for tensor in (images, data.images.images / 255))
     torch.testing.assert_close(brightness.sort().values, expected.sort().values)
 
@@ -98,7 +98,7 @@ def test_equal_seeds_train_equal_weights(model: str) -> None:
     def trained(seed: int) -> list[torch.Tensor]:
         module = place(architecture.build(seed=0), CPU)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-        train_epoch(module, feed(9, 4, "crop+flip"), optimizer, generator(seed), CPU)
+        train_epoch(module, feed(9, 4, "crop+flip"), optimizer, generator(seed), CPU, CrossEntropy())
         return list(module.state_dict().values())
 
     one, again, other = trained(1), trained(1), trained(2)
@@ -113,7 +113,7 @@ def test_training_learns() -> None:
     module = place(Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3)).build(seed=0), CPU)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(30):
-        train_epoch(module, data, optimizer, generator(epoch), CPU)
+        train_epoch(module, data, optimizer, generator(epoch), CPU, CrossEntropy())
     assert evaluate(module, data, CPU).accuracy == 1.0
 
 
@@ -161,7 +161,7 @@ def test_smoothed_labels_by_hand() -> None:
     one = feed(6, batch_size=6)
     module = linear()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.3)
-    score = train_epoch(module, one, optimizer, generator(), CPU, label_smoothing=0.1)
+    score = train_epoch(module, one, optimizer, generator(), CPU, CrossEntropy(label_smoothing=0.1))
     shares = torch.bincount(one.images.labels, minlength=3) / 6
     assert score.loss == pytest.approx(math.log(3))
     torch.testing.assert_close(module.get_parameter("1.bias").data, -0.3 * 0.9 * (1 / 3 - shares))
@@ -176,7 +176,7 @@ def test_the_learning_rate_can_be_set_before_every_step() -> None:
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.param_groups[0]["lr"] = 0.0
 
-    train_epoch(module, feed(6, batch_size=2), optimizer, generator(), CPU, before_step=freeze)
+    train_epoch(module, feed(6, batch_size=2), optimizer, generator(), CPU, CrossEntropy(), before_step=freeze)
     assert seen == [0.3, 0.0, 0.0]
     assert not any(parameter.any() for parameter in module.parameters())
 
@@ -203,7 +203,7 @@ def test_a_teacher_replaces_its_share_of_the_loss() -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             guide = None if share is None else Teacher(teacher, share)
-            return train_epoch(module, images, optimizer, generator(), CPU, teacher=guide).loss
+            return train_epoch(module, images, optimizer, generator(), CPU, CrossEntropy(teacher=guide)).loss
 
     assert loss(0.0) == loss(None)
     assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * loss(1.0), rel=1e-5)
@@ -216,11 +216,11 @@ def test_frozen_batch_norms_use_and_keep_the_statistics_they_have() -> None:
     seen: list[torch.Tensor] = []
     module[0].register_forward_hook(lambda layer, inputs, output: seen.append((output - inputs[0]).abs().max()))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    train_epoch(module, images, optimizer, generator(), CPU, frozen_norms=True)
+    train_epoch(module, images, optimizer, generator(), CPU, CrossEntropy(), frozen_norms=True)
     norm = module[0]
     assert isinstance(norm, nn.BatchNorm2d)
     assert seen[0] < 1e-4
     assert (norm.running_mean.item(), norm.running_var.item()) == (0.0, 1.0)  # type: ignore[union-attr]
     assert norm.weight.item() != 1.0
-    train_epoch(module, images, optimizer, generator(), CPU)
+    train_epoch(module, images, optimizer, generator(), CPU, CrossEntropy())
     assert norm.running_mean.item() != 0.0  # type: ignore[union-attr]

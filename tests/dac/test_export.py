@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from common.architecture import Architecture
-from common.config import TrainSettings
 from common.errors import ConfigurationError, FedDACError
+from common.groups import TrainSettings
 from common.layout import State
 from common.learning import Feed, evaluate
 from common.models.description import BaseNetwork
@@ -118,7 +118,7 @@ def test_a_trained_network_keeps_its_accuracy_as_onnx_and_as_int8(feeds: tuple[F
     path, small = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
     export.export_onnx(architecture, state, path)
     assert export.accuracy(path, feeds[1]) == expected
-    calibration = torch.cat([batch for batch, _ in feeds[0].evaluation(CPU)])
+    calibration = torch.cat([batch.images for batch in feeds[0].evaluation(CPU)])
     export.quantise(path, small, calibration)
     assert export.accuracy(small, feeds[1]) >= expected - 0.1
     assert small.stat().st_size < 0.6 * path.stat().st_size

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import SearchSettings
 from common.errors import FedDACError
+from common.groups import SearchSettings
 from common.layout import State
 from common.learning import Feed, distance, evaluate
 from common.models.description import BaseNetwork

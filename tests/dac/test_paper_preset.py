@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.architecture import Architecture
-from common.config import SearchSettings
+from common.groups import SearchSettings
 from common.models.description import BaseNetwork
 from common.seeds import torch_generator
 from dac.losses import ENTROPIES, bound

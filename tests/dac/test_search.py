@@ -9,8 +9,8 @@ import torch
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import SearchSettings
 from common.errors import BudgetError, CheckpointError, FedDACError
+from common.groups import SearchSettings
 from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.progress import Silent

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.architecture import Architecture
-from common.config import TrainSettings
 from common.errors import CheckpointError, FedDACError
+from common.groups import TrainSettings
 from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.progress import Silent
@@ -198,7 +198,7 @@ def test_a_teacher_is_followed_by_its_share(feeds: tuple[Feed, Feed], share: flo
     module = MLP.build(0)
     module.load_state_dict(trained.state)
     module.eval()
-    images = torch.cat([batch for batch, _ in feeds[0].evaluation(CPU)])
+    images = torch.cat([batch.images for batch in feeds[0].evaluation(CPU)])
     assert bool((module(images).argmax(1) == 2).all()) == follows
 
 

@@ -64,12 +64,12 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _with_weights(content: RecordDict, values: np.ndarray) -> RecordDict:
-    content["weights"] = ArrayRecord({"weights": Array(values)})
+    content["arrays"] = ArrayRecord({"weights": Array(values)})
     return content
 
 
 def _values(content: RecordDict) -> np.ndarray:
-    return content["weights"]["weights"].numpy()
+    return content["arrays"]["weights"].numpy()
 
 
 def not_finite(content: RecordDict, context: Context) -> RecordDict:
@@ -101,7 +101,7 @@ def replayed(content: RecordDict, context: Context) -> RecordDict:
     """The sound reply of the first round."""
     return RecordDict(
         {
-            "weights": ArrayRecord({"weights": context.state["earlier"]["weights"]}),
+            "arrays": ArrayRecord({"weights": context.state["earlier"]["weights"]}),
             "echo": context.state["echo"],
             "result": context.state["result"],
         }

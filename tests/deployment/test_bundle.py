@@ -10,8 +10,9 @@ from flwr.common.config import parse_config_args
 
 from client.identity import identify
 from common.budget import DeviceBudget
-from common.config import Config, FleetSettings
+from common.config import Config
 from common.fleet import VirtualDevice, virtual_fleet
+from common.groups import FleetSettings
 from simulation.deployment.bundle import app_bundle
 from simulation.deployment.local import node_config
 from simulation.environment import CODE_ROOT

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import torch
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -14,9 +15,17 @@ from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
 from common.messages import DeviceReport
+from common.methods import contract_of
 from common.progress import Progress, Silent
+from common.settings import key_of
+from server.cohorts import Cohort
 from server.devices import Device
 from server.federation import federate
+from server.methods import server_half
+from server.methods.averaged import Averaged
+from server.methods.method import Snapshot
+from server.reference import Reference, load_reference
+from server.run import Run as ServerRun
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
@@ -44,7 +53,10 @@ def task_identity() -> None:
 @pytest.fixture
 def small_config() -> Callable[..., Config]:
     def make(**changes: Any) -> Config:
-        return Config.from_mapping({**SMALL, **{name.replace("_", "-"): value for name, value in changes.items()}})
+        given = {key_of(name): value for name, value in changes.items()}
+        contract = contract_of(given.get("method", "dac"))
+        small = {key: value for key, value in SMALL.items() if contract.reads_setting(key)}
+        return Config.from_mapping({**small, **given})
 
     return make
 
@@ -53,6 +65,35 @@ def small_config() -> Callable[..., Config]:
 def run_folder(tmp_path: Path) -> Iterator[RunFolder]:
     with RunFolder.create(tmp_path / "run") as folder:
         yield folder
+
+
+@pytest.fixture
+def make_run(run_folder: RunFolder, small_config: Callable[..., Config]) -> Callable[..., ServerRun]:
+    """What the server's parts work with: by default the small config and its reference set."""
+
+    def make(
+        config: Config | None = None, reference: Reference | None = None, progress: Progress | None = None
+    ) -> ServerRun:
+        config = config or small_config()
+        return ServerRun(
+            config, run_folder, reference or load_reference(config), torch.device("cpu"), progress or Silent()
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_method(make_run: Callable[..., ServerRun]) -> Callable[..., Averaged]:
+    """The method of a run, as it is after `prepare` found these cohorts."""
+
+    def make(cohorts: list[Cohort], config: Config | None = None, progress: Progress | None = None) -> Averaged:
+        run = make_run(config, progress=progress)
+        method = server_half(run.config)(run)
+        assert isinstance(method, Averaged)
+        method.restore(cohorts, Snapshot())
+        return method
+
+    return make
 
 
 @pytest.fixture

@@ -1,8 +1,18 @@
 """What several tests of federations share: a fleet of two budgets, a server that is cut short, and what a run left."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from common.config import Config
 from common.progress import Silent
+from server.cohorts import Cohort
+from server.devices import Device
+from server.methods import server_half
+from server.reference import load_reference
+from server.run import Run
+from server.run_folder import RunFolder
 
 TWO_BUDGETS = """
 [[device]]
@@ -30,3 +40,11 @@ class Crash(Silent):
 def models(path: Path) -> dict[str, bytes]:
     """The files of a run's final models, by name."""
     return {file.name: file.read_bytes() for file in (path / "models").iterdir()}
+
+
+def find_cohorts(devices: Sequence[Device], config: Config, folder: RunFolder) -> list[Cohort]:
+    """The cohorts that the run's method makes of these devices."""
+    run = Run(config, folder, load_reference(config), torch.device("cpu"), Silent())
+    method = server_half(config)(run)
+    method.prepare(devices)
+    return method.cohorts

@@ -72,7 +72,7 @@ def test_merging_respects_every_budget_and_the_limit(budgets: list[DeviceBudget]
 def test_cohorts_are_named_from_the_largest_architecture_down() -> None:
     devices = [device(number, DeviceBudget()) for number in range(3)]
     cohorts = assign(devices, [member(16), member(64), member(16)])
-    assert [(cohort.name, cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
+    assert [(cohort.name, cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
         ("cohort-0", 64, ["device-01"]),
         ("cohort-1", 16, ["device-00", "device-02"]),
     ]
@@ -96,7 +96,7 @@ def test_a_late_device_joins_the_largest_architecture_it_can_hold() -> None:
         Cohort(f"cohort-{number}", one.architecture, one.state["hidden.weight"].numpy(), 0.5, [])
         for number, one in enumerate((member(100), member(50), member(20)))
     ]
-    costs = [cohort.architecture.costs for cohort in cohorts]
+    costs = [cohort.network.costs for cohort in cohorts]
     chosen = best_fitting(macs(costs[0].macs), cohorts)
     assert chosen is cohorts[1]
     assert best_fitting(DeviceBudget(), cohorts) is cohorts[0]

@@ -217,7 +217,8 @@ def test_the_oracle_keeps_a_device_whatever_it_can_afford(
     changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     reports = Reports({("large", 2): DeviceBudget(params=20)})
-    config = changed(method="fedavg", fedavg_model="largest", handshake_every=1, rounds=3)
+    search = {"warmup_epochs": 15, "epochs_per_step": 2, "fine_tune_epochs": 3}  # the defaults: fedavg reads none
+    config = changed(method="fedavg", fedavg_model="largest", handshake_every=1, rounds=3, **search)
     run_federation(config, tmp_path / "run", client_app=reports.app)
     folder = RunFolder(tmp_path / "run")
     assert where(folder) == [dict.fromkeys(ORDER, "cohort-0")] * 3

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from client.app import app as real_client
 from client.data import device_data
-from client.training import train_task
+from client.methods.dac import STEPS
+from client.steps import run_step
 from common.architecture import Architecture
 from common.config import Config
 from common.errors import FederationError
-from common.learning import pick_accelerator
-from common.messages import Task, TrainResult
+from common.messages import Result, Task
+from common.methods.training import TRAIN, TrainingOrder
 from common.progress import Silent
 from server.cohorts import FederationState
 from server.federation import federate
@@ -56,8 +58,8 @@ def dies(request: Message, reply: Message) -> Message:
 
 def with_weights(change: Callable[[np.ndarray], np.ndarray]) -> Corrupt:
     def corrupt(request: Message, reply: Message) -> Message:
-        array = change(reply.content["weights"]["weights"].numpy().copy())
-        reply.content["weights"] = ArrayRecord({"weights": Array(array)})
+        array = change(reply.content["arrays"]["weights"].numpy().copy())
+        reply.content["arrays"] = ArrayRecord({"weights": Array(array)})
         return reply
 
     return corrupt
@@ -72,10 +74,10 @@ def with_value(record: str, key: str, value: Any) -> Corrupt:
 
 
 def foreign_architecture(request: Message, reply: Message) -> Message:
-    task = Task.decode(request.content)
-    other = Architecture.with_kept(task.architecture.base, {"hidden": range(9)})
-    layout = other.layout
-    result = TrainResult(task.round, layout.hash, np.zeros(layout.size, np.float32), 5, 0.1, 0.1, 1)
+    task = Task.decode(request.content, Architecture)
+    other = Architecture.with_kept(task.network.base, {"hidden": range(9)})
+    weights = np.zeros(other.layout.size, np.float32)
+    result = Result("dac", "train", task.round, 5, 0.1, 0.1, 1, {"weights": weights})
     return Message(result.encode(), reply_to=request)
 
 
@@ -93,12 +95,14 @@ FAULTS: dict[str, tuple[Corrupt, str, str]] = {
     "one value too many": (with_weights(lambda weights: np.append(weights, weights[:1])), "rejected", "shape"),
     "another shape": (with_weights(lambda weights: weights[None]), "rejected", "shape"),
     "another type": (with_weights(lambda weights: weights.astype(np.float64)), "rejected", "float64"),
-    "another architecture": (foreign_architecture, "rejected", "another architecture"),
+    "another architecture": (foreign_architecture, "rejected", "weights must be <f4 of shape ("),
     "too many samples": (with_value("result", "num-examples", 10**18), "rejected", "samples"),
     "no samples": (with_value("result", "num-examples", 0), "rejected", "0 samples"),
     "infinite loss": (with_value("result", "loss", float("inf")), "rejected", "loss"),
     "replay of an old round": (with_value("echo", "round", 0), "rejected", "round 0"),
-    "empty text": (with_value("echo", "layout", ""), "rejected", "another architecture"),
+    "empty text": (with_value("echo", "method", ""), "rejected", "step 'train' of ''"),
+    "another method": (with_value("echo", "method", "fedavg"), "rejected", "step 'train' of 'fedavg'"),
+    "another step": (with_value("echo", "step", "search"), "rejected", "step 'search' of 'dac'"),
 }
 
 
@@ -107,7 +111,7 @@ class MuteGrid(InlineGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         replies = super().pull_messages(message_ids)
-        return [r for r in replies if not ("weights" in r.content and r.metadata.src_node_id == 1000 + CULPRIT)]
+        return [r for r in replies if not ("arrays" in r.content and r.metadata.src_node_id == 1000 + CULPRIT)]
 
 
 class StrangerGrid(InlineGrid):
@@ -146,20 +150,17 @@ def mean_of_the_good(folder: RunFolder, config: Config, names: Iterable[int]) ->
     results = []
     for number in names:
         data = device_data({"partition-id": number}, config)
-        task = Task(
-            1,
-            member.architecture,
-            layout.flatten(member.state),
-            seed=config.run.seed,
+        order = TrainingOrder(
             epochs=int(settings.local_epochs),
             batch_size=settings.local_batch_size,
             learning_rate=settings.learning_rate,
             momentum=settings.momentum,
         )
-        name, device = f"device-{number:02d}", pick_accelerator("cpu")
-        results.append(train_task(task, data.train, data.preprocessor, name, device))
+        weights = {"weights": layout.flatten(member.state)}
+        task = Task("dac", TRAIN, 1, member.architecture, order.to_mapping(), weights, seed=config.run.seed)
+        results.append(run_step(STEPS, task, data, f"device-{number:02d}", torch.device("cpu")))
     total = sum(result.samples for result in results)
-    mean = sum(result.samples * result.weights.astype(np.float64) for result in results) / total
+    mean = sum(result.samples * result.arrays["weights"].astype(np.float64) for result in results) / total
     return np.asarray(mean, dtype=np.float32)
 
 
@@ -275,7 +276,7 @@ def test_a_good_round_clears_the_bad_ones_before_it(run: Callable[..., Config], 
 
 
 def test_lateness_neither_counts_nor_clears() -> None:
-    state = FederationState([])
+    state = FederationState()
     assert [state.strike("a", status) for status in ("failed", "late", "rejected", "late")] == [False] * 4
     assert not state.is_left_out("a")
     assert state.strike("a", "failed")

@@ -71,16 +71,29 @@ def test_every_device_can_hold_its_architecture(config: Config, run: Callable[..
         assert architecture.costs.params < entry["params"]
 
 
-def test_bytes_are_those_of_the_rounds_and_the_evaluations(
+def test_events_and_summary_agree_about_what_the_run_cost(
     config: Config, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     summary = run(config, tmp_path / "run")
-    events = RunFolder(tmp_path / "run").events("round")
-    in_rounds = sum(event["bytes_down"] for event in events)
+    folder = RunFolder(tmp_path / "run")
+    steps = folder.events("step")
+    assert {event["step"] for event in steps} == {"train", "evaluate"}
+    for key in ("bytes_down", "bytes_up"):
+        assert summary[key] == sum(event[key] for event in steps)
+        assert summary[key] == sum(entry[key] for entry in summary["cohorts"])
+        assert summary[key] == sum(step[key] for step in summary["traffic"].values())
     parameters = {entry["cohort"]: entry["params"] for entry in summary["cohorts"]}
-    assert in_rounds > sum(4 * parameters[event["cohort"]] * len(event["sampled"]) for event in events)
-    assert summary["bytes_down"] > in_rounds
-    assert summary["bytes_up"] >= sum(event["bytes_up"] for event in events) > 0
+    sent = sum(4 * parameters[event["cohort"]] * len(event["sampled"]) for event in folder.events("round"))
+    assert summary["traffic"]["train"]["bytes_down"] > sent
+    assert summary["traffic"]["evaluate"]["bytes_up"] > 0
+    training = [event for event in steps if event["step"] == "train"]
+    macs, answers = (sum(event[key] for event in training) for key in ("device_macs", "answers"))
+    assert summary["device_macs_per_round"] == macs / answers
+    assert 0 < summary["server_seconds"] < summary["seconds_total"]
+    assert summary["server_bytes"] == sum(
+        4 * Architecture.from_json(path.read_text()).layout.size for path in folder.architectures_folder.glob("*.json")
+    )
+    assert summary["epochs_on_reference"] > 0
 
 
 @pytest.mark.parametrize("instant", [1, 4, 5, 6, 9, 11, 12, 14, 15])

@@ -10,30 +10,37 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run as FlowerRun
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import Config, FederationSettings
-from common.messages import DeviceReport, Task, TrainResult
+from common.config import Config
+from common.groups import FederationSettings
+from common.messages import DeviceReport, Result, Task
+from common.methods.contract import Contract
+from common.methods.dac import DAC
+from common.methods.training import TRAIN
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.exchange import exchange
 from server.handshake import Greeter
-from server.strategy import CohortStrategy
+from server.methods.averaged import Averaged
+from server.run import Run
+from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 8, 8), 10), {"hidden": range(8)})
@@ -44,27 +51,31 @@ HOSTILE = 1
 NAMES = [f"device-{number:02d}" for number in range(3)]
 FIRST_NODE = 1000
 
-Sent = Callable[[Message, TrainResult], Message]
+Sent = Callable[[Message, Result], Message]
 """What the hostile device answers, from the question and the honest result."""
 
 plenty = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def honest(partition: int) -> TrainResult:
+def honest(partition: int) -> Result:
     weights = WEIGHTS + np.float32(0.01 * (partition + 1))
-    return TrainResult(1, LAYOUT.hash, weights.astype(np.float32), SAMPLES[partition], 0.5, 1.0, 1)
+    return Result("dac", TRAIN, 1, SAMPLES[partition], 0.5, 1.0, 1, {"weights": weights.astype(np.float32)})
+
+
+def weights_of(result: Result) -> np.ndarray:
+    return result.arrays["weights"]
 
 
 def mean_of(samples: dict[int, int]) -> np.ndarray:
     """The mean of the honest models of these partitions, each with this number of samples; the old one of none."""
     if not samples:
         return WEIGHTS
-    total = sum(honest(number).weights.astype(np.float64) * samples[number] for number in sorted(samples))
+    total = sum(weights_of(honest(number)).astype(np.float64) * samples[number] for number in sorted(samples))
     return (total / sum(samples.values())).astype(np.float32)
 
 
 def with_content(change: Callable[[RecordDict], object]) -> Sent:
-    def send(request: Message, result: TrainResult) -> Message:
+    def send(request: Message, result: Result) -> Message:
         content = result.encode()
         change(content)
         return Message(content, reply_to=request)
@@ -73,7 +84,7 @@ def with_content(change: Callable[[RecordDict], object]) -> Sent:
 
 
 def with_array(array: Array) -> Sent:
-    return with_content(lambda content: content.update({"weights": ArrayRecord({"weights": array})}))
+    return with_content(lambda content: content.update({"arrays": ArrayRecord({"weights": array})}))
 
 
 def npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
@@ -92,10 +103,10 @@ impossible = st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38])
 def poisoned(draw: st.DrawFn) -> Sent:
     places, value = draw(st.lists(positions, min_size=1, max_size=5)), draw(impossible)
 
-    def send(request: Message, result: TrainResult) -> Message:
-        weights = result.weights.copy()
+    def send(request: Message, result: Result) -> Message:
+        weights = weights_of(result).copy()
         weights[places] = value
-        return Message(replace(result, weights=weights).encode(), reply_to=request)
+        return Message(replace(result, arrays={"weights": weights}).encode(), reply_to=request)
 
     return send
 
@@ -122,7 +133,7 @@ other_arrays = st.sampled_from(
         np.asfortranarray(WEIGHTS.reshape(2, -1)),
     ]
 )
-good = npy(honest(HOSTILE).weights)
+good = npy(weights_of(honest(HOSTILE)))
 header = good[: len(good) - WEIGHTS.nbytes]
 payloads = st.one_of(
     st.binary(max_size=300),
@@ -171,12 +182,12 @@ records = st.one_of(
     st.dictionaries(texts, measured, max_size=4).map(MetricRecord),
     st.dictionaries(texts, other_arrays.map(lambda array: Array(np.asarray(array))), max_size=2).map(ArrayRecord),
 )
-PARTS = ("weights", "result", "echo")
+PARTS = ("arrays", "result", "echo")
 changes: st.SearchStrategy[Callable[[RecordDict], object]] = st.one_of(
     st.sampled_from(PARTS).map(lambda part: lambda content: content.pop(part)),
     st.tuples(st.sampled_from(PARTS), records).map(lambda one: lambda content: content.update({one[0]: one[1]})),
     st.tuples(texts, records).map(lambda one: lambda content: content.update({one[0] + "?": one[1]})),
-    st.tuples(st.sampled_from(["schema", "round", "layout"]), configured).map(
+    st.tuples(st.sampled_from(["schema", "method", "step", "round"]), configured).map(
         lambda one: lambda content: content["echo"].update({one[0]: one[1]})
     ),
     st.tuples(st.sampled_from(["num-examples", "loss", "seconds", "peak-rss-bytes"]), measured).map(
@@ -187,7 +198,13 @@ changes: st.SearchStrategy[Callable[[RecordDict], object]] = st.one_of(
     st.integers(10, 300).map(
         lambda count: lambda content: content["result"].update({f"k{n}": n for n in range(count)})
     ),
-    st.just(lambda content: content["weights"].update({"more": Array(WEIGHTS)})),
+    st.tuples(texts.filter(lambda name: name != "weights"), other_arrays).map(
+        lambda one: lambda content: content["arrays"].update({one[0]: Array(np.asarray(one[1]))})
+    ),
+    texts.filter(lambda name: name != "weights").map(
+        lambda name: lambda content: content.update({"arrays": ArrayRecord({name: content["arrays"]["weights"]})})
+    ),
+    st.just(lambda content: content["arrays"].update({"more": Array(WEIGHTS)})),
     st.just(lambda content: content.clear()),
 )
 
@@ -197,12 +214,15 @@ def an_error(code: int, reason: str) -> Sent:
 
 
 def raises(text: str) -> Sent:
-    def send(request: Message, result: TrainResult) -> Message:
+    def send(request: Message, result: Result) -> Message:
         raise RuntimeError(text)
 
     return send
 
 
+other_echoes: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"round": 0}, {"method": "fedavg"}, {"step": "evaluate"}]
+)
 hostile_replies: st.SearchStrategy[Sent] = st.one_of(
     poisoned(),
     described.map(with_array),
@@ -210,7 +230,7 @@ hostile_replies: st.SearchStrategy[Sent] = st.one_of(
     st.builds(an_error, st.integers(0, 999), st.text()),
     st.builds(raises, st.text()),
     st.just(lambda request, result: "no message at all"),
-    st.just(lambda request, result: Message(replace(result, round=0).encode(), reply_to=request)),
+    other_echoes.map(lambda echo: lambda request, result: Message(replace(result, **echo).encode(), reply_to=request)),
 )
 
 
@@ -220,7 +240,7 @@ def app_of(send: Sent, everyone: bool) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         partition = int(context.node_config["partition-id"])
-        Task.decode(message.content)
+        Task.decode(message.content, Architecture)
         if everyone or partition == HOSTILE:
             return send(message, honest(partition))
         return Message(honest(partition).encode(), reply_to=message)
@@ -229,27 +249,41 @@ def app_of(send: Sent, everyone: bool) -> ClientApp:
 
 
 def grid_of(app: ClientApp, grid_class: type[InlineGrid] = InlineGrid) -> InlineGrid:
-    return grid_class(app, [{"partition-id": number} for number in range(3)], {}, Run.create_empty(1))
+    return grid_class(app, [{"partition-id": number} for number in range(3)], {}, FlowerRun.create_empty(1))
 
 
-def one_round(grid: Grid, timeout: float = 20.0) -> tuple[Cohort, CohortStrategy, list[dict[str, Any]]]:
+class OneCohort(Averaged):
+    """A method with the one cohort that it is given."""
+
+    contract: ClassVar[type[Contract]] = DAC
+
+
+class Events:
+    """A run folder that keeps events in memory."""
+
+    def __init__(self) -> None:
+        self.all: list[dict[str, Any]] = []
+
+    def append(self, event: str, **fields: Any) -> None:
+        self.all.append({"event": event, **fields})
+
+
+def one_round(grid: Grid, timeout: float = 20.0) -> tuple[Cohort, MethodStrategy, list[dict[str, Any]]]:
     cohort = Cohort("cohort-0", ARCHITECTURE, WEIGHTS, 0.5, list(NAMES))
     devices = {
         name: Device(FIRST_NODE + number, DeviceReport(name, "phone", number, SAMPLES[number], DeviceBudget()))
         for number, name in enumerate(NAMES)
     }
-    events: list[dict[str, Any]] = []
+    events = Events()
     config = Config(federation=FederationSettings(round_timeout=timeout))
-    strategy = CohortStrategy(
-        FederationState([cohort]),
-        devices,
-        config,
-        lambda event, **fields: events.append({"event": event, **fields}),
-        Silent(),
-    )
+    unused: Any = None
+    run = Run(config, cast("Any", events), unused, torch.device("cpu"), Silent())
+    method = OneCohort(run)
+    method.cohorts = [cohort]
+    strategy = MethodStrategy(method, FederationState(), devices, run)
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
     strategy.aggregate_train(1, exchange(grid, messages, timeout))
-    return cohort, strategy, events
+    return cohort, strategy, events.all
 
 
 def check_round(grid: Grid, everyone: bool = False, timeout: float = 20.0) -> dict[str, str]:
@@ -359,7 +393,7 @@ class RepeatingGrid(InlineGrid):
         return [reply for reply in super().pull_messages(message_ids) for _ in range(2)]
 
 
-def as_it_is(request: Message, result: TrainResult) -> Message:
+def as_it_is(request: Message, result: Result) -> Message:
     return Message(result.encode(), reply_to=request)
 
 
@@ -373,7 +407,7 @@ def test_a_reply_counts_once() -> None:
 
 
 def test_an_oversized_reply_is_refused_by_its_size() -> None:
-    def send(request: Message, result: TrainResult) -> Message:
+    def send(request: Message, result: Result) -> Message:
         content = result.encode()
         content["more"] = ConfigRecord({"more": b"x" * 2**20})
         return Message(content, reply_to=request)

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from client.app import app as real_client
+from common.architecture import Architecture
 from common.config import Config
 from common.errors import FederationError
 from common.messages import Task
@@ -42,10 +43,10 @@ def hostile_app(factor: float, lies: bool = False) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         reply = real_client(message, context)
         if is_hostile(context):
-            sent = Task.decode(message.content).weights
-            update = reply.content.array_records["weights"]["weights"].numpy() - sent
+            sent = Task.decode(message.content, Architecture).weights
+            update = reply.content.array_records["arrays"]["weights"].numpy() - sent
             weights = (sent + np.float32(factor) * update).astype(np.float32)
-            reply.content["weights"] = ArrayRecord({"weights": Array(weights)})
+            reply.content["arrays"] = ArrayRecord({"weights": Array(weights)})
             if lies:
                 reply.content.metric_records["result"]["num-examples"] = LIE
         return reply

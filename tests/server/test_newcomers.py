@@ -15,6 +15,7 @@ from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.federation import federate
 from server.membership import place, sort_devices
+from server.methods.averaged import Averaged
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
@@ -53,68 +54,80 @@ class RestartingGrid(InlineGrid):
 
 
 @pytest.fixture
-def state() -> FederationState:
-    """Architectures of 64 and 16 channels, and budgets that they just fit."""
-    cohorts = [cohort(0, 64, ["device-00"]), cohort(1, 16, ["device-01"])]
-    return FederationState(cohorts, budgets={"device-00": just_above(cohorts[0]), "device-01": just_above(cohorts[1])})
+def method(make_method: Callable[..., Averaged]) -> Averaged:
+    """Architectures of 64 and 16 channels."""
+    return make_method([cohort(0, 64, ["device-00"]), cohort(1, 16, ["device-01"])])
+
+
+@pytest.fixture
+def state(method: Averaged) -> FederationState:
+    """Budgets that the architectures just fit."""
+    large, small = map(just_above, method.cohorts)
+    return FederationState(budgets={"device-00": large, "device-01": small})
 
 
 def just_above(cohort: Cohort) -> DeviceBudget:
-    return DeviceBudget(macs=cohort.architecture.costs.macs + 1)
+    return DeviceBudget(macs=cohort.network.costs.macs + 1)
 
 
 def test_a_stranger_joins_the_largest_architecture_it_can_hold(
-    state: FederationState, make_device: Callable[..., Device]
+    method: Averaged, state: FederationState, make_device: Callable[..., Device]
 ) -> None:
-    bound = state.cohorts[0].architecture.costs.macs
-    assert place(make_device("tight", macs=bound), state) == "joins cohort-1"
-    assert place(make_device("rich", macs=bound + 1), state) == "joins cohort-0"
-    assert [c.devices for c in state.cohorts] == [["device-00", "rich"], ["device-01", "tight"]]
+    bound = method.cohorts[0].network.costs.macs
+    assert place(make_device("tight", macs=bound), method, state) == "joins cohort-1"
+    assert place(make_device("rich", macs=bound + 1), method, state) == "joins cohort-0"
+    assert [c.devices for c in method.cohorts] == [["device-00", "rich"], ["device-01", "tight"]]
 
 
 def test_a_stranger_that_can_hold_nothing_stays_out_and_hears_it_once(
-    state: FederationState, make_device: Callable[..., Device]
+    method: Averaged, state: FederationState, make_device: Callable[..., Device]
 ) -> None:
-    assert place(make_device("poor", macs=10), state) == (
+    assert place(make_device("poor", macs=10), method, state) == (
         "is left out: its budget below 10 MACs admits none of the architectures"
     )
-    assert place(make_device("poor", macs=10), state) == ""
-    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
+    assert place(make_device("poor", macs=10), method, state) == ""
+    assert [c.devices for c in method.cohorts] == [["device-00"], ["device-01"]]
 
 
 def test_a_device_whose_budget_is_unchanged_stays_although_another_would_fit(
-    state: FederationState, make_device: Callable[..., Device]
+    method: Averaged, state: FederationState, make_device: Callable[..., Device]
 ) -> None:
     state.budgets["device-01"] = DeviceBudget(macs=10**9)
-    assert place(make_device("device-01", macs=10**9), state) == ""
-    assert [c.devices for c in state.cohorts] == [["device-00"], ["device-01"]]
+    assert place(make_device("device-01", macs=10**9), method, state) == ""
+    assert [c.devices for c in method.cohorts] == [["device-00"], ["device-01"]]
 
 
 def test_a_device_with_a_new_budget_moves_to_the_best_fitting_architecture(
-    state: FederationState, make_device: Callable[..., Device]
+    method: Averaged, state: FederationState, make_device: Callable[..., Device]
 ) -> None:
-    bound = state.cohorts[0].architecture.costs.macs
-    assert place(make_device("device-00", macs=bound), state).startswith("moves from cohort-0 to cohort-1: its budget")
-    assert [c.devices for c in state.cohorts] == [[], ["device-01", "device-00"]]
-    assert place(make_device("device-01", macs=bound + 1), state).startswith("moves from cohort-1 to cohort-0")
-    assert [c.devices for c in state.cohorts] == [["device-01"], ["device-00"]]
-    assert place(make_device("device-00", macs=bound - 1), state) == ""
-    assert place(make_device("device-00", macs=1), state).startswith("is left out")
-    assert [c.devices for c in state.cohorts] == [["device-01"], []]
+    bound = method.cohorts[0].network.costs.macs
+    assert place(make_device("device-00", macs=bound), method, state).startswith(
+        "moves from cohort-0 to cohort-1: its budget"
+    )
+    assert [c.devices for c in method.cohorts] == [[], ["device-01", "device-00"]]
+    assert place(make_device("device-01", macs=bound + 1), method, state).startswith("moves from cohort-1 to cohort-0")
+    assert [c.devices for c in method.cohorts] == [["device-01"], ["device-00"]]
+    assert place(make_device("device-00", macs=bound - 1), method, state) == ""
+    assert place(make_device("device-00", macs=1), method, state).startswith("is left out")
+    assert [c.devices for c in method.cohorts] == [["device-01"], []]
 
 
-def test_an_oracle_takes_and_keeps_every_device(state: FederationState, make_device: Callable[..., Device]) -> None:
-    assert place(make_device("poor", macs=1), state, any_budget=True) == "joins cohort-0"
-    assert place(make_device("device-01", macs=1), state, any_budget=True) == ""
-    assert [c.devices for c in state.cohorts] == [["device-00", "poor"], ["device-01"]]
+def test_an_oracle_takes_and_keeps_every_device(
+    make_method: Callable[..., Averaged], small_config: Callable[..., Config], make_device: Callable[..., Device]
+) -> None:
+    oracle = make_method([cohort(0, 64, ["device-00"])], small_config(method="fedavg", fedavg_model="largest"))
+    state = FederationState(budgets={"device-00": DeviceBudget()})
+    assert place(make_device("poor", macs=1), oracle, state) == "joins cohort-0"
+    assert place(make_device("device-00", macs=1), oracle, state) == ""
+    assert oracle.cohorts[0].devices == ["device-00", "poor"]
 
 
 def test_devices_of_a_cohort_are_in_the_order_of_their_partitions(
-    state: FederationState, make_device: Callable[..., Device]
+    method: Averaged, make_device: Callable[..., Device]
 ) -> None:
-    state.cohorts[0].devices = ["gone", "b", "a"]
-    sort_devices(state, [make_device("a", partition=4), make_device("b", partition=2)])
-    assert state.cohorts[0].devices == ["b", "a", "gone"]
+    method.cohorts[0].devices = ["gone", "b", "a"]
+    sort_devices(method, [make_device("a", partition=4), make_device("b", partition=2)])
+    assert method.cohorts[0].devices == ["b", "a", "gone"]
 
 
 def test_a_late_device_takes_part_in_the_rounds_after_it_came(
@@ -147,7 +160,7 @@ def test_a_device_that_was_left_out_is_asked_again_once_it_is_restarted(
             replies = super().pull_messages(message_ids)
             return [
                 Message(Error(2, "broken"), reply_to=self._asked[reply.metadata.reply_to_message_id])
-                if reply.metadata.src_node_id == 1000 and "weights" in reply.content
+                if reply.metadata.src_node_id == 1000 and "arrays" in reply.content
                 else reply
                 for reply in replies
             ]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
-from common.layout import Vector
+from common.arrays import Vector
 from common.models.description import BaseNetwork
 from common.slicing import coordinates, slice_state
 from server.aggregation import Total
@@ -207,14 +207,14 @@ def test_every_weight_is_the_mean_over_its_holders(data: st.DataObject) -> None:
             totals[name] = total(trained[name], samples[name])
     results = average_across(cohorts, totals, updates=False, batch_norms=True)
     for cohort, result in zip(cohorts, results, strict=True):
-        for position, coordinate in enumerate(coordinates(cohort.architecture)):
+        for position, coordinate in enumerate(coordinates(cohort.network)):
             holders = [
                 (
                     samples[other.name],
-                    trained[other.name][np.flatnonzero(coordinates(other.architecture) == coordinate)],
+                    trained[other.name][np.flatnonzero(coordinates(other.network) == coordinate)],
                 )
                 for other in cohorts
-                if other.name in totals and coordinate in coordinates(other.architecture)
+                if other.name in totals and coordinate in coordinates(other.network)
             ]
             count = sum(n for n, _ in holders)
             expected = sum(n * float(w[0]) for n, w in holders) / count if count else cohort.weights[position]

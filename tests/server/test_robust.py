@@ -12,9 +12,11 @@ from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Config, FederationSettings
-from common.layout import Vector
+from common.arrays import Vector
+from common.config import Config
+from common.groups import FederationSettings
 from server.aggregation import CohortMean, sample_cap
+from server.ordering import InOrder
 from server.robust import RobustMean, clip_updates, is_robust, trimmed_mean
 
 
@@ -41,10 +43,9 @@ def combine(
     models: Sequence[Sequence[float]], settings: FederationSettings, samples: Sequence[int] = (), sent: float = 0.0
 ) -> tuple[list[float], bool]:
     """The combined model and whether it was protected."""
-    names = [f"device-{number}" for number in range(len(models))]
-    mean = RobustMean(names, np.full(len(models[0]), sent, np.float32), settings)
-    for number, name in enumerate(names):
-        mean.fold(name, vector(*models[number]), samples[number] if samples else 1)
+    mean = RobustMean(np.full(len(models[0]), sent, np.float32), settings)
+    for number, model in enumerate(models):
+        mean.fold(vector(*model), samples[number] if samples else 1)
     result = averaged(mean)
     assert result is not None
     assert result.dtype == np.float32
@@ -101,14 +102,8 @@ def test_with_two_models_there_is_no_majority_so_they_are_averaged_and_it_says_s
     assert combine([(7,)], settings) == ([7.0], False)
 
 
-def test_without_a_model_there_is_no_result_and_a_device_counts_once() -> None:
-    mean = RobustMean(["a", "b"], vector(0), MEDIAN)
-    mean.skip("a")
-    assert averaged(mean) is None
-    with pytest.raises(ValueError, match="settled before"):
-        mean.fold("a", vector(1), 1)
-    with pytest.raises(ValueError, match="not asked"):
-        mean.skip("stranger")
+def test_without_a_model_there_is_no_result() -> None:
+    assert averaged(RobustMean(vector(0), MEDIAN)) is None
 
 
 def test_more_cannot_be_trimmed_than_there_is() -> None:
@@ -139,9 +134,10 @@ def test_the_result_does_not_depend_on_who_answers_first(
     names = [f"device-{number}" for number in range(len(models))]
     results = []
     for order in (range(len(models)), random.sample(range(len(models)), len(models))):
-        mean = RobustMean(names, vector(0, 0, 0), settings)
+        mean, waiting = RobustMean(vector(0, 0, 0), settings), InOrder[int](names)
         for number in order:
-            mean.fold(names[number], vector(*models[number]), number + 1)
+            for _, now in waiting.settle(names[number], number):
+                mean.fold(vector(*models[now]), now + 1)
         result = averaged(mean)
         assert result is not None
         results.append(result.tobytes())
@@ -227,8 +223,8 @@ def test_no_device_has_more_than_its_share(registered: list[int], share: float) 
 
 def test_with_no_share_to_bound_and_no_protection_it_is_the_plain_mean() -> None:
     for models in itertools.permutations([vector(1), vector(2), vector(9)]):
-        mean, plain = RobustMean(list("abc"), vector(0), FederationSettings()), CohortMean(list("abc"))
-        for name, model in zip("abc", models, strict=True):
-            mean.fold(name, model, 2)
-            plain.fold(name, model, 2)
+        mean, plain = RobustMean(vector(0), FederationSettings()), CohortMean()
+        for model in models:
+            mean.fold(model, 2)
+            plain.fold(model, 2)
         assert averaged(mean) == averaged(plain)

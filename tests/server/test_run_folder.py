@@ -208,7 +208,10 @@ def test_tensorboard_shows_the_figures_of_every_round(folder: RunFolder) -> None
     with folder:
         for number in (1, 2):
             for cohort in ("cohort-0", "cohort-1"):
-                folder.append("round", round=number, cohort=cohort, bytes_down=100 * number, bytes_up=7)
+                for step, down in (("train", 90), ("evaluate", 10)):
+                    folder.append(
+                        "step", round=number, cohort=cohort, step=step, bytes_down=down * number, bytes_up=3.5
+                    )
                 folder.append(
                     "evaluation", round=number, cohort=cohort, accuracy=0.5, loss=float("nan"), validation_accuracy=0.25
                 )

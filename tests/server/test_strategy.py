@@ -10,13 +10,14 @@ from flwr.serverapp import Grid
 
 from common.architecture import Architecture
 from common.config import Config
-from common.messages import Task
+from common.messages import Task, content_bytes
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.handshake import Greeter, handshake
-from server.strategy import CohortStrategy
+from server.methods.averaged import Averaged
+from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -30,39 +31,40 @@ def cohort(number: int, channels: int, devices: list[str]) -> Cohort:
 
 
 @pytest.fixture
-def with_strategy(run_inline: Callable[..., Any], small_config: Callable[..., Config]) -> Callable[..., Any]:
-    """Call `work(strategy, state, grid)` for two cohorts of two and one devices; returns its result and the events."""
+def with_strategy(
+    run_inline: Callable[..., Any], small_config: Callable[..., Config], make_method: Callable[..., Averaged]
+) -> Callable[..., Any]:
+    """Call `work(strategy, grid)` for two cohorts of two and one devices; returns its result and the method."""
 
-    def run(work: Callable[[CohortStrategy, FederationState, Grid], Any], **settings: Any) -> Any:
+    def run(work: Callable[[MethodStrategy, Grid], Any], **settings: Any) -> Any:
         config = small_config(**settings)
-        events: list[dict[str, Any]] = []
+        method = make_method([cohort(0, 64, NAMES[:2]), cohort(1, 16, NAMES[2:])], config)
 
         def server(grid: InlineGrid) -> Any:
             found = handshake(Greeter(grid, 5, Silent()), 3, 5, Silent())
             devices: dict[str, Device] = {device.name: device for device in found}
-            state = FederationState([cohort(0, 64, NAMES[:2]), cohort(1, 16, NAMES[2:])])
+            return work(MethodStrategy(method, FederationState(), devices, method.run), grid)
 
-            def record(event: str, **fields: Any) -> None:
-                events.append({"event": event, **fields})
-
-            strategy = CohortStrategy(state, devices, config, record, Silent())
-            return work(strategy, state, grid)
-
-        return run_inline(server, config), events
+        return run_inline(server, config), method
 
     return run
 
 
-def configure(strategy: CohortStrategy, state: FederationState, grid: Grid) -> list[Message]:
+def events(method: Averaged, name: str) -> list[dict[str, Any]]:
+    return method.run.folder.events(name)
+
+
+def configure(strategy: MethodStrategy, grid: Grid) -> list[Message]:
     return strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
 
 
 def test_every_device_is_sent_its_cohorts_model(with_strategy: Callable[..., Any]) -> None:
     messages, _ = with_strategy(configure, round_timeout=50, local_epochs="3", learning_rate=0.25)
     assert type(messages) is list  # Flower's HTTP grid crashes on a generator
-    tasks = [Task.decode(message.content) for message in messages]
-    assert [task.architecture.sizes["hidden"] for task in tasks] == [64, 64, 16]
-    assert [(task.round, task.epochs, task.learning_rate) for task in tasks] == [(1, 3, 0.25)] * 3
+    tasks = [Task.decode(message.content, Architecture) for message in messages]
+    assert [task.network.sizes["hidden"] for task in tasks] == [64, 64, 16]
+    assert [(task.method, task.step, task.round) for task in tasks] == [("dac", "train", 1)] * 3
+    assert [(task.order["epochs"], task.order["learning-rate"]) for task in tasks] == [(3, 0.25)] * 3
     assert all(0 < message.metadata.ttl < 50 for message in messages)
     assert all(task.deadline_seconds < 50 for task in tasks)
 
@@ -71,23 +73,23 @@ def test_devices_of_a_cohort_share_one_copy_of_the_weights_and_nothing_else(
     with_strategy: Callable[..., Any],
 ) -> None:
     (first, second, third), _ = with_strategy(configure)
-    assert first.content["weights"] is second.content["weights"]
-    assert first.content["weights"] is not third.content["weights"]
+    assert first.content["arrays"] is second.content["arrays"]
+    assert first.content["arrays"] is not third.content["arrays"]
     assert first.content["task"] is not second.content["task"]
     assert first.content is not second.content
 
 
 def test_a_device_that_is_offline_is_not_asked(with_strategy: Callable[..., Any]) -> None:
-    def without_the_first(strategy: CohortStrategy, state: FederationState, grid: InlineGrid) -> list[Message]:
+    def without_the_first(strategy: MethodStrategy, grid: InlineGrid) -> list[Message]:
         del grid._contexts[1000]
-        return configure(strategy, state, grid)
+        return configure(strategy, grid)
 
     messages, _ = with_strategy(without_the_first)
     assert [message.metadata.dst_node_id for message in messages] == [1001, 1002]
 
 
 def test_evaluation_on_the_devices_is_off_by_default(with_strategy: Callable[..., Any]) -> None:
-    def evaluate(strategy: CohortStrategy, state: FederationState, grid: Grid) -> list[Message]:
+    def evaluate(strategy: MethodStrategy, grid: Grid) -> list[Message]:
         return strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid)
 
     assert with_strategy(evaluate)[0] == []
@@ -95,28 +97,65 @@ def test_evaluation_on_the_devices_is_off_by_default(with_strategy: Callable[...
 
 
 def test_flowers_own_loop_drives_it(with_strategy: Callable[..., Any]) -> None:
-    def start(strategy: CohortStrategy, state: FederationState, grid: Grid) -> tuple[Any, FederationState]:
-        return strategy.start(grid, ArrayRecord(), num_rounds=2, timeout=60), state
+    def start(strategy: MethodStrategy, grid: Grid) -> Any:
+        return strategy.start(grid, strategy.arrays(), num_rounds=2, timeout=60)
 
-    (result, state), events = with_strategy(start, device_evaluation=True)
+    result, method = with_strategy(start, device_evaluation=True)
     assert dict(result.train_metrics_clientapp[2]) == {"sampled": 3, "trained": 3}
     assert dict(result.evaluate_metrics_clientapp[2]) == {"evaluated": 3}
-    assert [event["round"] for event in events if event["event"] == "round"] == [1, 1, 2, 2]
-    for after, before in zip(state.cohorts, (cohort(0, 64, []), cohort(1, 16, [])), strict=True):
+    assert [event["round"] for event in events(method, "round")] == [1, 1, 2, 2]
+    for after, before in zip(method.cohorts, (cohort(0, 64, []), cohort(1, 16, [])), strict=True):
         assert after.weights.shape == before.weights.shape
         assert not np.array_equal(after.weights, before.weights)
+        assert result.arrays[after.name].numpy().tobytes() == after.weights.tobytes()
 
 
 def test_the_loss_of_a_round_is_the_mean_over_its_samples(with_strategy: Callable[..., Any]) -> None:
-    def one_round(strategy: CohortStrategy, state: FederationState, grid: Grid) -> Any:
-        replies = list(grid.send_and_receive(configure(strategy, state, grid)))
+    def one_round(strategy: MethodStrategy, grid: Grid) -> Any:
+        replies = list(grid.send_and_receive(configure(strategy, grid)))
         results = [(r.content["result"]["num-examples"], r.content["result"]["loss"]) for r in replies]
         strategy.aggregate_train(1, replies)
         return results
 
-    results, events = with_strategy(one_round)
-    (first, second) = [event for event in events if event["event"] == "round"]
+    results, method = with_strategy(one_round)
+    first, second = events(method, "round")
     assert first["samples"] == results[0][0] + results[1][0]
     expected = (results[0][0] * results[0][1] + results[1][0] * results[1][1]) / first["samples"]
     assert first["train_loss"] == pytest.approx(expected)
     assert second["train_loss"] == pytest.approx(results[2][1])
+
+
+def test_every_byte_and_every_mac_is_counted_once(with_strategy: Callable[..., Any]) -> None:
+    def one_round(strategy: MethodStrategy, grid: Grid) -> tuple[list[Message], list[Message]]:
+        sent, replies = [], []
+        for ask, take in (
+            (strategy.configure_train, strategy.aggregate_train),
+            (strategy.configure_evaluate, strategy.aggregate_evaluate),
+        ):
+            messages = ask(1, ArrayRecord(), ConfigRecord(), grid)
+            answers = list(grid.send_and_receive(messages))
+            take(1, answers)
+            sent += messages
+            replies += answers
+        return sent, replies
+
+    (sent, replies), method = with_strategy(one_round, device_evaluation=True, local_epochs="2")
+    steps = events(method, "step")
+    assert [(one["cohort"], one["step"], one["asked"], one["answers"]) for one in steps] == [
+        *(("cohort-0", "train", 2, 2), ("cohort-1", "train", 1, 1)),
+        *(("cohort-0", "evaluate", 2, 2), ("cohort-1", "evaluate", 1, 1)),
+    ]
+    assert sum(one["bytes_down"] for one in steps) == sum(content_bytes(one.content) for one in sent)
+    assert sum(one["bytes_up"] for one in steps) == sum(content_bytes(one.content) for one in replies)
+    for kept in method.cohorts:
+        for step, spent in kept.spent.items():
+            (event,) = [one for one in steps if (one["cohort"], one["step"]) == (kept.name, step)]
+            assert (spent.bytes_down, spent.bytes_up) == (event["bytes_down"], event["bytes_up"])
+            assert (spent.device_macs, spent.answers) == (event["device_macs"], event["answers"])
+    samples = [reply.content["result"]["num-examples"] for reply in replies]
+    macs = [kept.network.costs.macs for kept in method.cohorts]
+    # two epochs of three passes each over the training images, one pass over those held out
+    assert steps[0]["device_macs"] == 6 * macs[0] * (samples[0] + samples[1])
+    assert steps[1]["device_macs"] == 6 * macs[1] * samples[2]
+    assert steps[2]["device_macs"] == macs[0] * (samples[3] + samples[4])
+    assert steps[3]["device_macs"] == macs[1] * samples[5]

@@ -7,7 +7,7 @@ from flwr.common.config import parse_config_args
 
 from client.identity import identify
 from common.budget import DeviceBudget
-from common.config import FleetSettings
+from common.groups import FleetSettings
 from simulation.cli import run
 
 

@@ -51,14 +51,14 @@ def test_a_stage_may_begin_again_when_a_run_is_resumed() -> None:
 
 def test_result_table() -> None:
     cohorts = [
-        Cohort("cohort-0", 3, 2.49e6, 31_000.0, 98_304.0, 0.942, 0.95, 1.2e6),
-        Cohort("cohort-1", 1, 3.0e6, 62_000.0, 131_072.0, math.nan, math.nan, 0.0),
+        Cohort("cohort-0", 3, 2.49e6, 31_000.0, 98_304.0, 0.942, 0.95, 1.45e9, 1.2e6, 0.7e6),
+        Cohort("cohort-1", 1, 3.0e6, 62_000.0, 131_072.0, math.nan, math.nan, math.nan, 0.0, 0.0),
     ]
     stream = io.StringIO()
     Console(file=stream, width=120).print(result_table(cohorts))
     rows = stream.getvalue().splitlines()
     [first] = [row for row in rows if "cohort-0" in row]
-    for figure in ("3", "2.49 M", "31.0 k", "98.3 kB", "94.2 %", "1.20 MB"):
+    for figure in ("3", "2.49 M", "31.0 k", "98.3 kB", "94.2 %", "1.45 G", "1.20 MB", "700 kB"):
         assert figure in first
     [second] = [row for row in rows if "cohort-1" in row]
     assert MISSING in second

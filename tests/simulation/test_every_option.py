@@ -23,11 +23,14 @@ from client.data import device_data
 from client.identity import identify
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.config import Config, Scalar
+from common.config import Config
 from common.errors import ConfigurationError
 from common.fleet import PROFILES
 from common.messages import Task
+from common.methods import contract_of
+from common.methods.training import TrainingOrder
 from common.progress import Silent
+from common.settings import Scalar
 from server.federation import federate
 from server.reference import Reference, load_reference
 from server.run_folder import RunFolder
@@ -76,6 +79,7 @@ COVERED_BY = {
     "method": ENDS_ELSEWHERE,
     "architectures": "tests/server/methods/test_dac.py::test_a_run_with_given_architectures_and_its_resumption",
     "fedavg-model": ENDS_ELSEWHERE,
+    "proximal-coefficient": ENDS_ELSEWHERE,
     "pretraining-epochs": ENDS_ELSEWHERE,
     "aggregation": ENDS_ELSEWHERE,
     "batch-norm": ENDS_ELSEWHERE,
@@ -155,6 +159,7 @@ CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "max-cohorts": (1, TWO_COHORTS),
     "method": ("fedavg", {}),
     "fedavg-model": ("largest", {"method": "fedavg", "pretraining-epochs": 1}),
+    "proximal-coefficient": (1.0, {"method": "fedprox", "pretraining-epochs": 1}),
     "pretraining-epochs": (2, {"method": "fedavg"}),
     "aggregation": ("overlap", TWO_COHORTS),
     "batch-norm": ("recalibrate", MOBILE),
@@ -188,7 +193,7 @@ class Watched(InlineGrid):
     def _note(self, message: Message) -> None:
         kind = message.metadata.message_type
         if kind in (MessageType.TRAIN, MessageType.EVALUATE):
-            self.tasks.append((kind, Task.decode(message.content)))
+            self.tasks.append((kind, Task.decode(message.content, Architecture)))
         else:
             self.timeouts.add(message.metadata.ttl)
 
@@ -196,7 +201,9 @@ class Watched(InlineGrid):
 def config_of(tmp_path: Path, settings: dict[str, Scalar]) -> Config:
     (tmp_path / "fleet.toml").write_text(FLEET)
     named = {key: str(tmp_path / "fleet.toml") if value == "{fleet}" else value for key, value in settings.items()}
-    return Config.from_mapping({**TINY, **named})
+    contract = contract_of(str(settings.get("method", "dac")))
+    tiny = {key: value for key, value in TINY.items() if contract.reads_setting(key)}
+    return Config.from_mapping({**tiny, **named})
 
 
 @pytest.fixture
@@ -346,11 +353,12 @@ def test_devices_are_asked_as_the_settings_say(run: Callable[..., tuple[Watched,
     assert [task.round for task in trained] == [1] * 3 + [2] * 3 + [3] * 3  # three fifths of five devices
     assert [task.round for task in scored] == [2] * 5 + [3] * 5  # every second round, and the last
     for task in trained:
-        assert (task.epochs, task.batch_size, task.seed, task.masked_loss) == (3, 7, 4, "zero")
-        assert (task.learning_rate, task.momentum, task.weight_decay) == (0.03, 0.25, 0.001)
-        assert task.max_gradient_norm == 2.5
+        order = TrainingOrder.from_mapping(task.order)
+        assert (order.epochs, order.batch_size, task.seed, order.masked_loss) == (3, 7, 4, "zero")
+        assert (order.learning_rate, order.momentum, order.weight_decay) == (0.03, 0.25, 0.001)
+        assert order.max_gradient_norm == 2.5
         assert 70 < task.deadline_seconds < 77
-    assert {task.batch_size for task in scored} == {33}
+    assert {task.order["batch-size"] for task in scored} == {33}
     assert sorted({event["round"] for event in folder.events("evaluation")}) == [0, 2, 3]
 
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from common.config import GROUPS, Config, FederationSettings, FleetSettings, RunSettings, TrainSettings, key_of, name_of
+from common.config import GROUPS, Config
 from common.errors import ConfigurationError
+from common.groups import FederationSettings, FleetSettings, RunSettings, TrainSettings
+from common.settings import key_of, name_of
 from simulation.options import merge, with_settings
 
 

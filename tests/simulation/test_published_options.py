@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from common.config import Config, ModelSettings, RunSettings, TrainSettings
-from simulation.cli import app
+from common.config import Config
+from common.groups import ModelSettings, RunSettings, TrainSettings
+from simulation.cli import application
 
 TEXT = (Path(__file__).resolve().parent.parent.parent / "docs" / "published-options.md").read_text(encoding="utf-8")
 SECTIONS = {
@@ -31,7 +32,7 @@ def rows(command: str) -> list[list[str]]:
 
 def flags(command: str) -> set[str]:
     """The options that the command takes."""
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    found = typer.main.get_command(application()).commands[command]  # type: ignore[attr-defined]
     return {flag for option in found.params for flag in option.opts if flag.startswith("--")}
 
 

@@ -7,20 +7,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from client.methods.heterofl import scaled_convolutions
-from client.training import train_task
+from client.data import DeviceData
+from client.methods.heterofl import STEPS, scaled_convolutions
+from client.steps import run_step
 from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.data.images import Images
-from common.errors import MessageError
-from common.messages import Task, TrainResult
+from common.errors import ConfigurationError
+from common.messages import Result, Task
+from common.methods.heterofl import ScaledOrder
+from common.methods.training import TRAIN
 from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 3))
 LAYOUT = ARCHITECTURE.layout
-TASK = Task(1, ARCHITECTURE, LAYOUT.flatten(ARCHITECTURE.build(0).state_dict()), batch_size=6, learning_rate=0.1)
+WEIGHTS = LAYOUT.flatten(ARCHITECTURE.build(0).state_dict())
+ORDER = ScaledOrder(batch_size=6, learning_rate=0.1).to_mapping()
+TASK = Task("heterofl", TRAIN, 1, ARCHITECTURE, ORDER, {"weights": WEIGHTS})
 
 
 def images() -> Images:
@@ -29,8 +34,9 @@ def images() -> Images:
     return Images(pixels, torch.tensor([0, 1, 2, 0, 1, 2]))
 
 
-def train(scale: float) -> TrainResult:
-    return train_task(replace(TASK, activation_scale=scale), images(), PLAIN, "device-00", CPU)
+def train(scale: float) -> Result:
+    task = replace(TASK, order={**ORDER, "activation-scale": scale})
+    return run_step(STEPS, task, DeviceData(images(), None, PLAIN), "device-00", CPU)
 
 
 def test_outputs_of_convolutions_are_divided_exactly_and_nothing_else_is() -> None:
@@ -58,12 +64,14 @@ def test_a_scale_of_one_adds_nothing() -> None:
 
 
 def test_a_scale_of_zero_is_refused() -> None:
-    with pytest.raises(MessageError, match="activation-scale must be above 0"):
+    with pytest.raises(ConfigurationError, match=r"^activation-scale must be above 0, not 0\.0$"):
         train(0.0)
+    with pytest.raises(ConfigurationError, match=r"^activation-scale must be above 0, not -1\.0$"):
+        train(-1.0)
 
 
 def test_training_takes_the_gradient_of_the_scaled_network() -> None:
-    result = LAYOUT.unflatten(train(0.5).weights)
+    result = LAYOUT.unflatten(train(0.5).arrays["weights"])
     data, module = images(), ARCHITECTURE.build(0)
     x = PLAIN.eval_batch(data.images)
     x = F.max_pool2d(F.relu(module.get_submodule("conv1")(x) / 0.5), 2)
@@ -78,6 +86,6 @@ def test_training_takes_the_gradient_of_the_scaled_network() -> None:
 
 
 def test_the_module_a_device_keeps_is_unscaled_in_the_next_task() -> None:
-    before = train(1.0).weights.tobytes()
-    assert train(0.5).weights.tobytes() != before
-    assert train(1.0).weights.tobytes() == before
+    before = train(1.0).arrays["weights"].tobytes()
+    assert train(0.5).arrays["weights"].tobytes() != before
+    assert train(1.0).arrays["weights"].tobytes() == before

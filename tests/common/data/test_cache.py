@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import DataSettings
 from common.data.cache import cached
 from common.data.images import DataSet, Images
 from common.data.sources import load
+from common.groups import DataSettings
 from tests.common.data.files import picture, write_parquet
 
 

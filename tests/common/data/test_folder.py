@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from common.config import DataSettings
 from common.data.images import DataSet
 from common.data.sources import load
 from common.errors import DataError
+from common.groups import DataSettings
 from tests.common.data.files import picture
 
 

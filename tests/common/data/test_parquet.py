@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from common.config import DataSettings
 from common.data.images import DataSet
 from common.data.sources import load
 from common.errors import DataError
+from common.groups import DataSettings
 from tests.common.data.files import picture, write_parquet
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import DataSettings
 from common.data.sources import load
 from common.errors import DataError
+from common.groups import DataSettings
 from tests.common.data.files import picture, write_parquet
 
 

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.config import DataSettings
 from common.data.images import DataSet, Images
 from common.data.split import Split, split_reference, split_stratified, split_test
 from common.errors import DataError
+from common.groups import DataSettings
 
 
 def generator(seed: int = 0) -> torch.Generator:

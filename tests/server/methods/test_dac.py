@@ -12,19 +12,15 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ArchitectureError, BudgetError, ConfigurationError, FedDACError
-from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
-from common.progress import Silent
 from common.slicing import slice_state
 from dac.files import Member, save_member
 from server.cohorts import Cohort
 from server.devices import Device
-from server.methods import find_cohorts
-from server.methods.start import random_state
-from server.reference import load_reference
+from server.methods.pretraining import random_state
 from server.report import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import TWO_BUDGETS
+from tests.server.helpers import TWO_BUDGETS, find_cohorts
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
 
@@ -50,7 +46,7 @@ def save(folder: Path, architecture: Architecture) -> Path:
 def cohorts_of(small_config: Callable[..., Config], run_folder: RunFolder) -> Callable[..., list[Cohort]]:
     def find(devices: list[Device], **changes: Any) -> list[Cohort]:
         config = small_config(max_params="", **changes)
-        return find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
+        return find_cohorts(devices, config, run_folder)
 
     return find
 
@@ -61,16 +57,16 @@ def test_each_device_gets_the_largest_given_architecture_that_fits(
     # 75 h + 10 parameters: 1510, 4510 and 7510
     devices = [make_device("a", params=4511), make_device("b", params=4510), make_device("c"), make_device("d", macs=9)]
     cohorts = cohorts_of(devices, architectures=str(found))
-    assert [(cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
+    assert [(cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
         (100, ["c"]),
         (60, ["a"]),
         (20, ["b"]),
     ]
     assert [cohort.name for cohort in cohorts] == ["cohort-0", "cohort-1", "cohort-2"]
     for cohort in cohorts:
-        given = cohort.architecture.layout.flatten(cohort.architecture.build(1).state_dict())
+        given = cohort.network.layout.flatten(cohort.network.build(1).state_dict())
         assert cohort.weights.tobytes() == given.tobytes()
-        assert Architecture.from_json(run_folder.architecture_path(cohort.name).read_text()) == cohort.architecture
+        assert Architecture.from_json(run_folder.architecture_path(cohort.name).read_text()) == cohort.network
     (refused,) = run_folder.events("device")
     assert (refused["device"], refused["status"]) == ("d", "rejected")
     assert "the smallest needs 1,480 MACs" in refused["reason"]
@@ -153,7 +149,7 @@ def test_only_architectures_of_one_base_network_can_be_averaged_across_cohorts(
     devices = [make_device("a", params=4511), make_device("b", params=4000)]
     with pytest.raises(ArchitectureError, match=r"hidden-050\.json is cut from another base network than .*020\.json"):
         cohorts_of(devices, architectures=str(found), aggregation="overlap")
-    assert [c.architecture.sizes["hidden"] for c in cohorts_of(devices, architectures=str(found))] == [60, 50]
+    assert [c.network.sizes["hidden"] for c in cohorts_of(devices, architectures=str(found))] == [60, 50]
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -164,13 +160,13 @@ def test_random_weights_agree_wherever_channels_overlap(
     source = {"architectures": str(found)} if given else {}
     large, small = cohorts_of(devices, initial_weights="random", **source)
     full = Architecture.full(BASE)
-    assert small.architecture.sizes != large.architecture.sizes
+    assert small.network.sizes != large.network.sizes
     for cohort in (large, small):
-        expected = slice_state(random_state(full, 0), full, cohort.architecture)
-        assert cohort.weights.tobytes() == cohort.architecture.layout.flatten(expected).tobytes()
-    state = large.architecture.layout.unflatten(large.weights)
-    shared = slice_state(state, large.architecture, small.architecture)
-    own = small.architecture.layout.unflatten(small.weights)
+        expected = slice_state(random_state(full, 0), full, cohort.network)
+        assert cohort.weights.tobytes() == cohort.network.layout.flatten(expected).tobytes()
+    state = large.network.layout.unflatten(large.weights)
+    shared = slice_state(state, large.network, small.network)
+    own = small.network.layout.unflatten(small.weights)
     assert all(torch.equal(shared[name], value) for name, value in own.items())
 
 

@@ -9,17 +9,15 @@ import pytest
 from common.architecture import Architecture
 from common.config import Config
 from common.errors import BudgetError
-from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
-from common.progress import Silent
 from common.slicing import slice_state
+from server.cohorts import Cohort
 from server.devices import Device
-from server.methods import find_cohorts, ignores_budgets, uses_overlap
-from server.methods.start import random_state
-from server.reference import load_reference
+from server.methods.averaged import Averaged
+from server.methods.pretraining import random_state
 from server.report import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import TWO_BUDGETS, Crash
+from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts
 
 FULL = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
 FLEET = TWO_BUDGETS.replace('"12k"', '"20k"')  # the larger ones hold the whole network
@@ -43,7 +41,7 @@ def three(make_device: Callable[..., Device]) -> list[Device]:
 
 
 def cohort_of(config: Config, devices: list[Device], folder: RunFolder) -> Any:
-    (cohort,) = find_cohorts(devices, load_reference(config), config, folder, pick_accelerator("cpu"), Silent())
+    (cohort,) = find_cohorts(devices, config, folder)
     return cohort
 
 
@@ -53,10 +51,10 @@ def test_smallest_is_the_largest_slice_that_fits_every_device(
     # 64 pixels, h hidden units, 10 classes: 75 h + 10 parameters and 74 h MACs
     config = make_config("smallest", pretraining_epochs=0)
     cohort = cohort_of(config, three, run_folder)
-    assert cohort.architecture.indices["hidden"] == tuple(range(79))
+    assert cohort.network.indices["hidden"] == tuple(range(79))
     assert cohort.devices == ["a", "b", "c"]
     tighter = make_device("d", macs=74 * 50)
-    assert cohort_of(config, [*three, tighter], run_folder).architecture.sizes["hidden"] == 49
+    assert cohort_of(config, [*three, tighter], run_folder).network.sizes["hidden"] == 49
 
 
 def test_smallest_refuses_a_device_that_can_hold_nothing(
@@ -74,7 +72,7 @@ def test_largest_is_the_base_network_on_every_device(
     make_config: Callable[..., Config], three: list[Device], run_folder: RunFolder
 ) -> None:
     cohort = cohort_of(make_config("largest", pretraining_epochs=0), three, run_folder)
-    assert cohort.architecture == FULL
+    assert cohort.network == FULL
     assert cohort.devices == ["a", "b", "c"]
     assert run_folder.events("device") == []
 
@@ -83,7 +81,7 @@ def test_drop_weak_refuses_those_that_cannot_hold_the_base_network(
     make_config: Callable[..., Config], three: list[Device], run_folder: RunFolder, make_device: Callable[..., Device]
 ) -> None:
     cohort = cohort_of(make_config("drop-weak", pretraining_epochs=0), three, run_folder)
-    assert (cohort.architecture, cohort.devices) == (FULL, ["c"])
+    assert (cohort.network, cohort.devices) == (FULL, ["c"])
     refused = run_folder.events("device")
     assert [event["device"] for event in refused] == ["a", "b"]
     assert all(event["status"] == "rejected" and "mlp, which needs" in event["reason"] for event in refused)
@@ -96,7 +94,7 @@ def test_pretraining_starts_from_the_shared_random_weights_and_changes_them(
     make_config: Callable[..., Config], three: list[Device], run_folder: RunFolder
 ) -> None:
     untrained = cohort_of(make_config("smallest", initial_weights="random"), three, run_folder)
-    small = untrained.architecture
+    small = untrained.network
     expected = slice_state(random_state(FULL, 0), FULL, small)
     assert untrained.weights.tobytes() == small.layout.flatten(expected).tobytes()
     assert run_folder.events("pretraining") == []
@@ -105,11 +103,18 @@ def test_pretraining_starts_from_the_shared_random_weights_and_changes_them(
     assert trained.search_accuracy > 0.3 > untrained.search_accuracy
 
 
-def test_only_the_oracle_ignores_budgets_and_none_averages_across_cohorts(make_config: Callable[..., Config]) -> None:
-    models = ("smallest", "largest", "drop-weak")
-    assert [ignores_budgets(make_config(model)) for model in models] == [False, True, False]
-    assert not ignores_budgets(make_config("largest", method="dac"))
-    assert not any(uses_overlap(make_config(model)) for model in models)
+@pytest.mark.parametrize(("model", "kept"), [("smallest", False), ("largest", True), ("drop-weak", False)])
+def test_only_the_oracle_ignores_budgets(
+    model: str,
+    kept: bool,
+    make_config: Callable[..., Config],
+    make_method: Callable[..., Averaged],
+    make_device: Callable[..., Device],
+) -> None:
+    cohort = Cohort("cohort-0", FULL, FULL.layout.flatten(FULL.build(0).state_dict()), 0.5, [])
+    method = make_method([cohort], make_config(model))
+    assert method.place(make_device("rich")) is cohort
+    assert (method.place(make_device("poor", macs=1)) is cohort) == kept
 
 
 @pytest.mark.parametrize(

@@ -19,27 +19,21 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
-from common.learning import pick_accelerator, place, recalibrate
+from common.learning import place, recalibrate
 from common.messages import Task
+from common.methods.heterofl import ScaledOrder
 from common.models.description import BaseNetwork
-from common.progress import Silent
 from common.slicing import slice_state
+from server.cohorts import Cohort
 from server.devices import Device
-from server.methods import (
-    activation_scale,
-    averages_updates,
-    epochs_on_reference,
-    find_cohorts,
-    recalibrates,
-    uses_overlap,
-)
+from server.methods.averaged import Averaged
 from server.methods.heterofl import rate_of
+from server.methods.pretraining import random_state
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
-from server.methods.start import random_state
 from server.reference import load_reference
 from server.report import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import TWO_BUDGETS, Crash, models
+from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts, models
 
 MLP = BaseNetwork("mlp", (1, 8, 8), 10)
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
@@ -124,10 +118,10 @@ def test_cohorts_are_slices_of_one_trained_network(
 ) -> None:
     config = replace(config, search=replace(config.search, fine_tune_epochs=0))
     devices = [make_device("a", params=6000), make_device("b", params=12000), make_device("c", params=20)]
-    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
-    assert [cohort.architecture.sizes["hidden"] for cohort in cohorts] == [159, 79]
+    cohorts = find_cohorts(devices, config, run_folder)
+    assert [cohort.network.sizes["hidden"] for cohort in cohorts] == [159, 79]
     assert [cohort.devices for cohort in cohorts] == [["b"], ["a"]]
-    large, small = (cohort.architecture for cohort in cohorts)
+    large, small = (cohort.network for cohort in cohorts)
     state = slice_state(large.layout.unflatten(cohorts[0].weights), large, small)
     assert small.layout.flatten(state).tobytes() == cohorts[1].weights.tobytes()
     untrained = large.layout.flatten(random_state(large, 0))
@@ -144,9 +138,7 @@ def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
     starts = []
     for epochs in (0, 2):
         changed = replace(config, search=replace(config.search, fine_tune_epochs=epochs))
-        starts.append(
-            find_cohorts(devices, load_reference(config), changed, run_folder, pick_accelerator("cpu"), Silent())
-        )
+        starts.append(find_cohorts(devices, changed, run_folder))
     (whole, small), (tuned_whole, tuned_small) = starts
     assert tuned_whole.weights.tobytes() == whole.weights.tobytes()
     assert tuned_small.weights.tobytes() != small.weights.tobytes()
@@ -155,16 +147,24 @@ def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
 
 @pytest.mark.parametrize("joint_epochs", [0, 1])
 def test_slices_start_with_one_value_per_shared_weight_only_after_joint_training(
-    config: Config, run_folder: RunFolder, make_device: Callable[..., Device], joint_epochs: int
+    config: Config,
+    run_folder: RunFolder,
+    make_device: Callable[..., Device],
+    make_method: Callable[..., Averaged],
+    joint_epochs: int,
 ) -> None:
     changed = replace(config, search=replace(config.search, fine_tune_epochs=1, joint_epochs=joint_epochs))
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), changed, run_folder, pick_accelerator("cpu"), Silent())
-    large, small = (cohort.architecture for cohort in cohorts)
+    cohorts = find_cohorts(devices, changed, run_folder)
+    large, small = (cohort.network for cohort in cohorts)
     shared = slice_state(large.layout.unflatten(cohorts[0].weights), large, small)
     agree = small.layout.flatten(shared).tobytes() == cohorts[1].weights.tobytes()
     assert agree == (joint_epochs > 0)
-    assert epochs_on_reference(changed, run_folder) == 2 + joint_epochs
+    method = make_method(cohorts, changed)
+    # pretraining, fine-tuning of the slices, joint training; then two rounds of distillation
+    assert method.epochs_on_reference(0) == 2 + 1 + joint_epochs
+    distilled = make_method(cohorts, changed.changed({"distillation-epochs": 3}))
+    assert distilled.epochs_on_reference(2) == 2 + 1 + joint_epochs + 6
 
 
 def test_batch_norms_of_a_slice_are_measured_anew(
@@ -181,10 +181,10 @@ def test_batch_norms_of_a_slice_are_measured_anew(
     )
     reference = load_reference(config)
     half = slice_at(reference.base, Fraction(1, 2)).costs.params
-    cpu = pick_accelerator("cpu")
-    (cohort,) = find_cohorts([make_device(params=half)], reference, config, run_folder, cpu, Silent())
-    module = cohort.architecture.build(0)
-    module.load_state_dict(cohort.architecture.layout.unflatten(cohort.weights), strict=False)
+    cpu = torch.device("cpu")
+    (cohort,) = find_cohorts([make_device(params=half)], config, run_folder)
+    module = cohort.network.build(0)
+    module.load_state_dict(cohort.network.layout.unflatten(cohort.weights), strict=False)
     before = {name: value.clone() for name, value in module.state_dict().items() if "running" in name}
     recalibrate(place(module, cpu), replace(reference.train, batch_size=config.federation.test_batch_size), cpu)
     for name, value in before.items():
@@ -196,9 +196,9 @@ def test_random_weights_are_slices_of_one_network_too(
 ) -> None:
     config = small_config(method="heterofl", initial_weights="random", max_params="")
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), config, run_folder, pick_accelerator("cpu"), Silent())
+    cohorts = find_cohorts(devices, config, run_folder)
     for cohort in cohorts:
-        expected = cohort.architecture.layout.flatten(random_state(cohort.architecture, 0))
+        expected = cohort.network.layout.flatten(random_state(cohort.network, 0))
         assert cohort.weights.tobytes() == expected.tobytes()
     assert run_folder.events("pretraining") == []
 
@@ -206,26 +206,31 @@ def test_random_weights_are_slices_of_one_network_too(
 def test_near_budgets_share_a_slice(config: Config, run_folder: RunFolder, make_device: Callable[..., Device]) -> None:
     merging = Config.from_mapping({**config.to_mapping(), "max-cohorts": 1})
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
-    cohorts = find_cohorts(devices, load_reference(config), merging, run_folder, pick_accelerator("cpu"), Silent())
-    assert [(cohort.architecture.sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
+    cohorts = find_cohorts(devices, merging, run_folder)
+    assert [(cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
 
 
-def test_it_implies_overlap_recalibration_and_the_scaler(small_config: Callable[..., Config]) -> None:
-    config, plain = small_config(method="heterofl"), small_config(method="dac")
-    assert uses_overlap(config)
-    assert recalibrates(config)
-    assert not uses_overlap(plain)
-    assert not recalibrates(plain)
-    assert uses_overlap(small_config(aggregation="overlap"))
-    assert averages_updates(small_config(aggregation="overlap"))
-    assert not averages_updates(small_config(aggregation="overlap-weights"))
-    assert not averages_updates(small_config(method="heterofl", aggregation="overlap"))
-    assert recalibrates(small_config(batch_norm="recalibrate"))
+def test_it_implies_overlap_recalibration_and_the_scaler(
+    small_config: Callable[..., Config], make_method: Callable[..., Averaged], make_device: Callable[..., Device]
+) -> None:
     quarter = slice_at(MLP, Fraction(1, 4))
-    assert activation_scale(quarter, config.method) == 0.25
-    assert activation_scale(quarter, plain.method) == 1.0
-    frozen = small_config(method="heterofl", batch_norm="frozen")
-    assert activation_scale(quarter, frozen.method) == 1.0, "statistics of unscaled outputs do not fit scaled ones"
+    weights = quarter.layout.flatten(quarter.build(0).state_dict())
+    cohort, device = Cohort("cohort-0", quarter, weights, 0.5, []), make_device()
+
+    def method(**settings: Any) -> Averaged:
+        return make_method([cohort], small_config(**settings))
+
+    assert (method(method="heterofl").aggregation, method(method="heterofl").recalibrates) == ("overlap-weights", True)
+    assert (method(method="dac").aggregation, method(method="dac").recalibrates) == ("cohort", False)
+    assert method(aggregation="overlap").aggregation == "overlap"
+    assert method(aggregation="overlap-weights").aggregation == "overlap-weights"
+    assert method(batch_norm="recalibrate").recalibrates
+    order = method(method="heterofl").order(cohort, device, 1)
+    assert isinstance(order, ScaledOrder)
+    assert order.activation_scale == 0.25
+    frozen = method(method="heterofl", batch_norm="frozen").order(cohort, device, 1)
+    assert isinstance(frozen, ScaledOrder)
+    assert frozen.activation_scale == 1.0, "statistics of unscaled outputs do not fit scaled ones"
 
 
 def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
@@ -233,7 +238,7 @@ def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
 ) -> None:
     summary = run_federation(config, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    assert (summary["method"], summary["epochs_on_reference"]) == ("heterofl", 2)
+    assert (summary["method"], summary["epochs_on_reference"]) == ("heterofl", 3)
     assert [entry["devices"] for entry in summary["cohorts"]] == [1, 2]
     assert [entry["over_budget"] for entry in summary["cohorts"]] == [0, 0]
     assert summary["outcomes"] == {"trained": 6, "late": 0, "failed": 0, "rejected": 0}
@@ -247,9 +252,14 @@ def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
     assert "cohort-1" in build_report(folder.path).read_text()
 
 
-@pytest.mark.parametrize(("method", "scales"), [("heterofl", {79 / 200, 159 / 200}), ("dac", {1.0})])
+@pytest.mark.parametrize(("method", "scales"), [("heterofl", {79 / 200, 159 / 200}), ("dac", {None})])
 def test_devices_are_told_the_rate_of_their_slice(
-    method: str, scales: set[float], config: Config, run_federation: Callable[..., Any], tmp_path: Path
+    method: str,
+    scales: set[float | None],
+    config: Config,
+    small_config: Callable[..., Config],
+    run_federation: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     app, told = ClientApp(), set()
 
@@ -259,10 +269,13 @@ def test_devices_are_told_the_rate_of_their_slice(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        told.add(Task.decode(message.content).activation_scale)
+        told.add(Task.decode(message.content, Architecture).order.get("activation-scale"))
         return real_client_app(message, context)
 
-    changed = Config.from_mapping({**config.to_mapping(), "method": method, "rounds": 1, "pretraining-epochs": 0})
+    if method == "heterofl":
+        changed = config.changed({"rounds": 1, "pretraining-epochs": 0})
+    else:
+        changed = small_config(fleet=config.fleet.fleet, max_params="", rounds=1)
     run_federation(changed, tmp_path / "run", client_app=app)
     assert told == scales
 

@@ -130,8 +130,18 @@ def _round(
         samples=95 * len(trained),
         train_loss=2.0 * math.exp(-number / 4),
         seconds=0.9 + 1.2e-6 * costs["macs"] + 0.08 * math.sin(2 * number + costs["macs"]),
+    )
+    folder.append(
+        "step",
+        round=number,
+        cohort=cohort,
+        step="train",
+        asked=len(members),
+        answers=len(trained),
         bytes_down=moved,
         bytes_up=moved + 512,
+        device_macs=6 * 95 * costs["macs"] * len(trained),
+        seconds=0.9,
     )
 
 
@@ -143,7 +153,7 @@ def _summary(
     costs: dict[str, dict[str, int]],
     rounds: int,
 ) -> dict[str, Any]:
-    events = folder.events("round")
+    events = folder.events("step")
     quality = {name: _quality(shares[name], rounds) for name in names}
     down, up = (sum(event[key] for event in events) for key in ("bytes_down", "bytes_up"))
     devices = sum(map(len, members.values()))
@@ -155,7 +165,9 @@ def _summary(
                 **costs[name],
                 "accuracy": quality[name]["accuracy"],
                 "validation_accuracy": quality[name]["validation_accuracy"],
-                "bytes_moved": sum(e["bytes_down"] + e["bytes_up"] for e in events if e["cohort"] == name),
+                "device_macs_per_round": 6 * 95 * costs[name]["macs"],
+                "bytes_down": sum(e["bytes_down"] for e in events if e["cohort"] == name),
+                "bytes_up": sum(e["bytes_up"] for e in events if e["cohort"] == name),
             }
             for name in names
         ],
@@ -163,6 +175,10 @@ def _summary(
         "stages": {"handshake": 1.9, "search": 48.25, "rounds": 63.5},
         "bytes_down": down,
         "bytes_up": up,
+        "device_macs_per_round": sum(e["device_macs"] for e in events) / sum(e["answers"] for e in events),
+        "server_seconds": 51.5,
+        "server_bytes": 4 * sum(one["params"] for one in costs.values()),
+        "epochs_on_reference": 33,
         "peak_rss_bytes": 811_000_000,
         "rounds": rounds,
         "data": "digits",

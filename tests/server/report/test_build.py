@@ -193,7 +193,8 @@ def test_values_that_were_not_finite_leave_gaps(tmp_path: Path) -> None:
     nan = float("nan")
     folder.append("evaluation", round=4, cohort="cohort-0", accuracy=nan, loss=nan, validation_accuracy=nan)
     folder.append("search", epoch=99, train_loss=nan, validation_accuracy=nan, macs=None, params=None)
-    folder.append("round", round=4, cohort="cohort-1", seconds=nan, bytes_down=3, bytes_up=4)
+    folder.append("round", round=4, cohort="cohort-1", seconds=nan)
+    folder.append("step", round=4, cohort="cohort-1", step="train", bytes_down=nan, bytes_up=4, device_macs=nan)
     folder.close()
     text = built(folder)
     assert Page(text).balanced

@@ -20,7 +20,7 @@ def run_of(path: Path, events: list[dict[str, Any]]) -> Run:
         for event in events:
             folder.append("device", reason="", **event)
         for cohort in dict.fromkeys(str(event["cohort"]) for event in events if event["cohort"]):
-            folder.append("round", round=1, cohort=cohort, seconds=1.0, bytes_down=1, bytes_up=1)
+            folder.append("round", round=1, cohort=cohort, seconds=1.0)
     return read_run(folder)
 
 

@@ -13,6 +13,7 @@ from simulation.comparison.collect import CellResult, collect
 from simulation.comparison.plan import Experiment
 from simulation.comparison.tables import HEADINGS, cell_tables, rich_table
 
+SETTINGS = "[settings]\ndevices = 3\nrounds = 2\n"
 METHODS = '[methods.large]\nmethod = "fedavg"\n[methods.small]\nmethod = "fedavg"\nrounds = 1\n'
 
 
@@ -23,14 +24,23 @@ def cohort(name: str, devices: int, macs: int, accuracy: float, over_budget: int
 
 def finish(folder: RunFolder, cohorts: list[dict[str, Any]], accuracy: float) -> None:
     folder.write_summary(
-        {"device_accuracy": accuracy, "cohorts": cohorts, "seconds_total": 12.0, "bytes_down": 30, "bytes_up": 12}
+        {
+            **{
+                "device_accuracy": accuracy,
+                "cohorts": cohorts,
+                "seconds_total": 12.0,
+                "bytes_down": 30,
+                "bytes_up": 12,
+            },
+            **{"device_macs_per_round": 9000.0, "server_seconds": 5.0, "server_bytes": 77, "epochs_on_reference": 4},
+        }
     )
 
 
 @pytest.fixture
 def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellResult:
     """Method large has three devices in two cohorts and is done with seeds 0 and 1; small with seed 0 alone."""
-    plan = small_experiment(top="seeds = [0, 1]", rest=METHODS)
+    plan = small_experiment(top="seeds = [0, 1]", settings=SETTINGS, rest=METHODS)
     for seed, shift in ((0, 0.0), (1, 0.06)):
         with RunFolder(tmp_path / "all/large" / f"seed-{seed}") as folder:
             cohorts = [cohort("cohort-1", 2, 100, 0.6 + shift), cohort("cohort-0", 1, 400, 0.9 + shift, 1)]
@@ -52,7 +62,12 @@ def test_means_over_devices_and_seeds(result: CellResult) -> None:
         "macs": 200,
         "params": 400,
         "peak_memory_bytes": 800,
-        "bytes_moved": 42,
+        "device_macs_per_round": 9000,
+        "bytes_down": 30,
+        "bytes_up": 12,
+        "server_seconds": 5,
+        "server_bytes": 77,
+        "epochs_on_reference": 4,
         "seconds": 12,
         "over_budget": 1,
         "devices_served": 3,
@@ -84,7 +99,7 @@ def test_accuracy_of_a_part_of_the_devices_says_so(result: CellResult) -> None:
     assert small[HEADINGS.index("devices with a model")] == "2 of 3"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 10)])
+@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 15)])
 def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, result: CellResult) -> None:
     assert len(rich_table(cell_tables([result])[0], width).columns) == columns
 
@@ -92,7 +107,7 @@ def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, r
 def test_a_run_folder_without_a_summary_does_not_count(
     small_experiment: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    plan = small_experiment(top="", rest=METHODS)
+    plan = small_experiment(top="", settings=SETTINGS, rest=METHODS)
     folder = tmp_path / "all/large/seed-0"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(json.dumps({}))

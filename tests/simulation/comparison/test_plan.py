@@ -216,3 +216,19 @@ def test_searches_are_the_same_when_images_budgets_network_recipe_and_seed_are()
     ]
     assert len({key(), *changed}) == 1 + len(changed)
     assert key(method="fedavg") == key(architectures="folder") == ""
+
+
+def test_a_method_gets_of_the_shared_settings_what_it_reads(small_experiment: Callable[..., Experiment]) -> None:
+    methods = '[methods.dac]\n[methods.fedavg]\nmethod = "fedavg"\npretraining-epochs = 4\n'
+    plan = small_experiment(top="seeds = [0]", rest=methods)
+    dac, fedavg = (run.config for run in plan.runs)
+    assert (dac.search.warmup_epochs, fedavg.search.warmup_epochs) == (1, Config().search.warmup_epochs)
+    assert dac.federation.rounds == fedavg.federation.rounds == 2
+    assert (dac.method.pretraining_epochs, fedavg.method.pretraining_epochs) == (30, 4)
+
+
+def test_a_setting_that_no_method_reads_is_refused(small_experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[settings\] warmup-epochs has no effect: none of the methods"):
+        small_experiment(rest='[methods.fedavg]\nmethod = "fedavg"\n')
+    with pytest.raises(ConfigurationError, match=r"method fedavg: method fedavg does not read joint-epochs"):
+        small_experiment(rest='[methods.dac]\n[methods.fedavg]\nmethod = "fedavg"\njoint-epochs = 2\n')

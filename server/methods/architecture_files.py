@@ -1,15 +1,15 @@
-"""Architectures that were found before, read from their files instead of searched for."""
+"""Architecture files: those of a run's cohorts, and those found before, which are read instead of searched for."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import ArchitectureError, BudgetError, ConfigurationError
 from common.models.description import BaseNetwork
-from common.progress import Progress
-from dac.files import Member, load_member
+from dac.files import Member, load_member, save_member
+from server.cohorts import Cohort
 from server.devices import Device
-from server.methods.record import refuse
-from server.run_folder import RunFolder
+from server.methods.refusals import refuse
+from server.run import Run
 
 
 def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
@@ -36,15 +36,12 @@ def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
     return members
 
 
-def choose_members(
-    devices: Sequence[Device], members: Sequence[Member], folder: RunFolder, progress: Progress
-) -> tuple[list[Device], list[Member]]:
+def choose_members(devices: Sequence[Device], members: Sequence[Member], run: Run) -> tuple[list[Device], list[Member]]:
     """The devices that can hold one of `members`, and for each the largest in MACs; the others are refused.
 
     Raises BudgetError, naming the smallest one's costs, if no device is left.
     """
-    costs = min(members, key=lambda member: member.architecture.costs.macs).architecture.costs
-    needs = f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
+    smallest = min(members, key=lambda member: member.architecture.costs.macs).architecture.costs
     fitting, chosen = [], []
     for device in devices:
         held = [member for member in members if device.budget.admits(member.architecture.costs)]
@@ -53,10 +50,25 @@ def choose_members(
             chosen.append(max(held, key=lambda member: member.architecture.costs.macs))
         else:
             reason = f"a budget {device.budget} admits none of the given architectures, of which the smallest"
-            refuse(device, f"{reason} needs {needs}", folder, progress)
+            refuse(device, f"{reason} needs {smallest}", run)
     if not fitting:
-        raise BudgetError(f"no device can hold any of the given architectures, of which the smallest needs {needs}")
+        raise BudgetError(f"no device can hold any of the given architectures, of which the smallest needs {smallest}")
     return fitting, chosen
+
+
+def record_architecture(run: Run, cohort: Cohort, member: Member, parent: str | None = None) -> None:
+    """Write the cohort's architecture file, with the weights of `member`, and its event in the metrics."""
+    save_member(run.folder.architecture_path(cohort.name), member, name=cohort.name, parent=parent, seed=run.seed)
+    costs = member.architecture.costs
+    run.folder.append(
+        "architecture",
+        round=0,
+        cohort=cohort.name,
+        macs=costs.macs,
+        params=costs.params,
+        peak_memory_bytes=costs.peak_memory_bytes,
+        validation_accuracy=cohort.search_accuracy,
+    )
 
 
 def _read(file: Path, base: BaseNetwork) -> Member:

@@ -1,0 +1,71 @@
+"""What a named array in a device's answer must be before anything is done with it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import MessageError
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+Vector: TypeAlias = NDArray[np.float32]
+
+DTYPES = ("<f4", "<f2", "<i4", "<i8", "|u1", "|i1")
+"""The types that travel, all little-endian."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySpec:
+    """Type, shape and range of an array.
+
+    `dtype` is one of DTYPES. A None in `shape` is a number of rows, one per image: at most as many as the device
+    registered images, and the same in all arrays of an answer; there is at most one. `low` and `high` are inclusive;
+    `low` may be an array that broadcasts. The Euclidean norm is at most `largest_norm`.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    low: float | Vector = -math.inf
+    high: float = math.inf
+    largest_norm: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.shape.count(None) > 1:
+            raise ValueError(f"no array of {self.dtype} and shape {self.shape} can be asked for")
+
+    def nbytes(self, rows: int) -> int:
+        """The bytes that its values take with so many rows."""
+        return math.prod(rows if one is None else one for one in self.shape) * np.dtype(self.dtype).itemsize
+
+    def check_form(self, name: str, dtype: str, shape: tuple[int, ...], rows: int) -> int | None:
+        """The number of rows, None where there is none; raises MessageError for another type or shape."""
+        wanted = ", ".join("rows" if one is None else str(one) for one in self.shape)
+        fits = len(shape) == len(self.shape) and all(
+            want is None or have == want for have, want in zip(shape, self.shape, strict=True)
+        )
+        if dtype != self.dtype or not fits:
+            raise MessageError(f"{name} must be {self.dtype} of shape ({wanted}), not {dtype!s:.40} of {shape!s:.60}")
+        found = next((have for have, want in zip(shape, self.shape, strict=True) if want is None), None)
+        if found is not None and found > rows:
+            raise MessageError(f"{name} has {found} rows, but the device registered {rows} images")
+        return found
+
+    def check_values(self, name: str, values: Array) -> None:
+        """Raise MessageError for values that are not finite, out of range, or of too large a norm."""
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise MessageError(f"{name} are not finite")
+        for outside, limit in ((values < self.low, "below"), (values > self.high, "above")):
+            if outside.any():
+                where = int(np.argmax(outside))
+                raise MessageError(f"{name} has {float(values.flat[where]):.3g} at {where}, {limit} what is possible")
+        if self.largest_norm < math.inf and (norm := norm_of(values)) > self.largest_norm:
+            raise MessageError(f"{name} have norm {norm:.3g}, above the limit of {self.largest_norm:.3g}")
+
+
+def norm_of(values: Array) -> float:
+    """The Euclidean norm, computed in float64."""
+    return float(np.linalg.norm(values.astype(np.float64)))

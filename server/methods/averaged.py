@@ -1,0 +1,164 @@
+"""What methods share whose devices train a model and whose cohorts' weights are means of their devices'.
+
+A method built on this says which cohorts there are, and may change how devices train and how cohorts are combined.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+
+from common.arrays import Arrays
+from common.budget import DeviceBudget
+from common.config import Config
+from common.messages import WEIGHTS, Result
+from common.methods.contract import Contract
+from common.methods.training import PASSES, TRAIN, TrainingOrder, weights_spec
+from common.models.description import BaseNetwork
+from server.aggregation import CohortMean, Total
+from server.assignment import best_fitting
+from server.cohorts import Cohort
+from server.devices import Device
+from server.evaluation import is_due
+from server.methods.method import Snapshot
+from server.methods.reference_training import distil, recalibrate_cohorts
+from server.overlap import average_across
+from server.robust import LEAST_DEVICES, RobustMean, is_robust
+from server.run import Run
+from server.sampling import local_epochs
+from server.steps import Order, Step
+
+
+class Averaged:
+    """`contract` and `find_cohorts` are the method's own.
+
+    `aggregation` says whether cohorts learn from each other: no (cohort), by the mean update of all devices (overlap),
+    or by the mean weight of its holders (overlap-weights). `recalibrates` says whether batch-norm statistics are
+    measured anew on the reference set before a test.
+    """
+
+    contract: ClassVar[type[Contract]]
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.cohorts: list[Cohort] = []
+        self.aggregation = "cohort"
+        self.frozen = run.config.method.batch_norm == "frozen"
+        self.recalibrates = run.config.method.batch_norm in ("recalibrate", "frozen")
+        self._means: dict[str, CohortMean | RobustMean] = {}
+        self._unprotected: set[str] = set()
+
+    @classmethod
+    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+        """Nothing can be wrong beforehand; devices that can hold no model are named when they have reported."""
+
+    def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:
+        """The cohorts, largest network first; see `prepare` of `server.methods.method.Method`."""
+        raise NotImplementedError
+
+    def order(self, cohort: Cohort, device: Device, number: int) -> TrainingOrder:
+        """How a device trains in a round."""
+        config = self.run.config
+        settings = config.federation
+        return TrainingOrder(
+            epochs=local_epochs(settings.local_epochs, seed=self.run.seed, round=number, device=device.name),
+            batch_size=settings.local_batch_size,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            max_gradient_norm=settings.max_gradient_norm,
+            masked_loss=config.method.masked_loss,
+            frozen_norms=self.frozen,
+        )
+
+    def prepare(self, devices: Sequence[Device]) -> None:
+        """Find the cohorts; frozen batch norms start with statistics of their own model."""
+        self.cohorts = self.find_cohorts(devices)
+        if self.frozen:
+            recalibrate_cohorts(self.cohorts, self.run)
+
+    def place(self, device: Device) -> Cohort | None:
+        """The cohort of the largest network (in MACs) that the device's budget admits."""
+        return best_fitting(device.budget, self.cohorts)
+
+    def steps(self, number: int) -> Sequence[Step]:
+        """Every cohort trains."""
+        settings = self.run.config.federation
+        self._means = {
+            cohort.name: RobustMean(cohort.weights, settings) if is_robust(settings) else CohortMean()
+            for cohort in self.cohorts
+        }
+        return [self._step(cohort, number) for cohort in self.cohorts]
+
+    def fold(self, step: Step, device: Device, result: Result) -> None:
+        """Add the device's weights to its cohort's mean."""
+        self._means[step.cohort.name].fold(result.arrays[WEIGHTS], result.samples)
+
+    def finish(self, number: int) -> None:
+        """Average, distil, and measure batch norms anew, as far as the settings ask for it.
+
+        A cohort that nobody trained keeps its weights, or learns from the others.
+        """
+        totals = {name: total for name, mean in self._means.items() if (total := mean.result()) is not None}
+        for cohort in self.cohorts:
+            if cohort.name in totals:
+                self._tell_of_protection(number, cohort)
+        self._average(totals)
+        if self.run.config.method.distillation_epochs:
+            distil(self.cohorts, self.run, number)
+        if self.recalibrates and (self.frozen or is_due(number, self.run.config.federation)):
+            recalibrate_cohorts(self.cohorts, self.run)
+
+    def module(self, cohort: Cohort) -> nn.Module:
+        """The cohort's model."""
+        return cohort.module(self.run.accelerator)
+
+    def notes(self, cohort: Cohort) -> Mapping[str, Any]:
+        """Under robust settings, whether the cohort was `protected`."""
+        if not is_robust(self.run.config.federation):
+            return {}
+        return {"protected": cohort.name not in self._unprotected}
+
+    def epochs_on_reference(self, rounds: int) -> int:
+        """Those of the distillation after each round; a method adds what it trained before the first."""
+        return rounds * self.run.config.method.distillation_epochs if len(self.cohorts) > 1 else 0
+
+    def snapshot(self) -> Snapshot:
+        """Nothing beside the cohorts."""
+        return Snapshot()
+
+    def restore(self, cohorts: list[Cohort], saved: Snapshot) -> None:
+        """The cohorts are all there is."""
+        self.cohorts = cohorts
+
+    def _step(self, cohort: Cohort, number: int) -> Step:
+        def order(device: Device) -> Order:
+            settings = self.order(cohort, device, number)
+            return Order(settings, PASSES * cohort.network.costs.macs * settings.epochs)
+
+        arrays: Arrays = {WEIGHTS: cohort.weights}
+        return Step(TRAIN, cohort, arrays, {WEIGHTS: weights_spec(cohort.network.layout, cohort.weights)}, order)
+
+    def _average(self, totals: Mapping[str, Total]) -> None:
+        if self.aggregation == "cohort":
+            for cohort in self.cohorts:
+                if cohort.name in totals:
+                    cohort.weights = totals[cohort.name].mean()
+            return
+        norms = self.run.config.method.batch_norm != "local"
+        updates = self.aggregation == "overlap"
+        averaged = average_across(self.cohorts, totals, updates=updates, batch_norms=norms)
+        for cohort, weights in zip(self.cohorts, averaged, strict=True):
+            cohort.weights = weights
+
+    def _tell_of_protection(self, number: int, cohort: Cohort) -> None:
+        """Say when a cohort loses the protection that was asked for; again only after it had it back."""
+        mean = self._means[cohort.name]
+        if not isinstance(mean, RobustMean) or mean.protected:
+            self._unprotected.discard(cohort.name)
+        elif cohort.name not in self._unprotected:
+            self._unprotected.add(cohort.name)
+            self.run.progress.note(
+                f"round {number}: {cohort.name} is averaged without protection: robust aggregation needs the models "
+                f"of {LEAST_DEVICES} devices; a smaller max-cohorts puts more devices into each cohort"
+            )
