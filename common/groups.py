@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from common.settings import Settings, setting
 
+LONGEST_SECONDS = 30 * 24 * 3600.0
+"""No wait is longer than a month; the alarms of some systems count no further than a few years."""
+
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
@@ -197,11 +200,15 @@ class FederationSettings(Settings):
     local_dp_delta: float = setting(
         1e-5, "Probability that local differential privacy's epsilon does not hold.", above=0.0, maximum=0.1
     )
-    handshake_timeout: float = setting(180.0, "Seconds to wait for the devices to report.", above=0.0)
+    handshake_timeout: float = setting(
+        180.0, "Seconds to wait for the devices to report.", above=0.0, maximum=LONGEST_SECONDS
+    )
     handshake_every: int = setting(
         0, "Ask all devices for their budget again every this many rounds; 0 asks each once.", minimum=0
     )
-    round_timeout: float = setting(600.0, "Seconds a round may take before late replies are dropped.", above=0.0)
+    round_timeout: float = setting(
+        600.0, "Seconds a round may take before late replies are dropped.", above=0.0, maximum=LONGEST_SECONDS
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from common.config import Config, require_read
+from common.errors import CheckpointError
 from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
@@ -38,6 +39,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     require_read(config)
     accelerator = pick_accelerator(config.run.accelerator)
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
+    if resume and saved is None:
+        _require_no_rounds(folder)
     if resume:
         folder.truncate_after(saved.state.round if saved else -1)
     run = Run(config, folder, load_reference(config), accelerator, progress)
@@ -73,6 +76,16 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     summary = summarise(method, state, config, folder)
     folder.write_summary(summary)
     return summary
+
+
+def _require_no_rounds(folder: RunFolder) -> None:
+    """Raise CheckpointError if rounds were made but their checkpoint is gone: starting anew would forget them."""
+    made = max((event["round"] for event in folder.events("round")), default=0)
+    if made or folder.summary_path.exists():
+        raise CheckpointError(
+            f"{folder.checkpoint_folder / 'latest'} is missing, though {made} rounds were made: put it back, or start "
+            "a new run in another folder"
+        )
 
 
 def summarise(method: Method, state: FederationState, config: Config, folder: RunFolder) -> dict[str, Any]:

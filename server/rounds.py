@@ -6,6 +6,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from common.errors import FederationError
+from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from server.checkpoint import save_federation
 from server.cohorts import FederationState
@@ -39,7 +40,10 @@ class Rounds:
         self._checkpoint()
 
     def run(self) -> None:
-        """Run the rounds that are left. Raises FederationError after three rounds without an admitted reply."""
+        """Run the rounds that are left.
+
+        Raises FederationError after three rounds in a row without an admitted reply, or if no device ever trained.
+        """
         state, progress = self._state, self._run.progress
         progress.start("rounds", self._settings.rounds)
         progress.advance("rounds", state.round, f"{state.round} rounds are done")
@@ -51,6 +55,7 @@ class Rounds:
             self._checkpoint()
             accuracy = mean_over_devices(self._method.cohorts, "accuracy")
             progress.advance("rounds", 1, f"round {state.round}: mean accuracy {accuracy:.1%}")
+        self._require_training()
         why = " (validation accuracy stopped improving)" if state.stopped_early else ""
         progress.finish("rounds", f"{state.round} rounds{why}")
 
@@ -66,15 +71,26 @@ class Rounds:
             self._evaluate()
 
     def _require_progress(self, number: int) -> None:
-        outcomes = list(self._strategy.outcomes.values())
-        if any(outcome.status == "trained" for outcome in outcomes):
+        if any(outcome.status == "trained" for outcome in self._strategy.outcomes.values()):
             self._state.fruitless_rounds = 0
             return
         self._state.fruitless_rounds += 1
-        first = f"{outcomes[0].device}: {outcomes[0].reason}" if outcomes else "no device is online"
-        self._run.progress.note(f"round {number}: no reply was admitted ({first})")
+        self._run.progress.note(f"round {number}: no reply was admitted ({self._first_trouble()})")
         if self._state.fruitless_rounds >= FRUITLESS_LIMIT:
-            raise FederationError(f"no reply was admitted in {FRUITLESS_LIMIT} rounds in a row; first: {first}")
+            raise FederationError(
+                f"no reply was admitted in {FRUITLESS_LIMIT} rounds in a row; {self._first_trouble()}"
+            )
+
+    def _require_training(self) -> None:
+        """Raise FederationError for a run with rounds in which no device ever trained: it only looks like a result."""
+        spent = [one for cohort in self._method.cohorts for step, one in cohort.spent.items() if step != EVALUATE]
+        if self._state.round and not any(one.answers for one in spent):
+            rounds = f"{self._state.round} round" + "s" * (self._state.round > 1)
+            raise FederationError(f"no device trained in any of {rounds}; {self._first_trouble()}")
+
+    def _first_trouble(self) -> str:
+        outcomes = list(self._strategy.outcomes.values())
+        return f"first: {outcomes[0].device}: {outcomes[0].reason}" if outcomes else "no device is online"
 
     def _evaluate(self) -> None:
         method, state = self._method, self._state

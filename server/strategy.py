@@ -63,6 +63,10 @@ class MethodStrategy(Strategy):
         self._started = 0.0
         self.outcomes: dict[str, Outcome] = {}
 
+    @property
+    def _too_late(self) -> str:
+        return f"no reply within {self._settings.round_timeout:g} s; raise --round-timeout if devices need longer"
+
     def arrays(self) -> ArrayRecord:
         """Every cohort's weights, as Flower keeps them."""
         return encode_arrays({cohort.name: cohort.weights for cohort in self._method.cohorts})
@@ -101,8 +105,10 @@ class MethodStrategy(Strategy):
                 # a claim that no server can verify counts no more than its share
                 answer = replace(answer, samples=min(answer.samples, caps[id(step)]))
             except MessageError as error:
-                # what a device wrote may be part of the error
-                self._settle(server_round, sent, Outcome(name, status_of(reply), reason=one_line(str(error))))
+                status = status_of(reply)
+                # what a device wrote may be part of the error; of a late one Flower says only that it has nothing
+                reason = self._too_late if status == "late" else one_line(str(error))
+                self._settle(server_round, sent, Outcome(name, status, reason=reason))
             else:
                 self._charge(sent, answer)
                 self._settle(server_round, sent, Outcome(name, "trained", answer.samples, answer.loss), answer.seconds)
@@ -112,8 +118,7 @@ class MethodStrategy(Strategy):
                 self._fold(step, [(name, answer)])
         for sent in self._sent:
             if sent.device.name not in self.outcomes:
-                reason = f"no reply within {self._settings.round_timeout:g} s"
-                self._settle(server_round, sent, Outcome(sent.device.name, "late", reason=reason))
+                self._settle(server_round, sent, Outcome(sent.device.name, "late", reason=self._too_late))
         for step in self._steps:
             if step.in_order:
                 self._fold(step, waiting[id(step)].rest())

@@ -143,10 +143,10 @@ def _row(method: MethodResult) -> tuple[str, ...]:
         size(of["bytes_up"].mean),
         duration(of["server_seconds"].mean),
         size(of["server_bytes"].mean),
-        f"{of['epochs_on_reference'].mean:g}",
+        _number(of["epochs_on_reference"].mean),
         duration(of["seconds"].mean),
         served,
-        f"{of['over_budget'].mean:g}" if method.outcomes else MISSING,
+        _number(of["over_budget"].mean),
         str(len(method.outcomes)),
     )
 
@@ -158,6 +158,10 @@ def _difference(value: Difference | None) -> tuple[str, str]:
         return MISSING, MISSING
     low, high = value.mean - value.half_width, value.mean + value.half_width
     return f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", _p(value.p)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else MISSING
 
 
 def _p(p: float) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.app import Array, ArrayRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from client.app import app as real_client
 from client.data import device_data
@@ -124,6 +125,24 @@ class StrangerGrid(InlineGrid):
         return [*replies, *replies]
 
 
+class ExpiredGrid(InlineGrid):
+    """Flower answers for the culprit, whose time to live has passed."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        asked = {one: self._pending[one] for one in message_ids if one in self._pending}
+        replies = super().pull_messages(message_ids)
+        expired = Error(ErrorCode.MESSAGE_UNAVAILABLE, "Message Unavailable - The requested message " * 9)
+        return [
+            Message(expired, reply_to=asked[r.metadata.reply_to_message_id])
+            if "arrays" in r.content and r.metadata.src_node_id == 1000 + CULPRIT
+            else r
+            for r in replies
+        ]
+
+
+TOO_LATE = "no reply within 2 s; raise --round-timeout if devices need longer"
+
+
 @pytest.fixture
 def run(
     run_inline: Callable[..., Any], small_config: Callable[..., Config], run_folder: RunFolder
@@ -202,8 +221,30 @@ def test_a_silent_device_is_late_and_the_round_ends_in_time(run: Callable[..., C
     assert time.monotonic() - start < 60
     events = {event["device"]: event for event in run_folder.events("device")}
     assert events[NAME]["status"] == "late"
-    assert events[NAME]["reason"] == "no reply within 2 s"
+    assert events[NAME]["reason"] == TOO_LATE
     assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 2)).tobytes()
+
+
+def test_what_flower_says_of_an_expired_message_is_said_in_our_words(
+    run: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    run(grid_class=ExpiredGrid, round_timeout=2)
+    events = {event["device"]: event for event in run_folder.events("device")}
+    assert (events[NAME]["status"], events[NAME]["reason"]) == ("late", TOO_LATE)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_run_in_which_no_device_ever_trained_is_a_failure(
+    rounds: int, run: Callable[..., Config], run_folder: RunFolder
+) -> None:
+    with pytest.raises(FederationError, match=rf"no device trained in any of {rounds} round.*device-00: .*battery"):
+        run(faulty_app(raises, culprits=(0, 1, 2)), rounds=rounds)
+    assert not run_folder.summary_path.exists()
+
+
+def test_a_run_without_rounds_is_none(run: Callable[..., Config], run_folder: RunFolder) -> None:
+    run(faulty_app(raises, culprits=(0, 1, 2)), rounds=0)
+    assert run_folder.read_summary()["rounds"] == 0
 
 
 def test_replies_count_once_and_by_the_message_they_answer(run: Callable[..., Config], run_folder: RunFolder) -> None:
@@ -214,7 +255,8 @@ def test_replies_count_once_and_by_the_message_they_answer(run: Callable[..., Co
 
 
 def test_a_cohort_without_a_reply_keeps_its_weights(run: Callable[..., Config], run_folder: RunFolder) -> None:
-    run(faulty_app(raises, culprits=(0, 1, 2)), rounds=2)
+    with pytest.raises(FederationError):
+        run(faulty_app(raises, culprits=(0, 1, 2)), rounds=2)
     evaluations = run_folder.events("evaluation")
     assert [event["round"] for event in evaluations] == [0, 1, 2]
     assert len({(event["loss"], event["accuracy"]) for event in evaluations}) == 1

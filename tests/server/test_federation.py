@@ -181,6 +181,18 @@ def test_a_damaged_checkpoint_is_not_resumed(config: Config, run: Callable[..., 
         run(config, tmp_path / "run", resume=True)
 
 
+def test_a_run_whose_checkpoint_is_gone_is_not_started_anew(
+    config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    (tmp_path / "run/checkpoint/latest").unlink()
+    with pytest.raises(CheckpointError, match=r"latest is missing, though 3 rounds were made"):
+        run(config, tmp_path / "run", resume=True)
+    del before[tmp_path / "run/checkpoint/latest"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_device_that_can_hold_nothing_is_left_out(
     small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
 ) -> None:
