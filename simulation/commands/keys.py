@@ -34,7 +34,7 @@ def certificates(
 
     write_certificates(folder, host or [], device or [], days)
     print(f"Every machine needs {folder / 'ca.crt'}")
-    print(f"The server needs    {folder / 'server.crt'} and {folder / 'server.key'}")
+    print(f"The server needs    {folder / 'server.crt'}, {folder / 'server.key'} and {folder / 'superexec.secret'}")
     for name in device or []:
         print(f"{name} needs {folder / name}; register {folder / name}.pub with the server")
     print(f"Keep {folder / 'ca.key'} offline")

@@ -3,12 +3,14 @@
 ca.crt                     what every machine needs to trust the server
 ca.key                     what could sign further certificates; keep it offline, no process reads it
 server.crt, server.key     the server's certificate, valid for the given names, and its key
+superexec.secret           what the SuperLink and the process that runs server apps know, and nobody else
 DEVICE, DEVICE.pub         one SSH key pair per device (ECDSA P-384, as Flower asks for)
 """
 
 import ipaddress
 import os
 import re
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +27,8 @@ LIFETIME_DAYS = 365
 _CLOCK_SKEW = timedelta(hours=1)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED = ("ca", "server")
+_RESERVED = ("ca", "server", "superexec.secret")
+_SECRET_BYTES = 32
 
 
 def write_certificates(folder: Path, hosts: Sequence[str], devices: Sequence[str], days: int = LIFETIME_DAYS) -> None:
@@ -38,13 +41,22 @@ def write_certificates(folder: Path, hosts: Sequence[str], devices: Sequence[str
     for device in devices:
         if not _DEVICE.fullmatch(device) or device in _RESERVED or device.endswith((".pub", ".key", ".crt")):
             raise ConfigurationError(f"a key cannot be called {device!r}: use letters, digits, '.', '_' and '-'")
-    files = ["ca.crt", "ca.key", "server.crt", "server.key", *devices, *(f"{device}.pub" for device in devices)]
+    files = [
+        "ca.crt",
+        "ca.key",
+        "server.crt",
+        "server.key",
+        "superexec.secret",
+        *devices,
+        *(f"{device}.pub" for device in devices),
+    ]
     for name in files:
         if (folder / name).exists():
             raise ConfigurationError(f"{folder / name} exists; choose another folder, or move it away")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_server(folder, hosts, names, days)
+        _write(folder / "superexec.secret", secrets.token_bytes(_SECRET_BYTES), private=True)
         for device in devices:
             _write_key_pair(folder, device)
     except OSError as error:

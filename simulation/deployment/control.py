@@ -33,6 +33,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from common.errors import ConfigurationError, FederationError
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DOOR = "only the interface for devices is open here"  # what deploy/fleet.caddy answers
 _LEVEL = re.compile(r"^(INFO|WARNING|ERROR|DEBUG)\s*:\s*")
 
 
@@ -141,6 +142,10 @@ class Control:
         try:
             yield
         except httpx.HTTPStatusError as error:
+            if error.response.text.strip() == _DOOR:
+                raise FederationError(
+                    f"cannot {what} through {self.address}: {_DOOR}; do it on the SuperLink's own machine and port"
+                ) from None
             known = FlowerError.from_json(error.response.text)
             reason = " ".join(filter(None, [known.message, known.public_details])) if known else str(error)
             raise FederationError(f"the SuperLink at {self.address} did not {what}: {reason}") from None

@@ -26,8 +26,11 @@ class LocalFederation:
     """The processes of a federation on 127.0.0.1, a context manager that stops them all.
 
     The SuperLink keeps its state in a database and starts no server process itself, so that a run survives its
-    restart. With `tls` every connection is encrypted and only SuperNodes with a registered key are let in. What the
-    processes write lies in `folder`, of which the logs are kept.
+    restart. With `tls` every connection is encrypted, only SuperNodes with a registered key are let in, and only a
+    process that knows a secret runs server apps. What the processes write lies in `folder`, of which the logs are kept.
+
+    `address` is the SuperLink's, "host:port"; `device_address` is where the SuperNodes connect, which is the same
+    unless something stands in between.
     """
 
     def __init__(self, folder: Path, devices: Sequence[VirtualDevice], tls: bool, say: Callable[[str], None]) -> None:
@@ -39,7 +42,7 @@ class LocalFederation:
         self._lost: set[str] = set()
         self._certificates = self._folder / "certificates"
         self._ports = free_ports(1 + len(devices))
-        self.address = f"127.0.0.1:{self._ports[0]}"
+        self.address = self.device_address = f"127.0.0.1:{self._ports[0]}"
         self.superlink: Process | None = None
         self.server: Process | None = None
         self.supernodes: dict[str, Process] = {}
@@ -75,7 +78,7 @@ class LocalFederation:
         keys = self._certificates
         secure = [
             *("--ssl-ca-certfile", str(keys / "ca.crt"), "--ssl-certfile", str(keys / "server.crt")),
-            *("--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth"),
+            *("--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth", *self._secret()),
         ]
         self.superlink = self._start(
             "superlink",
@@ -97,7 +100,8 @@ class LocalFederation:
 
     def start_server(self) -> None:
         """Start the process that runs server apps."""
-        self.server = self._start("server", "flower-superexec", "--runtime-api-address", self.address, *self._trust())
+        arguments = ["--runtime-api-address", self.address, *self._trust(), *self._secret()]
+        self.server = self._start("server", "flower-superexec", *arguments)
 
     def start_supernode(self, number: int) -> Process:
         """Start the SuperNode of device `number`, with its budget as node configuration."""
@@ -106,7 +110,7 @@ class LocalFederation:
         process = self._start(
             f"supernode-{number:02d}",
             "flower-supernode",
-            *("--superlink", self.address, *self._trust(), *(key if self._tls else [])),
+            *("--superlink", self.device_address, *self._trust(), *(key if self._tls else [])),
             *("--port", str(self._ports[1 + number])),
             *("--node-config", node_config(number, len(self._devices), device)),
             OMP_NUM_THREADS="1",  # as in a simulation, so that both end with the same weights
@@ -159,6 +163,9 @@ class LocalFederation:
 
     def _trust(self) -> list[str]:
         return ["--root-certificates", str(self._certificates / "ca.crt")] if self._tls else ["--insecure"]
+
+    def _secret(self) -> list[str]:
+        return ["--superexec-auth-secret-file", str(self._certificates / "superexec.secret")] if self._tls else []
 
     def _register(self) -> None:
         with Control(self.address, self.root_certificates) as control:
