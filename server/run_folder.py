@@ -9,6 +9,7 @@
     tensorboard/                  the same figures for TensorBoard
     checkpoint/                   what `--resume` needs
     report.html                   all of it for a reader
+    run.lock                      who writes here now
 
 A whole file is written beside its name and then moved there, so that a reader or a crash never sees half of one.
 """
@@ -31,13 +32,15 @@ from safetensors import SafetensorError
 
 from common.config import Scalar
 from common.errors import CheckpointError, ConfigurationError
+from server.run_lock import RunLock
 
 
 class RunFolder:
     """One run's folder; `create` makes a new one, `open` takes one that exists. A context manager.
 
-    Reading raises CheckpointError for a file that is missing or damaged. JSON never holds NaN or infinity: they are
-    written as null.
+    Only one process may write at a time: a new folder, and one that was opened, inside the `with` block, until `close`.
+    Whoever only reads needs neither. Reading raises CheckpointError for a file that is missing or damaged. JSON never
+    holds NaN or infinity: they are written as null.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +54,7 @@ class RunFolder:
         self.models_folder = path / "models"
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
+        self._lock: RunLock | None = None
         self._log: IO[bytes] | None = None
         self._scalars = _Scalars(self.tensorboard_folder)
 
@@ -58,15 +62,16 @@ class RunFolder:
     def create(cls, path: str | Path = "") -> Self:
         """A new run folder at `path`, or at runs/YYYYMMDD-HHMMSS of the working directory when it is empty.
 
-        Raises ConfigurationError if there is a run already or the place cannot be written.
+        Raises ConfigurationError if there is a run already or the place cannot be written, CheckpointError if another
+        process is about to write there.
         """
         place = Path(path) if str(path) else Path("runs")
         try:
             folder = cls(place if str(path) else _new_dated_folder(place))
-            if folder.config_path.exists():
-                raise ConfigurationError(
-                    f"{folder.path} already holds a run: use --resume {folder.path} to continue it, or another --out"
-                )
+            folder._require_empty()
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder._lock = RunLock(folder.path)
+            folder._require_empty()  # now for good
             for each in (folder.architectures_folder, folder.models_folder, folder.checkpoint_folder):
                 each.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,14 +89,31 @@ class RunFolder:
             )
         return folder
 
+    def _require_empty(self) -> None:
+        if self.config_path.exists():
+            raise ConfigurationError(
+                f"{self.path} already holds a run: use --resume {self.path} to continue it, or another --out"
+            )
+
     def __enter__(self) -> Self:
+        if self._lock is None:
+            try:
+                self._lock = RunLock(self.path)
+            except OSError as error:
+                raise CheckpointError(f"cannot write in {self.path}: {error.strerror or error}") from None
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Finish the open files; the folder may be used again afterwards."""
+        """Finish the open files and let others write."""
+        self._finish_files()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _finish_files(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -192,7 +214,7 @@ class RunFolder:
 
         Every event that carries a later "round" goes (round, device, evaluation), and with it a torn last line.
         """
-        self.close()
+        self._finish_files()
         kept = [event for event in self.events() if event.get("round") is None or event["round"] <= round]
         if self.metrics_path.exists():
             write_atomically(self.metrics_path, b"".join(map(_json_line, kept)))

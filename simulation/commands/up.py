@@ -69,6 +69,7 @@ def up(
     if os.name != "posix":
         raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
     whole, folder = prepare(settings, config, resume)
+    folder.close()  # the server process writes there
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)

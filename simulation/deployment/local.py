@@ -12,9 +12,12 @@ from common.budget import DeviceBudget
 from common.config import Scalar
 from common.errors import FederationError
 from common.fleet import VirtualDevice
+from server.run_lock import RunLock
+from simulation.deployment import leftovers
 from simulation.deployment.certificates import write_certificates
 from simulation.deployment.control import Control
-from simulation.deployment.processes import Process, flower_environment, free_ports, program, stop
+from simulation.deployment.keeper import Keeper
+from simulation.deployment.processes import GRACE_SECONDS, Process, flower_environment, free_ports, program, stop
 
 STARTUP_SECONDS = 120.0
 RESTARTS = 3
@@ -28,6 +31,9 @@ class LocalFederation:
     The SuperLink keeps its state in a database and starts no server process itself, so that a run survives its
     restart. With `tls` every connection is encrypted, only SuperNodes with a registered key are let in, and only a
     process that knows a secret runs server apps. What the processes write lies in `folder`, of which the logs are kept.
+
+    Entering it ends what an earlier one in the same folder has left running, and raises CheckpointError if that one is
+    still at work. If this process is killed, a keeper ends the others.
 
     `address` is the SuperLink's, "host:port"; `device_address` is where the SuperNodes connect, which is the same
     unless something stands in between.
@@ -46,6 +52,8 @@ class LocalFederation:
         self.superlink: Process | None = None
         self.server: Process | None = None
         self.supernodes: dict[str, Process] = {}
+        self._lock: RunLock | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def root_certificates(self) -> Path | None:
@@ -53,8 +61,13 @@ class LocalFederation:
         return self._certificates / "ca.crt" if self._tls else None
 
     def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = RunLock(self._folder)
         try:
+            if ended := leftovers.end(self._folder, GRACE_SECONDS):
+                self._say(f"ended {ended} processes that an earlier feddac up had left running")
             self._clear()
+            self._keeper = Keeper(self._folder)
             if self._tls:
                 write_certificates(self._certificates, (), _key_names(self._devices))
             self.start_superlink()
@@ -71,7 +84,12 @@ class LocalFederation:
     def __exit__(self, *_: object) -> None:
         processes = [one for one in (self.server, *self.supernodes.values(), self.superlink) if one is not None]
         stop(processes)
+        leftovers.end(self._folder, GRACE_SECONDS)  # what has left its group, or belongs to a process that died
+        if self._keeper is not None:
+            self._keeper.dismiss()
         self._clear()
+        if self._lock is not None:
+            self._lock.release()
 
     def start_superlink(self) -> None:
         """Start the SuperLink, or start it again with the state it had, and wait until it answers."""
