@@ -36,6 +36,7 @@ app.command(epilog=up.EXAMPLES)(up.up)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
 app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
 app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+app.command(epilog=keys.UNREGISTER_EXAMPLES)(keys.unregister)
 
 
 def _print_version(wanted: bool) -> None:

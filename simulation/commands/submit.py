@@ -57,6 +57,8 @@ def submit(
     if not Path(out).is_absolute():
         raise ConfigurationError(f"--out must be an absolute path on the server's machine, not {out!r}")
     with Control(superlink, root_certificates) as control:
+        for line in control.expiring():
+            say(f"warning: {line}")
         run = control.start_run(app_bundle(whole))
     say(f"run {run} is started")
     try:

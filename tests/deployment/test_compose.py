@@ -183,7 +183,9 @@ def test_every_command_and_health_check_and_the_run_ends_with_its_report(
     if not namespaces_are_permitted():
         pytest.skip("this system does not permit namespaces of its own (unshare), which give every service an address")
     services = specification(compose(*files), tmp_path)
-    write_certificates(tmp_path / "keys", ["superlink", *(one["address"] for one in services.values())], DEVICES)
+    write_certificates(
+        tmp_path / "keys", ["superlink", "proxy", *(one["address"] for one in services.values())], DEVICES
+    )
     path = tmp_path / "specification.json"
     path.write_text(json.dumps(services))
     script = str(Path(__file__).with_name("compose_local.py"))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from simulation.cli import run
+from simulation.deployment import certificates
 from simulation.deployment.certificates import write_certificates
 from simulation.deployment.control import Control
 from simulation.deployment.processes import Process, flower_environment, free_ports, program
@@ -54,3 +56,38 @@ def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
     with Control(federation.address, trusted) as control:
         assert len(control.nodes_online()) == 1
     assert deployment.federation.supernodes["honest"].exit_code is None
+
+
+def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
+    deploy: Callable[..., Deployment], intrude: Callable[..., Process], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest", "stolen"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    key = trusted.parent / "device-01"
+    to_superlink = ["--superlink", federation.address, "--root-certificates", str(trusted)]
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert capsys.readouterr().out == "device-01 is unregistered\ndevice-01 is not registered\n"
+    federation.supernodes["stolen"].wait(60)
+    assert federation.supernodes["honest"].exit_code is None
+    own_key = ["--auth-supernode-private-key", str(key)]
+    again = intrude(federation.address, "--root-certificates", str(trusted), *own_key)
+    assert "Failed to activate" in again.log.read_text()
+    assert run(["register", f"{key}.pub", *to_superlink]) == 1
+    assert "make a new key" in capsys.readouterr().err
+
+
+def test_who_registers_or_submits_is_warned_of_certificates_that_end(
+    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    command = ["register", str(trusted.parent / "device-00.pub"), "--superlink", federation.address]
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(certificates, "EXPIRY_WARNING_DAYS", 400)
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: the certificate of {federation.address} expires on ")
