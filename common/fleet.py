@@ -11,6 +11,9 @@ from common.config import FleetSettings
 from common.errors import BudgetError, ConfigurationError
 from common.toml_file import read_toml
 
+MAX_DEVICES = 100_000
+"""Far more than a run has been tried with; a file that asks for more holds a slip of the pen."""
+
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 MODEL_SHARE = 0.75
@@ -154,6 +157,8 @@ def read_fleet(path: Path) -> list[VirtualDevice]:
     for number, table in enumerate(tables, start=1):
         where = f"{path}: device {number}"
         count, name = _count_and_name(table, where)
+        if len(devices) + count > MAX_DEVICES:
+            raise ConfigurationError(f"{where}: a fleet has at most {MAX_DEVICES:,} devices, not {count:,} more")
         budget = _declared_budget(table, where)
         for position in range(count):
             given = name if name is None or count == 1 else f"{name}-{position:02d}"

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +31,11 @@ from safetensors import SafetensorError
 
 from common.config import Scalar
 from common.errors import CheckpointError, ConfigurationError
+from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
 from server.run_lock import RunLock
+
+MAX_FILE_BYTES = 2**31
+"""No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""
 
 
 class RunFolder:
@@ -95,6 +98,13 @@ class RunFolder:
                 f"{self.path} already holds a run: use --resume {self.path} to continue it, or another --out"
             )
 
+    def require_federation(self) -> None:
+        """Raise CheckpointError if the folder is of a search or a training, which another command resumes."""
+        if "rounds" not in self.read_config():
+            raise CheckpointError(
+                f"{self.path} holds a search or a training, no federated run: resume it by the command that began it"
+            )
+
     def __enter__(self) -> Self:
         if self._lock is None:
             try:
@@ -126,8 +136,8 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The settings as they were written."""
         try:
-            return tomllib.loads(_read(self.config_path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return parse_toml(_read(self.config_path))
+        except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
 
     def write_budgets(self, budgets: Sequence[Mapping[str, Any]]) -> None:
@@ -328,13 +338,9 @@ def _plain(value: Any) -> Any:
 
 def _parse_json(path: Path, where: str, data: bytes) -> Any:
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return parse_json(data)
+    except Unreadable as error:
         raise CheckpointError(f"{path}{where} is damaged: {error}") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _parse_event(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -352,9 +358,9 @@ def _list_of_objects(path: Path, data: Any) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+        return read_limited(path, MAX_FILE_BYTES)
+    except Unreadable as error:
+        raise CheckpointError(f"cannot read {printable(path)}: {error}") from None
 
 
 def _checked_name(cohort: str) -> str:
