@@ -118,10 +118,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Finish the open files and let others write."""
-        self._finish_files()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        try:
+            self._finish_files()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def _finish_files(self) -> None:
         if self._log is not None:
@@ -192,6 +194,8 @@ class RunFolder:
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one event to metrics.jsonl and to TensorBoard; it is on disk when this returns."""
+        if self._lock is not None:
+            self._lock.require()
         record = {"event": event, **fields}
         if self._log is None:
             self._cut_torn_line()

@@ -55,6 +55,14 @@ class RunLock:
         beat = threading.Thread(target=_beat, args=(weakref.ref(self), self.path, self._released), daemon=True)
         beat.start()
 
+    def require(self) -> None:
+        """Raise CheckpointError if the folder has vanished, or the lock in it is no longer this one."""
+        if not _is_still_at(self._descriptor, self.path):
+            raise CheckpointError(
+                f"the run folder {self.path.parent} was removed, moved or replaced while the run went on; "
+                "put it back and resume, or begin anew"
+            )
+
     def release(self) -> None:
         """Let the next one in; a second call does nothing."""
         if self._released.is_set():
@@ -97,7 +105,7 @@ def _take(path: Path) -> int:
 def _is_still_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
