@@ -8,6 +8,7 @@ from typing import Any
 
 from common.budget import DeviceBudget, parse_bytes, parse_count
 from common.config import FleetSettings
+from common.device_names import DEVICE_NAME
 from common.errors import BudgetError, ConfigurationError
 from common.toml_file import read_toml
 
@@ -162,7 +163,7 @@ def read_fleet(path: Path) -> list[VirtualDevice]:
         budget = _declared_budget(table, where)
         for position in range(count):
             given = name if name is None or count == 1 else f"{name}-{position:02d}"
-            devices.append(VirtualDevice(given or _device_name(len(devices)), "", budget))
+            devices.append(VirtualDevice(_checked(given or _device_name(len(devices)), where), "", budget))
     _check_distinct(path, [device.name for device in devices])
     return devices
 
@@ -223,6 +224,16 @@ def _declared_budget(table: Mapping[str, Any], where: str) -> DeviceBudget:
         )
     except BudgetError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _checked(name: str, where: str) -> str:
+    """`name`, if a server would accept a device that is called so."""
+    if not DEVICE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{where}: a name is made of at most 64 letters, digits, spaces, '.', '_' and '-', the first a letter or a "
+            f"digit; not {name!r:.100}"
+        )
+    return name
 
 
 def _check_distinct(path: Path, names: Iterable[str]) -> None:

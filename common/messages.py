@@ -6,7 +6,6 @@ machine, and raises MessageError saying what was wrong; nothing is ever unpickle
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -20,13 +19,13 @@ from numpy.lib import format as npy
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
+from common.device_names import DEVICE_NAME
 from common.errors import ArchitectureError, BudgetError, MessageError
 from common.layout import Layout, Vector
 
 SCHEMA = 1
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
 @cache
@@ -113,7 +112,7 @@ class DeviceReport:
         _require_schema(values)
         name, profile = _text(values, "name"), _text(values, "profile")
         for what, text in (("name", name), ("profile", profile)):
-            if not _DEVICE_NAME.fullmatch(text):
+            if not DEVICE_NAME.fullmatch(text):
                 raise MessageError(f"a device's {what} is 1 to 64 letters, digits, spaces, '.', '_' or '-'")
         samples = _integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:

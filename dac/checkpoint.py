@@ -34,6 +34,7 @@ def save_checkpoint(path: Path, state: Checkpoint, signature: str) -> None:
     metadata = {"progress": progress, "signature": signature, "sha256": _digest(flat, progress)}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(flat, temporary, metadata)
+    temporary.chmod(0o644)  # as every other file of a run
     os.replace(temporary, path)
 
 

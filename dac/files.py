@@ -103,4 +103,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read; the JSON beside them is for all
     os.replace(temporary, path)

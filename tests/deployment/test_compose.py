@@ -35,7 +35,8 @@ def compose(*files: str) -> dict[str, Any]:
     """The project as the real compose understands it, with every default and anchor resolved."""
     arguments = [word for file in files for word in ("-f", str(ROOT / file))]
     command = [str(COMPOSE), "--project-directory", str(ROOT), *arguments, "config", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    user = {"FEDDAC_USER": "1000:1000"} if TLS in files else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **user})
     assert done.returncode == 0, done.stderr
     project: dict[str, Any] = json.loads(done.stdout)
     return project
@@ -98,6 +99,15 @@ def test_devices_share_a_network_with_the_proxy_and_with_nothing_else(files: tup
     }
     door = {("proxy", "8443", None)} if TLS in files else set()
     assert published == {("superlink", "8000", "127.0.0.1")} | door
+
+
+@needs_compose
+def test_over_tls_who_reads_the_keys_must_be_said_and_is_told_so_in_one_line() -> None:
+    command = [str(COMPOSE), "-f", str(ROOT / BASE), "-f", str(ROOT / TLS), "config"]
+    environment = {name: value for name, value in os.environ.items() if name != "FEDDAC_USER"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0
+    assert "export FEDDAC_USER=$(id -u):$(id -g)" in done.stderr.splitlines()[-1]
 
 
 @needs_compose
