@@ -1,5 +1,7 @@
 """Over TLS with authentication, only a registered key gets in."""
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +93,27 @@ def test_who_registers_or_submits_is_warned_of_certificates_that_end(
     assert run([*command, "--root-certificates", str(trusted)]) == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: the certificate of {federation.address} expires on ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_crashed_supernode_with_a_key_is_back_after_a_minute_of_trying(deploy: Callable[..., Deployment]) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    first = federation.supernodes["honest"]
+    first.signal(signal.SIGKILL)
+    first.wait(10)
+    began, refused = time.monotonic(), 0
+    while True:  # what the loop in docs/deployment.md does
+        again = federation.start_supernode(0)
+        deadline = time.monotonic() + 20
+        while again.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if again.exit_code is None:
+            break
+        refused += 1
+        assert time.monotonic() - began < 180
+        time.sleep(5)
+    assert refused >= 1
+    assert "Failed to activate" in again.log.read_text()
+    with Control(federation.address, federation.root_certificates) as control:
+        assert len(control.nodes_online()) == 1
