@@ -17,6 +17,10 @@ from common.errors import ArchitectureError
 from common.layout import Layout
 from common.models import build_module, describe
 from common.models.description import BaseNetwork, Description
+from common.reading import Unreadable, parse_json
+
+MAX_BASE_PARAMS = 2**28
+"""Parameters of the largest base network that is taken from a file or a message: 1 GiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,10 @@ class Architecture:
             kept = {_typed(name, str): _typed(text, str) for name, text in data["kept"].items()}
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ArchitectureError(f"this is not an architecture: {type(error).__name__}: {error}") from None
-        sizes = describe(network).full_sizes
+        description = describe(network)
+        sizes = description.full_sizes
+        if description.costs(sizes).params > MAX_BASE_PARAMS:
+            raise ArchitectureError(f"the base network would have more than {MAX_BASE_PARAMS:,} parameters")
         return cls.with_kept(network, {name: _parse_ranges(text, sizes.get(name, 0)) for name, text in kept.items()})
 
     def to_json(self) -> str:
@@ -161,9 +168,9 @@ class Architecture:
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`; raises ArchitectureError."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:  # a ValueError also for a number of more than 4300 digits
-            raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
+            data = parse_json(text)
+        except Unreadable as error:
+            raise ArchitectureError(f"the architecture cannot be read: {error}") from None
         return cls.from_dict(data)
 
 

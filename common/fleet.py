@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from common.budget import DeviceBudget, parse_bounds
+from common.device_names import DEVICE_NAME
 from common.errors import BudgetError, ConfigurationError
 from common.groups import FleetSettings
 from common.toml_file import read_toml
+
+MAX_DEVICES = 100_000
+"""Far more than a run has been tried with; a file that asks for more holds a slip of the pen."""
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -154,10 +158,12 @@ def read_fleet(path: Path) -> list[VirtualDevice]:
     for number, table in enumerate(tables, start=1):
         where = f"{path}: device {number}"
         count, name = _count_and_name(table, where)
+        if len(devices) + count > MAX_DEVICES:
+            raise ConfigurationError(f"{where}: a fleet has at most {MAX_DEVICES:,} devices, not {count:,} more")
         budget = _declared_budget(table, where)
         for position in range(count):
             given = name if name is None or count == 1 else f"{name}-{position:02d}"
-            devices.append(VirtualDevice(given or _device_name(len(devices)), "", budget))
+            devices.append(VirtualDevice(_checked(given or _device_name(len(devices)), where), "", budget))
     _check_distinct(path, [device.name for device in devices])
     return devices
 
@@ -206,6 +212,16 @@ def _declared_budget(table: Mapping[str, Any], where: str) -> DeviceBudget:
         return parse_bounds(table)
     except BudgetError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _checked(name: str, where: str) -> str:
+    """`name`, if a server would accept a device that is called so."""
+    if not DEVICE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{where}: a name is made of at most 64 letters, digits, spaces, '.', '_' and '-', the first a letter or a "
+            f"digit; not {name!r:.100}"
+        )
+    return name
 
 
 def _check_distinct(path: Path, names: Iterable[str]) -> None:

@@ -215,6 +215,6 @@ class FederationSettings(Settings):
 class RunSettings(Settings):
     """How and where the run happens."""
 
-    seed: int = setting(0, "Seed of partitions, search, sampling and training.", minimum=0)
+    seed: int = setting(0, "Seed of partitions, search, sampling and training.", minimum=0, maximum=2**63 - 1)
     out: str = setting("", "Run folder (default: runs/DATE-TIME).")
     accelerator: str = setting("auto", "Where tensors live.", choices=("auto", "cpu", "cuda"))

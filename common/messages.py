@@ -7,7 +7,6 @@ unpickled.
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from numpy.lib import format as npy
 
 from common.arrays import DTYPES, Array, Arrays, ArraySpec, Vector
 from common.budget import DeviceBudget
+from common.device_names import DEVICE_NAME
 from common.errors import ArchitectureError, BudgetError, MessageError
 from common.network import Network
 from common.settings import Scalar, Settings
@@ -36,7 +36,6 @@ WEIGHTS = "weights"
 """The array that holds a network's weights as one flat float32 vector."""
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
 @cache
@@ -123,7 +122,7 @@ class DeviceReport:
         _require_schema(values)
         name, profile = _text(values, "name"), _text(values, "profile")
         for what, text in (("name", name), ("profile", profile)):
-            if not _DEVICE_NAME.fullmatch(text):
+            if not DEVICE_NAME.fullmatch(text):
                 raise MessageError(f"a device's {what} is 1 to 64 letters, digits, spaces, '.', '_' or '-'")
         samples = _integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:

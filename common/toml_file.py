@@ -1,10 +1,10 @@
 """TOML files that users write."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigurationError
+from common.reading import Unreadable, parse_toml, printable, read_limited
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -13,8 +13,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises ConfigurationError if it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{what} {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{what} {path} is not valid TOML: {error}") from None
+        return parse_toml(read_limited(path))
+    except Unreadable as error:
+        raise ConfigurationError(f"{what} {printable(path)} cannot be read: {error}") from None

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from common.errors import CheckpointError
 from common.layout import State
+from common.reading import Unreadable, parse_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def save_checkpoint(path: Path, state: Checkpoint, signature: str) -> None:
     metadata = {"progress": progress, "signature": signature, "sha256": _digest(flat, progress)}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(flat, temporary, metadata)
+    temporary.chmod(0o644)  # as every other file of a run
     os.replace(temporary, path)
 
 
@@ -44,9 +46,9 @@ def load_checkpoint(path: Path, signature: str) -> Checkpoint | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = json.loads(metadata["progress"])
+        progress = parse_json(metadata["progress"])
         intact = metadata["sha256"] == _digest(flat, metadata["progress"])
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, Unreadable) as error:
         raise CheckpointError(f"the checkpoint {path} is damaged ({error}); delete it to start anew") from None
     if not intact:
         raise CheckpointError(f"the checkpoint {path} is damaged; delete it to start anew")

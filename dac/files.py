@@ -3,17 +3,20 @@
 import hashlib
 import json
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.costs import largest_tensor_elements, thop_macs
 from common.errors import ArchitectureError
 from common.layout import State
+from common.reading import Unreadable, printable, read_json
+from dac.weights import read_weights
 
 FORMAT = "feddac-architecture"
 VERSION = 1
@@ -71,11 +74,10 @@ def load_member(path: Path) -> Member:
     architecture = Architecture.from_dict(data)
     try:
         weights = path.with_name(Path(data["weights"]["file"]).name)
-        content = weights.read_bytes()
-        if hashlib.sha256(content).hexdigest() != data["weights"]["sha256"]:
-            raise ArchitectureError(f"{weights} is damaged: its SHA-256 is not the one {path.name} names")
-        state = load_file(weights)
-        architecture.build_from(state)
+        try:
+            state = read_weights(weights, data["weights"]["sha256"], architecture)
+        except Unreadable as error:
+            raise ArchitectureError(f"cannot read the weights {weights}: {error}") from None
         budget = DeviceBudget(**data["budget"])
         return Member(architecture, budget, state, float(data["validation_accuracy"]))
     except ArchitectureError:
@@ -86,17 +88,20 @@ def load_member(path: Path) -> Member:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArchitectureError(f"cannot read the architecture file {path}: {error}") from None
+        data = read_json(path)
+    except Unreadable as error:
+        raise ArchitectureError(f"cannot read the architecture file {printable(path)}: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ArchitectureError(f"{path} is not a FedDAC architecture file")
     if data.get("version") != VERSION:
-        raise ArchitectureError(f"{path} has version {data.get('version')}; this program reads version {VERSION}")
+        raise ArchitectureError(
+            f"{path} has version {reprlib.repr(data.get('version'))}; this program reads version {VERSION}"
+        )
     return data
 
 
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read; the JSON beside them is for all
     os.replace(temporary, path)

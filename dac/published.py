@@ -19,6 +19,7 @@ from common.costs import thop_macs
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
 from common.models.mobilenet_v2 import STAGES
+from common.reading import Unreadable, printable, read_json
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def _figure(where: str, name: str, value: Any) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArchitectureError(f"cannot read the architecture file {path}: {error}") from None
+        data = read_json(path)
+    except Unreadable as error:
+        raise ArchitectureError(f"cannot read the architecture file {printable(path)}: {error}") from None
     if not isinstance(data, dict):
         raise ArchitectureError(f"{path} holds no architecture: it is not a JSON object")
     return data

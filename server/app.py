@@ -29,7 +29,9 @@ def main(grid: Grid, context: Context) -> None:
     folder = RunFolder.open(config.run.out) if resume else RunFolder.create(config.run.out)
     if not Path(config.run.out).is_absolute():
         logger.warning("The run folder is %s; give an absolute path as out to choose it.", folder.path.resolve())
-    if not resume:
+    if resume:
+        folder.require_federation()
+    else:
         folder.write_config(config.to_mapping())
     with folder:
         federate(grid, config, folder, Logged(logger), resume)

@@ -1,15 +1,14 @@
 """From budgets to cohorts: which budgets are searched for, and which devices share an architecture."""
 
-import itertools
-import math
 from collections.abc import Sequence
 
-from common.budget import RESOURCES, Costs, DeviceBudget
+from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
 from dac.files import Member
 from dac.plan import clipped
 from server.cohorts import Cohort
 from server.devices import Device
+from server.merging import merge_nearest
 
 
 def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs) -> list[DeviceBudget]:
@@ -22,14 +21,8 @@ def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs
     groups: dict[DeviceBudget, list[int]] = {}
     for position, budget in enumerate(budgets):
         groups.setdefault(clipped(budget, full), []).append(position)
-    while 0 < max_cohorts < len(groups):
-        first, second = min(
-            itertools.combinations(groups, 2),
-            key=lambda pair: sum(_loss(budget, pair[0].meet(pair[1])) * len(groups[budget]) for budget in pair),
-        )
-        together = groups.pop(first) + groups.pop(second)
-        meet = first.meet(second)
-        groups[meet] = groups.get(meet, []) + together
+    if max_cohorts:
+        groups = merge_nearest(groups, max_cohorts)
     merged = {position: budget for budget, positions in groups.items() for position in positions}
     return [merged[position] for position in range(len(budgets))]
 
@@ -65,7 +58,3 @@ def best_fitting(budget: DeviceBudget, cohorts: Sequence[Cohort]) -> Cohort | No
     """The cohort of the largest network (in MACs) that the budget admits, if there is one."""
     fitting = [cohort for cohort in cohorts if budget.admits(cohort.network.costs)]
     return max(fitting, key=lambda cohort: cohort.network.costs.macs, default=None)
-
-
-def _loss(before: DeviceBudget, after: DeviceBudget) -> float:
-    return sum(math.log(before.bound(resource) / after.bound(resource)) for resource in RESOURCES)

@@ -9,6 +9,7 @@
     tensorboard/                  the same figures for TensorBoard
     checkpoint/                   what `--resume` needs
     report.html                   all of it for a reader
+    run.lock                      who writes here now
 
 A whole file is written beside its name and then moved there, so that a reader or a crash never sees half of one.
 """
@@ -17,7 +18,6 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,14 +30,20 @@ import torch
 from safetensors import SafetensorError
 
 from common.errors import CheckpointError, ConfigurationError
+from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
 from common.settings import Scalar
+from server.run_lock import RunLock
+
+MAX_FILE_BYTES = 2**31
+"""No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""
 
 
 class RunFolder:
     """One run's folder; `create` makes a new one, `open` takes one that exists. A context manager.
 
-    Reading raises CheckpointError for a file that is missing or damaged. JSON never holds NaN or infinity: they are
-    written as null.
+    Only one process may write at a time: a new folder, and one that was opened, inside the `with` block, until `close`.
+    Whoever only reads needs neither. Reading raises CheckpointError for a file that is missing or damaged. JSON never
+    holds NaN or infinity: they are written as null.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +57,7 @@ class RunFolder:
         self.models_folder = path / "models"
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
+        self._lock: RunLock | None = None
         self._log: IO[bytes] | None = None
         self._scalars = _Scalars(self.tensorboard_folder)
 
@@ -58,15 +65,16 @@ class RunFolder:
     def create(cls, path: str | Path = "") -> Self:
         """A new run folder at `path`, or at runs/YYYYMMDD-HHMMSS of the working directory when it is empty.
 
-        Raises ConfigurationError if there is a run already or the place cannot be written.
+        Raises ConfigurationError if there is a run already or the place cannot be written, CheckpointError if another
+        process is about to write there.
         """
         place = Path(path) if str(path) else Path("runs")
         try:
             folder = cls(place if str(path) else _new_dated_folder(place))
-            if folder.config_path.exists():
-                raise ConfigurationError(
-                    f"{folder.path} already holds a run: use --resume {folder.path} to continue it, or another --out"
-                )
+            folder._require_empty()
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder._lock = RunLock(folder.path)
+            folder._require_empty()  # now for good
             for each in (folder.architectures_folder, folder.models_folder, folder.checkpoint_folder):
                 each.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,14 +92,40 @@ class RunFolder:
             )
         return folder
 
+    def _require_empty(self) -> None:
+        if self.config_path.exists():
+            raise ConfigurationError(
+                f"{self.path} already holds a run: use --resume {self.path} to continue it, or another --out"
+            )
+
+    def require_federation(self) -> None:
+        """Raise CheckpointError if the folder is of a search or a training, which another command resumes."""
+        if "rounds" not in self.read_config():
+            raise CheckpointError(
+                f"{self.path} holds a search or a training, no federated run: resume it by the command that began it"
+            )
+
     def __enter__(self) -> Self:
+        if self._lock is None:
+            try:
+                self._lock = RunLock(self.path)
+            except OSError as error:
+                raise CheckpointError(f"cannot write in {self.path}: {error.strerror or error}") from None
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Finish the open files; the folder may be used again afterwards."""
+        """Finish the open files and let others write."""
+        try:
+            self._finish_files()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _finish_files(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -104,8 +138,8 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The settings as they were written."""
         try:
-            return tomllib.loads(_read(self.config_path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return parse_toml(_read(self.config_path))
+        except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
 
     def write_budgets(self, budgets: Sequence[Mapping[str, Any]]) -> None:
@@ -160,6 +194,8 @@ class RunFolder:
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one event to metrics.jsonl and to TensorBoard; it is on disk when this returns."""
+        if self._lock is not None:
+            self._lock.require()
         record = {"event": event, **fields}
         if self._log is None:
             self._cut_torn_line()
@@ -192,7 +228,7 @@ class RunFolder:
 
         Every event that carries a later "round" goes (round, device, evaluation), and with it a torn last line.
         """
-        self.close()
+        self._finish_files()
         kept = [event for event in self.events() if event.get("round") is None or event["round"] <= round]
         if self.metrics_path.exists():
             write_atomically(self.metrics_path, b"".join(map(_json_line, kept)))
@@ -306,13 +342,9 @@ def _plain(value: Any) -> Any:
 
 def _parse_json(path: Path, where: str, data: bytes) -> Any:
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return parse_json(data)
+    except Unreadable as error:
         raise CheckpointError(f"{path}{where} is damaged: {error}") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _parse_event(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -330,9 +362,9 @@ def _list_of_objects(path: Path, data: Any) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+        return read_limited(path, MAX_FILE_BYTES)
+    except Unreadable as error:
+        raise CheckpointError(f"cannot read {printable(path)}: {error}") from None
 
 
 def _checked_name(cohort: str) -> str:

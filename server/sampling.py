@@ -8,6 +8,8 @@ import torch
 from common.errors import ConfigurationError
 from common.seeds import torch_generator
 
+MAX_LOCAL_EPOCHS = 1_000_000
+
 
 def sample_devices(
     names: Sequence[str], fraction: float, minimum: int, *, seed: int, round: int, cohort: str
@@ -20,8 +22,10 @@ def sample_devices(
 
 
 def epoch_range(spec: str) -> tuple[int, int]:
-    """`"2"` -> (2, 2), `"3-5"` -> (3, 5); raises ConfigurationError for a range that ends before it begins."""
+    """`"2"` -> (2, 2), `"3-5"` -> (3, 5); raises ConfigurationError for a range that is empty or has no end."""
     first, _, last = spec.partition("-")
+    if max(len(first), len(last)) > len(str(MAX_LOCAL_EPOCHS)) or int(last or first) > MAX_LOCAL_EPOCHS:
+        raise ConfigurationError(f"local-epochs can be at most {MAX_LOCAL_EPOCHS:,}, not {spec[:40]}")
     low, high = int(first), int(last or first)
     if low > high:
         raise ConfigurationError(f"local-epochs {spec} ends before it begins; write {high}-{low}")

@@ -11,6 +11,7 @@ from common.settings import check_known
 from common.toml_file import read_toml
 
 Budgets = dict[str, DeviceBudget]
+MAX_BUDGETS = 10_000
 _BOUNDS = ("macs", "params", "memory")
 
 
@@ -45,8 +46,15 @@ def budgets_from_file(path: Path) -> Budgets:
     """
     content = read_toml(path, "the budget file")
     tables = content.get("budget")
-    if set(content) != {"budget"} or not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+    if (
+        set(content) != {"budget"}
+        or not isinstance(tables, list)
+        or not tables
+        or not all(isinstance(one, dict) for one in tables)
+    ):
         raise ConfigurationError(f"the budget file {path} must hold [[budget]] tables and nothing else")
+    if len(tables) > MAX_BUDGETS:
+        raise ConfigurationError(f"{path} holds {len(tables):,} budgets; one search takes at most {MAX_BUDGETS:,}")
     budgets: Budgets = {}
     for number, table in enumerate(tables, start=1):
         where = f"{path}, budget {number}"
@@ -55,8 +63,8 @@ def budgets_from_file(path: Path) -> Budgets:
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         name = str(table.get("name", f"budget-{number}"))
-        if not re.fullmatch(r"[a-z0-9-]+", name):
-            raise ConfigurationError(f"{where}: a name is made of a to z, 0 to 9 and -, not {name!r:.40}")
+        if not re.fullmatch(r"[a-z0-9-]{1,64}", name):  # it becomes the name of files
+            raise ConfigurationError(f"{where}: a name is made of up to 64 of a to z, 0 to 9 and -, not {name!r:.80}")
         if name in budgets:
             raise ConfigurationError(f"{where}: there is another budget called {name}")
         budgets[name] = _bounds(table, where)

@@ -44,6 +44,7 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
     app.command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
     app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
     app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+    app.command(epilog=keys.UNREGISTER_EXAMPLES)(keys.unregister)
     app.callback()(feddac)
     return app
 

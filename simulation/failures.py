@@ -1,5 +1,8 @@
 """How a command ends when something goes wrong: one line that a person can act on, and an exit code."""
 
+import errno
+import os
+import re
 import shlex
 import sys
 import traceback
@@ -10,6 +13,18 @@ from pathlib import Path
 import typer
 
 from common.errors import ConfigurationError, FedDACError
+
+_STORAGE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.ESTALE,
+)
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -25,6 +40,10 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
     except (FedDACError, typer.Exit):
         raise
     except Exception as error:
+        if problem := storage_problem(error):
+            again = f"feddac {command} --resume {shlex.quote(str(folder))}"
+            say(f"Error: cannot write in {folder}: {problem}; once that is mended, resume with: {again}")
+            raise typer.Exit(FAILED) from None
         where = folder / "error.txt"
         try:
             where.write_text(traceback.format_exc(), encoding="utf-8")
@@ -39,9 +58,24 @@ def exit_code_of(error: Exception) -> int:
     if isinstance(error, FedDACError):
         say(f"Error: {error}")
         return USAGE if isinstance(error, ConfigurationError) else FAILED
+    if problem := storage_problem(error):
+        say(f"Error: cannot write: {problem}")
+        return FAILED
     traceback.print_exception(error)
     say(f"Error: a bug in FedDAC ({describe(error)}); the lines above say where")
     return FAILED
+
+
+def storage_problem(error: BaseException | None) -> str | None:
+    """What the system says of the disk, if that is what this error, or one that led to it, is about."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            return os.strerror(error.errno) + (f" ({error.filename})" if error.filename else "")
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # as the writers of safetensors say it
+            number = int(found[1])
+            return os.strerror(number) if number in _STORAGE else None
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def describe(error: Exception) -> str:

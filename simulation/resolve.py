@@ -1,12 +1,12 @@
 """Settings that depend on this machine: paths, and the size of a fleet file."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from common.config import Config
 from common.fleet import is_fleet_file, read_fleet
 from common.methods.dac import DACSettings
+from common.paths import user_path
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -16,7 +16,7 @@ def with_absolute_paths(config: Config) -> Config:
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
     architectures = config.of(DACSettings).architectures
     changes: dict[str, Any] = {"data-folder": _absolute(folder) if folder else ""}
-    if data not in NAMES and not data.startswith(HUB) and Path(data).expanduser().exists():
+    if data not in NAMES and not data.startswith(HUB) and user_path(data).exists():
         changes["data"] = _absolute(data)
     if is_fleet_file(fleet):
         changes["fleet"] = _absolute(fleet)
@@ -29,9 +29,9 @@ def fit_to_fleet_file(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings`, with as many devices as the fleet file describes when the user named a file but no number."""
     fleet = str(settings.get("fleet", ""))
     if is_fleet_file(fleet) and "devices" not in settings:
-        return {**settings, "devices": len(read_fleet(Path(fleet).expanduser()))}
+        return {**settings, "devices": len(read_fleet(user_path(fleet)))}
     return dict(settings)
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(user_path(path).resolve())

@@ -24,7 +24,11 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
 
     if resume is not None and (config is not None or "out" in settings):
         raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
-    file = None if resume is None else RunFolder.open(resume).config_path
+    file = None
+    if resume is not None:
+        earlier = RunFolder.open(resume)
+        earlier.require_federation()
+        file = earlier.config_path
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)

@@ -15,6 +15,9 @@ from common.errors import DataError
 CHANNELS_OF_MODE = {"1": "L", "L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB", "CMYK": "RGB"}
 CHUNK = 256
 
+MAX_SIDE = 4096
+"""Pixels; no network here takes larger images (`common.models`)."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -36,7 +39,10 @@ def decode_images(
     """
     first = _decode(read(0), where(0))
     example = like or Example(where(0), first.shape)
-    images = np.empty((count, *example.shape), dtype=np.uint8)
+    try:
+        images = np.empty((count, *example.shape), dtype=np.uint8)
+    except MemoryError:
+        raise DataError(f"{count:,} images of {_describe(example.shape)} do not fit into memory") from None
 
     def decode_chunk(start: int) -> None:
         for index in range(start, min(start + CHUNK, count)):
@@ -65,6 +71,10 @@ def _decode(encoded: bytes, where: str) -> np.ndarray:
             mode = CHANNELS_OF_MODE.get(image.mode)
             if mode is None:
                 raise DataError(f"{where} has the pixel format {image.mode}: convert it to 8-bit grey or RGB")
+            if max(image.size) > MAX_SIDE:  # by its header, before a pixel is decoded
+                raise DataError(
+                    f"{where} is {image.width}x{image.height}: make images at most {MAX_SIDE} pixels wide and high"
+                )
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     except DataError:
         raise

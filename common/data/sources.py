@@ -8,6 +8,7 @@ from common.data.images import DataSet, Images
 from common.data.split import split_stratified
 from common.errors import DataError
 from common.groups import DataSettings
+from common.paths import user_path
 from common.seeds import torch_generator
 
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
@@ -48,14 +49,14 @@ def _load(settings: DataSettings) -> DataSet:
 
         return load_hub(name.removeprefix(HUB), folder)
     try:
-        return _load_path(Path(name).expanduser(), folder)
+        return _load_path(user_path(name), folder)
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
 def data_folder(settings: DataSettings) -> Path:
     """Where downloads and decoded images are kept."""
-    return Path(settings.data_folder or DEFAULT_FOLDER).expanduser()
+    return user_path(settings.data_folder or DEFAULT_FOLDER)
 
 
 def _some(images: Images, wanted: int) -> Images:

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from common.config import Config
+from server.damage import values_as_written
 from server.report import figures, outcomes, timeline, wording
 from server.report.drawing import marks_of, report_style
 from server.report.page import SCRIPT, STYLE, TEMPLATE
@@ -56,7 +57,8 @@ def build_report(folder: Path) -> Path:
     is damaged.
     """
     run_folder = RunFolder.open(folder)
-    page = render(read_run(run_folder))
+    with values_as_written(folder):
+        page = render(read_run(run_folder))
     write_atomically(run_folder.report_path, page.encode())
     return run_folder.report_path
 

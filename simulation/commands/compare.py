@@ -56,6 +56,7 @@ def compare(
     Every run is a run folder FOLDER/CELL/METHOD/seed-N. The same command, given again, does what is missing. Settings
     on the command line replace those that the file gives all runs.
     """
+    from server.damage import values_as_written
     from simulation.comparison.collect import collect
     from simulation.comparison.execute import execute, prepare_folders
     from simulation.comparison.plan import find_experiment, read_experiment
@@ -75,7 +76,8 @@ def compare(
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None
-    results = collect(plan, out)
+    with values_as_written(out):
+        results = collect(plan, out)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

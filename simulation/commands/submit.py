@@ -48,7 +48,7 @@ def submit(
     from server.run_folder import RunFolder
     from simulation.deployment.bundle import app_bundle
     from simulation.deployment.control import Control
-    from simulation.deployment.follow import follow
+    from simulation.deployment.follow import run_to_the_end
     from simulation.display import result_table
 
     whole = Config.from_mapping(merge(config, settings))
@@ -56,12 +56,18 @@ def submit(
     if not Path(out).is_absolute():
         raise ConfigurationError(f"--out must be an absolute path on the server's machine, not {out!r}")
     with Control(superlink, root_certificates) as control:
-        run = control.start_run(app_bundle(whole))
-    say(f"run {run} is started")
+        for line in control.expiring():
+            say(f"warning: {line}")
+    runs: list[int] = []
+
+    def started(run: int) -> None:
+        runs.append(run)
+        say(f"run {run} is started")
+
     try:
-        status = follow(superlink, root_certificates, run, say)
+        status = run_to_the_end(superlink, root_certificates, app_bundle(whole), say, started=started)
     except KeyboardInterrupt:
-        say(f"Interrupted; run {run} goes on")
+        say(f"Interrupted; run {runs[-1]} goes on" if runs else "Interrupted; no run was started")
         raise typer.Exit(INTERRUPTED) from None
     if not status.completed:
         raise FederationError(f"{status}; submit it again with the same --out to resume it")

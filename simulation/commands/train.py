@@ -144,6 +144,7 @@ def _start(
     from dac.files import Member, load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
     from server.reference import base_network
+    from simulation.standalone import check_fits
 
     name, max_macs, max_params = choice
     published = file is not None and is_published(file)
@@ -168,6 +169,7 @@ def _start(
         architecture = by_key(entries, name)
     else:
         architecture = Architecture.full(base_network(model, data))
+    check_fits(architecture, data, str(file or model.model))  # before anything of its size is built
     state = architecture.build(derive_seed(seed, "train-init")).state_dict()
     return Member(architecture, DeviceBudget(), state, 0.0)
 

@@ -58,23 +58,22 @@ def up(
     from common.fleet import virtual_fleet
     from server.report.record import read_run
     from simulation.deployment.bundle import app_bundle
-    from simulation.deployment.control import Control
-    from simulation.deployment.follow import follow
+    from simulation.deployment.follow import run_to_the_end
     from simulation.deployment.local import LocalFederation
     from simulation.display import result_table
 
     if os.name != "posix":
         raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
     whole, folder = prepare(settings, config, resume)
+    folder.close()  # the server process writes there
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     devices = virtual_fleet(whole.fleet)
     with run_ends_well(folder.path, "up"), LocalFederation(folder.path / "deployment", devices, tls, say) as federation:
         federation.wait_until_connected()
-        with Control(federation.address, federation.root_certificates) as control:
-            run = control.start_run(app_bundle(absolute))
-        status = follow(federation.address, federation.root_certificates, run, say, federation.check)
+        bundle = app_bundle(absolute)
+        status = run_to_the_end(federation.address, federation.root_certificates, bundle, say, federation.check)
         if not status.completed:
             raise FederationError(f"{status}; resume with: feddac up --resume {shlex.quote(str(folder.path))}")
     console = Console()

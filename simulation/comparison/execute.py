@@ -74,6 +74,7 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
         else:
             folder = RunFolder.create(place)
         folder.write_config({**wanted, "out": str(place.resolve())})
+        folder.close()  # the run's own process writes from here on
 
 
 def execute(

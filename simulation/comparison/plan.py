@@ -132,7 +132,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
             if key in varied:
                 raise ConfigurationError(f"[methods.{name}] {key} is varied by [grid] {varied[key]}; drop one of them")
     baseline = content.get("baseline", next(iter(methods)))
-    if baseline not in methods:
+    if not isinstance(baseline, str) or baseline not in methods:
         raise ConfigurationError(f"baseline {baseline!r} is none of the methods{_nearest(str(baseline), methods)}")
     cells: list[Cell] = []
     runs: list[PlannedRun] = []
@@ -191,8 +191,8 @@ def _beside(settings: Table, folder: Path) -> Table:
 
 def _seeds(given: Any) -> tuple[int, ...]:
     whole = isinstance(given, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in given)
-    if not whole or not given or min(given) < 0 or len(set(given)) < len(given):
-        raise ConfigurationError(f"seeds must be a list of different whole numbers from 0, not {given!r}")
+    if not whole or not given or min(given) < 0 or max(given) >= 2**63 or len(set(given)) < len(given):
+        raise ConfigurationError(f"seeds must be a list of different whole numbers from 0 to 2^63 - 1, not {given!r}")
     return tuple(given)
 
 

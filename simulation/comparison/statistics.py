@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""Differences that deviate by less than this, relative to the values, are equal: the rest is rounding."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Spread:
 class Difference:
     """Mean of paired differences, half the width of its 95 % confidence interval, and p of the two-sided paired t-test.
 
-    NaN where fewer than two pairs (for the mean: one) are known.
+    NaN where fewer than two pairs (for the mean: one) are known; width and p also where all differences are equal.
     """
 
     mean: float
@@ -41,17 +43,18 @@ def spread(values: Sequence[float]) -> Spread:
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
     """`values` minus `baseline` over the seeds (keys) that both have a number for.
 
-    Student's paired t-test (two-sided, n - 1 degrees of freedom) and the confidence interval that belongs to it. Where
-    all differences are equal, p is 1 if they are zero and 0 if they are not.
+    Student's paired t-test (two-sided, n - 1 degrees of freedom) and the confidence interval that belongs to it. Equal
+    differences allow no test: accuracies come in steps of one test image, so a few seeds are often exactly equally far
+    apart, also without any true difference, and then nothing tells how far another seed would be off.
     """
-    of_pairs = spread([values[seed] - baseline[seed] for seed in values if seed in baseline])
+    pairs = [(values[seed], baseline[seed]) for seed in values if seed in baseline]
+    pairs = [pair for pair in pairs if math.isfinite(pair[0] - pair[1])]
+    of_pairs = spread([one - other for one, other in pairs])
     n = of_pairs.count
-    if n < 2:
+    if n < 2 or of_pairs.deviation <= ROUNDING * max(abs(value) for pair in pairs for value in pair):
         return Difference(of_pairs.mean, math.nan, math.nan, n)
     from scipy.stats import t as student  # type: ignore[import-untyped]
 
     error = of_pairs.deviation / math.sqrt(n)
     half_width = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    if error == 0:
-        return Difference(of_pairs.mean, 0.0, float(of_pairs.mean == 0), n)
     return Difference(of_pairs.mean, half_width, 2 * float(student.sf(abs(of_pairs.mean) / error, n - 1)), n)

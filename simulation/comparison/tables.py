@@ -83,7 +83,8 @@ def notes(experiment: Experiment) -> list[str]:
         "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
-        f"{MISSING} where fewer than two seeds are shared.",
+        f"{MISSING} where fewer than two seeds are shared. Where the difference is exactly the same for all of them, "
+        "no deviation can be estimated and there is neither interval nor test.",
         "MACs per device and round: of its whole work, all passes over all its images. Server time and memory: of the "
         "method itself, search or pretraining included, without waiting and testing; epochs on reference: passes over "
         "the server's images that the most trained model has behind it.",
@@ -155,7 +156,7 @@ def _difference(value: Difference | None) -> tuple[str, str]:
     if value is None:
         return "baseline", ""
     if math.isnan(value.half_width):
-        return MISSING, MISSING
+        return f"{100 * value.mean:+.1f}" if value.pairs > 1 else MISSING, MISSING
     low, high = value.mean - value.half_width, value.mean + value.half_width
     return f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", _p(value.p)
 

@@ -23,6 +23,7 @@ from flwr.proto.control_pb2 import (
     RegisterNodeRequest,
     StartRunRequest,
     StreamLogsRequest,
+    UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import FlowerError
@@ -31,8 +32,10 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.errors import ConfigurationError, FederationError
+from simulation.deployment.certificates import certificate_of_server, expiry_warning, read_certificate
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DOOR = "only the interface for devices is open here"  # what deploy/fleet.caddy answers
 _LEVEL = re.compile(r"^(INFO|WARNING|ERROR|DEBUG)\s*:\s*")
 
 
@@ -68,6 +71,7 @@ class Control:
 
     def __init__(self, address: str, root_certificates: Path | None = None) -> None:
         self.address = address
+        self._root_certificates = root_certificates
         if root_certificates is not None and not root_certificates.is_file():
             raise ConfigurationError(f"there is no file of root certificates at {root_certificates}")
         try:
@@ -86,17 +90,43 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def expiring(self) -> list[str]:
+        """One line for each certificate of this connection that has expired, or soon will."""
+        if self._root_certificates is None:
+            return []
+        shown = {
+            str(self._root_certificates): read_certificate(self._root_certificates),
+            f"the certificate of {self.address}": certificate_of_server(self.address),
+        }
+        lines = [expiry_warning(name, one) for name, one in shown.items() if one is not None]
+        return [line for line in lines if line is not None]
+
     def register(self, public_key: Path, name: str) -> bool:
-        """Allow the SuperNode that has the private half of this SSH public key; False if it was allowed before."""
-        request = RegisterNodeRequest(public_key=_public_key(public_key), name=name)
+        """Allow the SuperNode that has the private half of this SSH public key; False if it was allowed before.
+
+        FederationError for a key that was unregistered: Flower never takes it again.
+        """
+        wanted = _public_key(public_key)
+        request = RegisterNodeRequest(public_key=wanted, name=name)
         try:
             with self._errors(f"register {public_key}"):
                 self._client.RegisterNode(request)
         except FederationError as error:
-            if "already" in str(error).lower():
-                return False
-            raise
+            if "already" not in str(error).lower():
+                raise
+            if not self._registered(wanted):
+                raise FederationError(f"{public_key} was unregistered, which is for good: make a new key") from None
+            return False
         return True
+
+    def unregister(self, public_key: Path) -> bool:
+        """Shut the SuperNode out that has the private half of this key, for good; False if it was not let in."""
+        wanted = _public_key(public_key)
+        found = self._registered(wanted)
+        with self._errors(f"unregister {public_key}"):
+            for node_id in found:
+                self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+        return bool(found)
 
     def nodes_online(self) -> set[int]:
         """The node ids of the SuperNodes that are connected now."""
@@ -136,11 +166,21 @@ class Control:
                 lines = [_plain(line) for line in piece.log_output.splitlines()]
                 yield piece.latest_timestamp, [line for line in lines if line]
 
+    def _registered(self, key: bytes) -> list[int]:
+        """The node ids that this public key has."""
+        with self._errors("list the SuperNodes"):
+            nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return [node.node_id for node in nodes if node.public_key == key and node.status != "unregistered"]
+
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except httpx.HTTPStatusError as error:
+            if error.response.text.strip() == _DOOR:
+                raise FederationError(
+                    f"cannot {what} through {self.address}: {_DOOR}; do it on the SuperLink's own machine and port"
+                ) from None
             known = FlowerError.from_json(error.response.text)
             reason = " ".join(filter(None, [known.message, known.public_details])) if known else str(error)
             raise FederationError(f"the SuperLink at {self.address} did not {what}: {reason}") from None

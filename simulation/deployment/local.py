@@ -12,9 +12,12 @@ from common.budget import DeviceBudget
 from common.errors import FederationError
 from common.fleet import VirtualDevice
 from common.settings import Scalar
+from server.run_lock import RunLock
+from simulation.deployment import leftovers
 from simulation.deployment.certificates import write_certificates
 from simulation.deployment.control import Control
-from simulation.deployment.processes import Process, flower_environment, free_ports, program, stop
+from simulation.deployment.keeper import Keeper
+from simulation.deployment.processes import GRACE_SECONDS, Process, flower_environment, free_ports, program, stop
 
 STARTUP_SECONDS = 120.0
 RESTARTS = 3
@@ -26,8 +29,14 @@ class LocalFederation:
     """The processes of a federation on 127.0.0.1, a context manager that stops them all.
 
     The SuperLink keeps its state in a database and starts no server process itself, so that a run survives its
-    restart. With `tls` every connection is encrypted and only SuperNodes with a registered key are let in. What the
-    processes write lies in `folder`, of which the logs are kept.
+    restart. With `tls` every connection is encrypted, only SuperNodes with a registered key are let in, and only a
+    process that knows a secret runs server apps. What the processes write lies in `folder`, of which the logs are kept.
+
+    Entering it ends what an earlier one in the same folder has left running, and raises CheckpointError if that one is
+    still at work. If this process is killed, a keeper ends the others.
+
+    `address` is the SuperLink's, "host:port"; `device_address` is where the SuperNodes connect, which is the same
+    unless something stands in between.
     """
 
     def __init__(self, folder: Path, devices: Sequence[VirtualDevice], tls: bool, say: Callable[[str], None]) -> None:
@@ -39,10 +48,12 @@ class LocalFederation:
         self._lost: set[str] = set()
         self._certificates = self._folder / "certificates"
         self._ports = free_ports(1 + len(devices))
-        self.address = f"127.0.0.1:{self._ports[0]}"
+        self.address = self.device_address = f"127.0.0.1:{self._ports[0]}"
         self.superlink: Process | None = None
         self.server: Process | None = None
         self.supernodes: dict[str, Process] = {}
+        self._lock: RunLock | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def root_certificates(self) -> Path | None:
@@ -50,8 +61,13 @@ class LocalFederation:
         return self._certificates / "ca.crt" if self._tls else None
 
     def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = RunLock(self._folder)
         try:
+            if ended := leftovers.end(self._folder, GRACE_SECONDS):
+                self._say(f"ended {ended} processes that an earlier feddac up had left running")
             self._clear()
+            self._keeper = Keeper(self._folder)
             if self._tls:
                 write_certificates(self._certificates, (), _key_names(self._devices))
             self.start_superlink()
@@ -68,14 +84,19 @@ class LocalFederation:
     def __exit__(self, *_: object) -> None:
         processes = [one for one in (self.server, *self.supernodes.values(), self.superlink) if one is not None]
         stop(processes)
+        leftovers.end(self._folder, GRACE_SECONDS)  # what has left its group, or belongs to a process that died
+        if self._keeper is not None:
+            self._keeper.dismiss()
         self._clear()
+        if self._lock is not None:
+            self._lock.release()
 
     def start_superlink(self) -> None:
         """Start the SuperLink, or start it again with the state it had, and wait until it answers."""
         keys = self._certificates
         secure = [
             *("--ssl-ca-certfile", str(keys / "ca.crt"), "--ssl-certfile", str(keys / "server.crt")),
-            *("--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth"),
+            *("--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth", *self._secret()),
         ]
         self.superlink = self._start(
             "superlink",
@@ -97,7 +118,8 @@ class LocalFederation:
 
     def start_server(self) -> None:
         """Start the process that runs server apps."""
-        self.server = self._start("server", "flower-superexec", "--runtime-api-address", self.address, *self._trust())
+        arguments = ["--runtime-api-address", self.address, *self._trust(), *self._secret()]
+        self.server = self._start("server", "flower-superexec", *arguments)
 
     def start_supernode(self, number: int) -> Process:
         """Start the SuperNode of device `number`, with its budget as node configuration."""
@@ -106,7 +128,7 @@ class LocalFederation:
         process = self._start(
             f"supernode-{number:02d}",
             "flower-supernode",
-            *("--superlink", self.address, *self._trust(), *(key if self._tls else [])),
+            *("--superlink", self.device_address, *self._trust(), *(key if self._tls else [])),
             *("--port", str(self._ports[1 + number])),
             *("--node-config", node_config(number, len(self._devices), device)),
             OMP_NUM_THREADS="1",  # as in a simulation, so that both end with the same weights
@@ -159,6 +181,9 @@ class LocalFederation:
 
     def _trust(self) -> list[str]:
         return ["--root-certificates", str(self._certificates / "ca.crt")] if self._tls else ["--insecure"]
+
+    def _secret(self) -> list[str]:
+        return ["--superexec-auth-secret-file", str(self._certificates / "superexec.secret")] if self._tls else []
 
     def _register(self) -> None:
         with Control(self.address, self.root_certificates) as control:

@@ -3,13 +3,22 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
-from common.fleet import PROFILES, VirtualDevice, virtual_fleet
+from common.fleet import PROFILES, VirtualDevice, read_fleet, virtual_fleet
 from common.groups import FleetSettings
+
+
+@pytest.mark.parametrize("name", ["../x", "-x", "a/b", "\u00e9t\u00e9", "a" * 65, " x", "x\n"])
+def test_a_name_that_the_server_would_refuse_is_refused_here(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(tomli_w.dumps({"device": [{"name": "fine"}, {"name": name}]}))
+    with pytest.raises(ConfigurationError, match="device 2: a name is made of"):
+        read_fleet(path)
 
 
 def test_microcontroller_budget_by_hand() -> None:

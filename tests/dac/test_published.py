@@ -131,7 +131,7 @@ ENTRY: dict[str, Any] = {
         (json.dumps({"0": {**ENTRY, "cfg": [[33, 16, 1], *ENTRY["cfg"][1:]]}}), "1 to 32 channels, not 33"),
         (json.dumps({"0": {**ENTRY, "cfg": [[0, 16, 1], *ENTRY["cfg"][1:]]}}), "1 to 32 channels, not 0"),
         (json.dumps({"0": {**ENTRY, "macs": "many"}}), "macs must be a positive number"),
-        (json.dumps({"0": {**ENTRY, "params": float("nan")}}), "params must be a positive number"),
+        (json.dumps({"0": {**ENTRY, "params": float("nan")}}), "NaN is not JSON"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:

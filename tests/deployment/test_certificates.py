@@ -2,6 +2,7 @@
 
 import ssl
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import ConfigurationError
 from simulation.cli import run
-from simulation.deployment.certificates import write_certificates
+from simulation.deployment import certificates
+from simulation.deployment.certificates import expiry_warning, renew_certificates, write_certificates
 
 
 def certificate(path: Path) -> x509.Certificate:
@@ -96,3 +98,74 @@ def test_the_command_says_who_needs_which_file(tmp_path: Path, capsys: pytest.Ca
     for name in ("ca.crt", "ca.key", "server.crt", "server.key", "camera", "camera.pub"):
         assert (folder / name).is_file()
         assert str(folder / name) in shown
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "100000000"])
+def test_a_lifetime_that_cannot_be_is_one_line(days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["certificates", str(tmp_path / "keys"), "--days", days]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "keys").exists()
+    with pytest.raises(ConfigurationError, match="1 to 3650 days"):
+        write_certificates(tmp_path / "keys", [], [], days=int(days))
+
+
+def test_a_renewed_certificate_is_of_the_same_authority_and_names(tmp_path: Path) -> None:
+    write_certificates(tmp_path, ["server.example", "192.0.2.1"], ["camera"], days=3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    first = certificate(tmp_path / "server.crt")
+    assert run(["certificates", str(tmp_path), "--renew", "--device", "thermostat"]) == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name for name in before if after[name] != before[name]} == {"server.crt", "server.key"}
+    assert set(after) - set(before) == {"thermostat", "thermostat.pub"}
+    second = certificate(tmp_path / "server.crt")
+    second.verify_directly_issued_by(certificate(tmp_path / "ca.crt"))
+    names = [one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value for one in (first, second)]
+    assert names[0] == names[1]
+    assert (second.not_valid_after_utc - first.not_valid_after_utc).days == 362
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    assert stat.S_IMODE((tmp_path / "server.key").stat().st_mode) == 0o600
+
+
+def test_renewal_can_change_the_names(tmp_path: Path) -> None:
+    write_certificates(tmp_path, ["old.example"], [])
+    renew_certificates(tmp_path, ["new.example"], [])
+    names = certificate(tmp_path / "server.crt").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert set(names.get_values_for_type(x509.DNSName)) == {"new.example", "localhost"}
+
+
+def test_renewal_needs_the_authority_and_its_own_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read the certificate .*ca\.crt"):
+        renew_certificates(tmp_path, [], [])
+    write_certificates(tmp_path / "one", [], [])
+    write_certificates(tmp_path / "two", [], [])
+    (tmp_path / "one" / "ca.key").write_bytes((tmp_path / "two" / "ca.key").read_bytes())
+    with pytest.raises(ConfigurationError, match="is not the key of"):
+        renew_certificates(tmp_path / "one", [], [])
+    (tmp_path / "one" / "ca.key").unlink()
+    with pytest.raises(ConfigurationError, match="put it back"):
+        renew_certificates(tmp_path / "one", [], [])
+    (tmp_path / "two" / "ca.crt").write_text("nothing")
+    with pytest.raises(ConfigurationError, match="PEM form"):
+        renew_certificates(tmp_path / "two", [], [])
+
+
+def test_no_certificate_outlives_its_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "AUTHORITY_DAYS", 10)
+    write_certificates(tmp_path, [], [], days=3)
+    with pytest.raises(ConfigurationError, match="use --days 9"):
+        renew_certificates(tmp_path, [], [], days=30)
+    renew_certificates(tmp_path, [], [], days=9)
+
+
+def test_a_certificate_is_warned_of_a_month_before_its_end(tmp_path: Path) -> None:
+    write_certificates(tmp_path, [], [], days=90)
+    one = certificate(tmp_path / "server.crt")
+    end = one.not_valid_after_utc
+    assert expiry_warning("it", one) is None
+    soon = expiry_warning("it", one, end - timedelta(days=29))
+    assert soon is not None
+    assert soon.startswith(f"it expires on {end:%Y-%m-%d}; renew it with")
+    over = expiry_warning("it", one, end + timedelta(seconds=1))
+    assert over is not None
+    assert "it expired on" in over

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from simulation.deployment.certificates import write_certificates
+from tests.deployment.proxy import needs_caddy
 from tests.e2e.conftest import ROOT
 
 COMPOSE = shutil.which("docker-compose", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
@@ -34,7 +35,8 @@ def compose(*files: str) -> dict[str, Any]:
     """The project as the real compose understands it, with every default and anchor resolved."""
     arguments = [word for file in files for word in ("-f", str(ROOT / file))]
     command = [str(COMPOSE), "--project-directory", str(ROOT), *arguments, "config", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    user = {"FEDDAC_USER": "1000:1000"} if TLS in files else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **user})
     assert done.returncode == 0, done.stderr
     project: dict[str, Any] = json.loads(done.stdout)
     return project
@@ -79,8 +81,33 @@ def test_over_tls_nothing_is_insecure_and_every_device_has_its_own_key() -> None
         secrets = {one["source"] for one in service["secrets"]}
         assert "ca.crt" in secrets
         assert {one for one in secrets if one in DEVICES} == ({name} if name in DEVICES else set())
-        assert ("server.key" in secrets) == (name == "superlink")
+        assert ("server.key" in secrets) == (name in ("superlink", "proxy"))
+        assert ("superexec.secret" in secrets) == (name in ("superlink", "server"))
     assert "ca.key" not in project["secrets"]
+
+
+@needs_compose
+@pytest.mark.parametrize("files", [(BASE,), (BASE, TLS)], ids=["plain", "tls"])
+def test_devices_share_a_network_with_the_proxy_and_with_nothing_else(files: tuple[str, ...]) -> None:
+    services = compose(*files)["services"]
+    networks = {name: set(service["networks"]) for name, service in services.items()}
+    assert networks.pop("proxy") == {"control", "devices"}
+    for name, own in networks.items():
+        assert own == ({"devices"} if name in DEVICES else {"control"})
+    published = {
+        (name, one["published"], one.get("host_ip")) for name, s in services.items() for one in s.get("ports", ())
+    }
+    door = {("proxy", "8443", None)} if TLS in files else set()
+    assert published == {("superlink", "8000", "127.0.0.1")} | door
+
+
+@needs_compose
+def test_over_tls_who_reads_the_keys_must_be_said_and_is_told_so_in_one_line() -> None:
+    command = [str(COMPOSE), "-f", str(ROOT / BASE), "-f", str(ROOT / TLS), "config"]
+    environment = {name: value for name, value in os.environ.items() if name != "FEDDAC_USER"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0
+    assert "export FEDDAC_USER=$(id -u):$(id -g)" in done.stderr.splitlines()[-1]
 
 
 @needs_compose
@@ -115,7 +142,12 @@ def specification(project: dict[str, Any], home: Path) -> dict[str, dict[str, An
     result = {}
     for number, (name, service) in enumerate(project["services"].items(), start=1):
         address, folder = f"127.0.1.{number}", home / name
-        paths = {"/run/secrets/": f"{home / 'keys'}/", "/state/": f"{folder}/state-", "/runs/": f"{home / 'runs'}/"}
+        paths = {
+            "/run/secrets": f"{home / 'keys'}",
+            "/etc/caddy": f"{ROOT / 'deploy'}",
+            "/state/": f"{folder}/state-",
+            "/runs/": f"{home / 'runs'}/",
+        }
 
         def local(word: str, address: str = address, paths: dict[str, str] = paths) -> str:
             for container, here in paths.items():
@@ -125,7 +157,7 @@ def specification(project: dict[str, Any], home: Path) -> dict[str, dict[str, An
         environment = {
             **os.environ,
             **image_environment(),
-            **(service.get("environment") or {}),
+            **{key: local(value) for key, value in (service.get("environment") or {}).items()},
             "PATH": programs,
             "PYTHONPATH": str(ROOT),
             "HOME": str(folder),
@@ -133,8 +165,8 @@ def specification(project: dict[str, Any], home: Path) -> dict[str, dict[str, An
             "XDG_CACHE_HOME": str(home / "data"),
             "OMP_NUM_THREADS": "1",
         }
-        entrypoint = service["entrypoint"]
-        if entrypoint[0] == "feddac":
+        entrypoint = service.get("entrypoint") or []
+        if entrypoint[:1] == ["feddac"]:
             entrypoint = [sys.executable, "-c", "from simulation.cli import main; main()", *entrypoint[1:]]
         command = [*entrypoint, *map(local, service["command"]), *(SHORT if name == "run" else [])]
         check = service.get("healthcheck", {}).get("test")
@@ -152,6 +184,7 @@ def specification(project: dict[str, Any], home: Path) -> dict[str, dict[str, An
 
 
 @needs_compose
+@needs_caddy
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [(BASE,), (BASE, TLS)], ids=["plain", "tls"])
 def test_every_command_and_health_check_and_the_run_ends_with_its_report(
@@ -160,7 +193,9 @@ def test_every_command_and_health_check_and_the_run_ends_with_its_report(
     if not namespaces_are_permitted():
         pytest.skip("this system does not permit namespaces of its own (unshare), which give every service an address")
     services = specification(compose(*files), tmp_path)
-    write_certificates(tmp_path / "keys", ["superlink", *(one["address"] for one in services.values())], DEVICES)
+    write_certificates(
+        tmp_path / "keys", ["superlink", "proxy", *(one["address"] for one in services.values())], DEVICES
+    )
     path = tmp_path / "specification.json"
     path.write_text(json.dumps(services))
     script = str(Path(__file__).with_name("compose_local.py"))

@@ -33,6 +33,7 @@ def test_the_page_shows_every_role() -> None:
         "submit",
         "certificates",
         "register",
+        "unregister",
     }
 
 

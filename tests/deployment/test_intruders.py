@@ -1,10 +1,14 @@
 """Over TLS with authentication, only a registered key gets in."""
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from simulation.cli import run
+from simulation.deployment import certificates
 from simulation.deployment.certificates import write_certificates
 from simulation.deployment.control import Control
 from simulation.deployment.processes import Process, flower_environment, free_ports, program
@@ -54,3 +58,62 @@ def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
     with Control(federation.address, trusted) as control:
         assert len(control.nodes_online()) == 1
     assert deployment.federation.supernodes["honest"].exit_code is None
+
+
+def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
+    deploy: Callable[..., Deployment], intrude: Callable[..., Process], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest", "stolen"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    key = trusted.parent / "device-01"
+    to_superlink = ["--superlink", federation.address, "--root-certificates", str(trusted)]
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert capsys.readouterr().out == "device-01 is unregistered\ndevice-01 is not registered\n"
+    federation.supernodes["stolen"].wait(60)
+    assert federation.supernodes["honest"].exit_code is None
+    own_key = ["--auth-supernode-private-key", str(key)]
+    again = intrude(federation.address, "--root-certificates", str(trusted), *own_key)
+    assert "Failed to activate" in again.log.read_text()
+    assert run(["register", f"{key}.pub", *to_superlink]) == 1
+    assert "make a new key" in capsys.readouterr().err
+
+
+def test_who_registers_or_submits_is_warned_of_certificates_that_end(
+    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    command = ["register", str(trusted.parent / "device-00.pub"), "--superlink", federation.address]
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(certificates, "EXPIRY_WARNING_DAYS", 400)
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: the certificate of {federation.address} expires on ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_crashed_supernode_with_a_key_is_back_after_a_minute_of_trying(deploy: Callable[..., Deployment]) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    first = federation.supernodes["honest"]
+    first.signal(signal.SIGKILL)
+    first.wait(10)
+    began, refused = time.monotonic(), 0
+    while True:  # what the loop in docs/deployment.md does
+        again = federation.start_supernode(0)
+        deadline = time.monotonic() + 20
+        while again.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if again.exit_code is None:
+            break
+        refused += 1
+        assert time.monotonic() - began < 180
+        time.sleep(5)
+    assert refused >= 1
+    assert "Failed to activate" in again.log.read_text()
+    with Control(federation.address, federation.root_certificates) as control:
+        assert len(control.nodes_online()) == 1

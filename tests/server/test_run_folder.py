@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
 from server.run_folder import RunFolder, read_json, write_json
+from simulation.cli import run
 
 
 @pytest.fixture
@@ -18,6 +19,15 @@ def folder(tmp_path: Path) -> RunFolder:
     created = RunFolder.create(tmp_path / "run")
     created.write_config(Config().to_mapping())
     return created
+
+
+def test_files_beside_each_other_have_one_mode(tmp_path: Path) -> None:
+    flags = ["--model", "mlp", "--max-macs", "2k", "--warmup-epochs", "1", "--epochs-per-step", "0"]
+    assert run(["search", *flags, "--fine-tune-epochs", "0", "--out", str(tmp_path / "run")]) == 0
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert "budget-1.safetensors" in modes
+    assert "search.safetensors" in modes
+    assert len(set(modes.values())) == 1, modes
 
 
 def test_a_new_folder_is_opened_again_with_its_settings(folder: RunFolder) -> None:

@@ -1,0 +1,135 @@
+"""Merge the two nearest groups of budgets again and again, in a time that grows with the square of their number.
+
+For each group its nearest partner is kept, so that a merge only looks anew for the groups that have lost theirs.
+Distances to all others come from NumPy; those that are within rounding of the smallest are computed again, one by one
+and in one fixed order, so that the result does not depend on how a processor rounds logarithms.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.budget import RESOURCES, DeviceBudget
+
+Groups = dict[DeviceBudget, list[int]]
+Bounds = tuple[float, ...]
+
+_ROUNDING = 1e-13
+"""By how much two ways to add up the loss of one device may differ."""
+
+
+def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int) -> Groups:
+    """At most `limit` groups: positions by budget, where all bounds are finite.
+
+    A merge replaces two groups by the meet of their budgets; of all pairs it takes the one that loses least, the first
+    in order where several lose the same.
+    """
+    result = dict(groups)
+    if len(result) <= limit:
+        return result
+    table = _Nearest(result)
+    while len(result) > limit:
+        first, second = table.pop_nearest()
+        together = result.pop(first) + result.pop(second)
+        meet = first.meet(second)
+        result[meet] = result.get(meet, []) + together
+        table.put(meet, len(result[meet]))
+    return result
+
+
+def _loss(bounds: Bounds, meet: Bounds) -> float:
+    """What one device loses when its bounds become `meet`: the sum of log(bound before / bound after)."""
+    return sum(math.log(before / after) for before, after in zip(bounds, meet, strict=True))
+
+
+def _bounds(budget: DeviceBudget) -> Bounds:
+    return tuple(budget.bound(resource) for resource in RESOURCES)
+
+
+_Key = tuple[float, int, int]  # loss, and the places of the two in the order of groups
+
+
+class _Nearest:
+    """Groups in slots, each with its nearest partner. Groups that have come later are later in order."""
+
+    def __init__(self, groups: Mapping[DeviceBudget, list[int]]) -> None:
+        self._budgets = list(groups)
+        self._slot = {budget: slot for slot, budget in enumerate(self._budgets)}
+        self._exact = [_bounds(budget) for budget in self._budgets]
+        self._bounds = np.array(self._exact, dtype=float)
+        self._sizes = np.array([float(len(positions)) for positions in groups.values()])
+        self._order = list(range(len(groups)))
+        self._alive = np.ones(len(groups), dtype=bool)
+        self._partner = np.full(len(groups), -1)
+        self._loss = np.full(len(groups), np.inf)  # to the partner, exactly
+        self._slack = _ROUNDING * max(1.0, self._sizes.sum())
+        for slot in range(len(groups)):
+            self._look(slot)
+
+    def pop_nearest(self) -> tuple[DeviceBudget, DeviceBudget]:
+        """Remove the pair that loses least, and return it in order."""
+        tied = np.flatnonzero(self._loss == self._loss.min())
+        slot = min(map(int, tied), key=lambda one: self._key(one, int(self._partner[one])))
+        pair = sorted((slot, int(self._partner[slot])), key=lambda one: self._order[one])
+        for one in pair:
+            self._alive[one] = False
+            self._loss[one] = np.inf
+            del self._slot[self._budgets[one]]
+        self._forsaken = set(pair)
+        self._free = pair[0]
+        return self._budgets[pair[0]], self._budgets[pair[1]]
+
+    def put(self, budget: DeviceBudget, size: int) -> None:
+        """Add the group that has come of the last pair, or let the one of the same budget grow."""
+        slot = self._slot.get(budget)
+        if slot is None:
+            slot = self._free
+            self._budgets[slot] = budget
+            self._slot[budget] = slot
+            self._exact[slot] = _bounds(budget)
+            self._bounds[slot] = self._exact[slot]
+            self._order[slot] = max(self._order) + 1
+            self._alive[slot] = True
+        self._sizes[slot] = size
+        forsaken = self._alive & np.isin(self._partner, [*self._forsaken, slot])
+        forsaken[slot] = True
+        for one in np.flatnonzero(forsaken):
+            self._look(int(one))
+        losses = self._losses(slot)
+        for one in np.flatnonzero(self._alive & ~forsaken & (losses <= self._loss + self._slack)):
+            if self._key(int(one), slot) < self._key(int(one), int(self._partner[one])):
+                self._set(int(one), slot)
+
+    def _look(self, slot: int) -> None:
+        """Find the partner of `slot` among all."""
+        losses = self._losses(slot)
+        near = [int(one) for one in np.flatnonzero(losses <= losses.min() + self._slack)]
+        if np.isfinite(losses[near[0]]):
+            best = near[0] if len(near) == 1 else min(near, key=lambda one: self._key(slot, one))
+            self._set(slot, best)
+        else:
+            self._partner[slot], self._loss[slot] = -1, np.inf
+
+    def _set(self, slot: int, partner: int) -> None:
+        self._partner[slot] = partner
+        self._loss[slot] = self._key(slot, partner)[0]
+
+    def _losses(self, slot: int) -> np.ndarray:
+        """What merging `slot` with each other slot would lose, up to rounding; infinity where there is none."""
+        own = self._bounds[slot]
+        meet = np.minimum(self._bounds, own)
+        losses: np.ndarray = self._sizes * np.log(self._bounds / meet).sum(axis=1)
+        losses += self._sizes[slot] * np.log(own / meet).sum(axis=1)
+        losses[~self._alive] = np.inf
+        losses[slot] = np.inf
+        return losses
+
+    def _key(self, one: int, other: int) -> _Key:
+        first, second = sorted((one, other), key=self._order.__getitem__)
+        bounds = self._exact[first], self._exact[second]
+        meet = tuple(map(min, *bounds))
+        loss = sum(
+            _loss(each, meet) * int(self._sizes[slot]) for each, slot in zip(bounds, (first, second), strict=True)
+        )
+        return loss, self._order[first], self._order[second]
