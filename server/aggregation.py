@@ -1,6 +1,6 @@
 """Federated averaging within a cohort (McMahan et al. 2017, algorithm 1): sum of n_i w_i over sum of n_i."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,24 @@ class CohortMean:
     def result(self) -> Total | None:
         """The sums over the folded models; None if there was none."""
         return None if self._sum is None else Total(self._sum, self._samples)
+
+
+MOST_MEDIANS = 3
+"""Where cohorts learn from each other, no device counts for more than this many times the median of all asked."""
+
+
+def plausible_samples(registered: Iterable[int]) -> int:
+    """The number of samples at most counted per device across cohorts: MOST_MEDIANS times the median of `registered`.
+
+    A number of images that a device registered cannot be verified, and where an update is divided by the samples of all
+    devices, one that claims 2^40 would stop every cohort from learning, also alone in its own. Of an even number the
+    smaller middle one is the median: while more than half of the devices are honest, it is at most an honest count.
+
+    >>> plausible_samples([10, 20, 30, 2**40])
+    60
+    """
+    counts = sorted(registered)
+    return MOST_MEDIANS * counts[(len(counts) - 1) // 2]
 
 
 def sample_cap(registered: Sequence[int], share: float) -> int:

@@ -15,7 +15,7 @@ from common.messages import WEIGHTS, Result
 from common.methods.contract import Contract
 from common.methods.training import PASSES, TRAIN, TrainingOrder, weights_spec
 from common.models.description import BaseNetwork
-from server.aggregation import CohortMean, Total
+from server.aggregation import CohortMean, Total, plausible_samples
 from server.assignment import best_fitting
 from server.cohorts import Cohort
 from server.devices import Device
@@ -46,6 +46,7 @@ class Averaged:
         self.frozen = run.config.method.batch_norm == "frozen"
         self.recalibrates = run.config.method.batch_norm in ("recalibrate", "frozen")
         self._means: dict[str, CohortMean | RobustMean] = {}
+        self._registered: dict[str, int] = {}
         self._unprotected: set[str] = set()
 
     @classmethod
@@ -84,6 +85,7 @@ class Averaged:
     def steps(self, number: int) -> Sequence[Step]:
         """Every cohort trains."""
         settings = self.run.config.federation
+        self._registered = {}
         self._means = {
             cohort.name: RobustMean(cohort.weights, settings) if is_robust(settings) else CohortMean()
             for cohort in self.cohorts
@@ -92,7 +94,10 @@ class Averaged:
 
     def fold(self, step: Step, device: Device, result: Result) -> None:
         """Add the device's weights to its cohort's mean."""
-        self._means[step.cohort.name].fold(result.arrays[WEIGHTS], result.samples)
+        samples = result.samples
+        if self.aggregation != "cohort":
+            samples = min(samples, plausible_samples(self._registered.values()))
+        self._means[step.cohort.name].fold(result.arrays[WEIGHTS], samples)
 
     def finish(self, number: int) -> None:
         """Average, distil, and measure batch norms anew, as far as the settings ask for it.
@@ -133,6 +138,7 @@ class Averaged:
 
     def _step(self, cohort: Cohort, number: int) -> Step:
         def order(device: Device) -> Order:
+            self._registered[device.name] = device.report.samples
             settings = self.order(cohort, device, number)
             return Order(settings, PASSES * cohort.network.costs.macs * settings.epochs)
 

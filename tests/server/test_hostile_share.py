@@ -100,3 +100,31 @@ def test_a_device_that_lies_about_its_samples_has_no_more_than_its_share(accurac
     assert accuracy(liar) < 0.5  # its model is the cohort's
     assert accuracy(liar, robust_aggregation="median") > clean - POINTS
     assert accuracy(liar, max_device_share=0.2) > 0.7
+
+
+@pytest.mark.parametrize("robust", ["none", "median", "trimmed-mean"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone in its cohort", "one of several"])
+def test_a_device_that_lies_about_its_samples_does_not_stop_other_cohorts_under_overlap(
+    alone: bool, robust: str, run_inline: Callable[..., Any], small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Partition 2 claims 2^40 images; the cohort it is not in ends within two points of a run in which it does not."""
+    small, large = '[[device]]\nname = "small"\ncount = {}\nparams = "6k"\n', '[[device]]\nname = "large"\ncount = {}\n'
+    fleet = small.format(2) + large.format(1) + small.replace("small", "little").format(3)
+    if not alone:
+        fleet = large.format(4) + small.format(3)
+    (tmp_path / "fleet.toml").write_text(fleet)
+    training = {"rounds": 20, "evaluate_every": 2, "local_epochs": "2", "learning_rate": 0.1, "momentum": 0.8}
+    config = small_config(
+        **{"devices": 6 + (not alone), "fleet": str(tmp_path / "fleet.toml"), "max_params": "", "warmup_epochs": 2},
+        **{"aggregation": "overlap", "robust_aggregation": robust, "initial_weights": "random", **training},
+    )
+    ends = []
+    for name, app in (("clean", real_client), ("lied", hostile_app(1.0, lies=True))):
+        with RunFolder.create(tmp_path / name) as folder:
+            run_inline(lambda grid, folder=folder: federate(grid, config, folder, Silent(), False), config, app)
+            (others,) = {entry["cohort"] for entry in folder.read_budgets() if entry["partition"] == 5}
+            evaluations = [one["accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
+            ends.append((evaluations[0], statistics.fmean(evaluations[-3:])))
+    (start, clean), (_, lied) = ends
+    assert clean > start + 0.3, "the others learn"
+    assert lied > clean - 0.02
