@@ -13,6 +13,7 @@ from common.config import Config
 from common.learning import pick_accelerator
 from common.process import peak_rss_bytes
 from common.progress import Progress
+from dac.model_file import metadata
 from server.checkpoint import load_checkpoint
 from server.cohorts import Cohort, FederationState
 from server.evaluation import mean_over_devices
@@ -38,6 +39,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     if resume:
         folder.truncate_after(saved.round if saved else -1)
     reference = load_reference(config)
+    folder.preparation = reference.preparation
     settings = config.federation
     seconds = dict(saved.stage_seconds) if saved else {}
     greeter = Greeter(grid, settings.handshake_timeout, progress)
@@ -116,7 +118,8 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 def _save_models(state: FederationState, folder: RunFolder) -> None:
     for cohort in state.cohorts:
         module = module_of(cohort, torch.device("cpu"))
-        folder.save_model(cohort.name, module.state_dict(), {"architecture": cohort.architecture.to_json()})
+        facts = metadata(cohort.name, "federated", cohort.architecture, folder.preparation)
+        folder.save_model(cohort.name, module.state_dict(), facts)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
-    architectures/COHORT.json     the architecture of each cohort
-    models/COHORT.safetensors     its weights
+    architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
+    models/COHORT.safetensors     its weights after federation, with all that is needed to use them
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
@@ -31,13 +31,14 @@ from safetensors import SafetensorError
 
 from common.config import Scalar
 from common.errors import CheckpointError, ConfigurationError
+from dac.model_file import Preparation
 
 
 class RunFolder:
     """One run's folder; `create` makes a new one, `open` takes one that exists. A context manager.
 
     Reading raises CheckpointError for a file that is missing or damaged. JSON never holds NaN or infinity: they are
-    written as null.
+    written as null. `preparation` is what every model file of the run says about its images, once that is known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +52,7 @@ class RunFolder:
         self.models_folder = path / "models"
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
+        self.preparation: Preparation | None = None
         self._log: IO[bytes] | None = None
         self._scalars = _Scalars(self.tensorboard_folder)
 

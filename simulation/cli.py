@@ -2,16 +2,15 @@
 
 import os
 import sys
-import tomllib
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import click
 import typer
 
+from common.version import version as feddac_version
 from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
-from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
+from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
 TRAINING_COMMANDS = ("simulate", "search", "train")
@@ -40,7 +39,7 @@ app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"feddac {_version()}")
+        print(f"feddac {feddac_version()}")
         raise typer.Exit
 
 
@@ -80,14 +79,6 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as error:
         return exit_code_of(error)
-
-
-def _version() -> str:
-    try:
-        return version("feddac")
-    except PackageNotFoundError:  # A checkout that is run without being installed.
-        project = tomllib.loads((CODE_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        return str(project["version"])
 
 
 if __name__ == "__main__":

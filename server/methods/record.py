@@ -15,7 +15,15 @@ def record_architecture(
     folder: RunFolder, cohort: Cohort, member: Member, seed: int, parent: str | None = None
 ) -> None:
     """Write the cohort's architecture file, with the weights of `member`, and its event in the metrics."""
-    save_member(folder.architecture_path(cohort.name), member, name=cohort.name, parent=parent, seed=seed)
+    save_member(
+        folder.architecture_path(cohort.name),
+        member,
+        name=cohort.name,
+        parent=parent,
+        seed=seed,
+        stage="before-federation",
+        preparation=folder.preparation,
+    )
     costs = cohort.architecture.costs
     folder.append(
         "architecture",

@@ -103,7 +103,6 @@ def _run(
     material: "Material",
     accelerator: "torch.device",
 ) -> None:
-    pass
     from dac.files import save_member
     from dac.published import write_published
     from dac.search import search as find
@@ -127,7 +126,14 @@ def _run(
     table = cost_table("Architectures", "validation")
     for name, member in zip(names, family.members, strict=True):
         parent = None if member.parent is None else names[member.parent]
-        save_member(folder.architecture_path(name), member, name=name, parent=parent, seed=config.run.seed)
+        save_member(
+            folder.architecture_path(name),
+            member,
+            name=name,
+            parent=parent,
+            seed=config.run.seed,
+            preparation=material.preparation,
+        )
         table.add_row(*cost_row(name, member.architecture.costs, member.validation_accuracy))
     if base.model == "mobilenet_v2":
         found = {name: member.architecture for name, member in zip(names, family.members, strict=True)}

@@ -84,7 +84,7 @@ def train(
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
     from common.learning import pick_accelerator
-    from dac.files import load_member, save_member
+    from dac.files import load_member
     from server.run_folder import RunFolder
     from simulation.standalone import check_fits, checker, load_material, part
 
@@ -116,9 +116,9 @@ def train(
         check_fits(guide.architecture, material.data, str(teacher or resume))
     if folder is None:
         folder = RunFolder.create(run.out)
-        save_member(folder.checkpoint_folder / f"{START}.json", start, name=START, parent=None, seed=run.seed)
-        if guide is not None:
-            save_member(folder.checkpoint_folder / f"{TEACHER}.json", guide, name=TEACHER, parent=None, seed=run.seed)
+        for stage, member in ((START, start), (TEACHER, guide)):
+            if member is not None:
+                _save(folder.checkpoint_folder / f"{stage}.json", member, stage, material, run.seed)
         omitted = {key_of(one) for one in FEDERATED}
         mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
         folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
@@ -170,6 +170,12 @@ def _start(
     return Member(architecture, DeviceBudget(), state, 0.0)
 
 
+def _save(path: Path, member: "Member", stage: str, material: "Material", seed: int) -> None:
+    from dac.files import save_member
+
+    save_member(path, member, name=stage, parent=None, seed=seed, stage=stage, preparation=material.preparation)
+
+
 def _run(
     start: "Member",
     guide: "Member | None",
@@ -179,9 +185,7 @@ def _run(
     material: "Material",
     accelerator: "torch.device",
 ) -> None:
-    pass
     from common.learning import evaluate, place
-    from dac.files import save_member
     from dac.train import train_architecture
     from simulation.display import show_progress
     from simulation.standalone import cost_row, cost_table
@@ -206,7 +210,7 @@ def _run(
     test = evaluate(module, material.test, accelerator)
     result = replace(start, state=trained.state, validation_accuracy=trained.validation_accuracy, parent=None)
     path = folder.architecture_path(TRAINED)
-    save_member(path, result, name=TRAINED, parent=None, seed=seed)
+    _save(path, result, TRAINED, material, seed)
     folder.write_summary({"validation_accuracy": trained.validation_accuracy, "test_accuracy": test.accuracy})
     table = cost_table("Trained", "validation", "test")
     table.add_row(*cost_row(path.stem, architecture.costs, trained.validation_accuracy, test.accuracy))
