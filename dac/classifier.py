@@ -1,13 +1,11 @@
 """A trained network with the preparation of its images inside: raw images in, logits or class names out."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from common.architecture import Architecture
 from common.data.augment import scale_and_shift
+from common.data.resize import resize_and_crop
 from common.errors import ArchitectureError, DataError
 from common.learning import place
 from dac.model_file import Model
@@ -63,28 +61,3 @@ class Classifier(nn.Module):
     def classify(self, images: torch.Tensor) -> list[str]:
         """The name of the most likely class of each of (N, C, H, W) images."""
         return [self.class_names[index] for index in self(images).argmax(1).tolist()]
-
-
-def resize_and_crop(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Float images (N, C, H, W) resized to just cover (height, width), keeping their proportions, and cut to it.
-
-    Bilinear with antialiasing; images of the right size are returned as they are.
-    """
-    height, width = size
-    covering = covering_size(images.shape[2], images.shape[3], size)
-    if covering != (images.shape[2], images.shape[3]):
-        images = F.interpolate(images, covering, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
-    return images[:, :, top : top + height, left : left + width]
-
-
-def covering_size(height: int, width: int, size: Sequence[int]) -> tuple[int, int]:
-    """The smallest size of the proportions of `height` x `width` that covers `size`, rounded half up.
-
-    >>> covering_size(30, 40, (10, 10)), covering_size(8, 8, (8, 8)), covering_size(5, 20, (10, 8))
-    ((10, 13), (8, 8), (10, 40))
-    """
-    # In float32, as the exported graph computes it.
-    factor = max(torch.tensor(size[0]) / height, torch.tensor(size[1]) / width)
-    sides = [int(torch.floor(factor * side + 0.5)) for side in (height, width)]
-    return max(sides[0], size[0]), max(sides[1], size[1])

@@ -10,12 +10,17 @@ from common.fleet import is_fleet_file, read_fleet
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """`config` with every path absolute, so that other processes and a later `--resume` find the same files."""
+    """`config` with every path absolute, so that other processes and a later `--resume` find the same files.
+
+    A function that it names for the data may be called from now on: these are the settings of this process' own user.
+    """
+    from common.data.function import allow, is_function
     from common.data.sources import HUB, NAMES
 
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
     given = config.method.architectures
-    if data not in NAMES and not data.startswith(HUB) and Path(data).expanduser().exists():
+    allow(data)
+    if data not in NAMES and not is_function(data) and not data.startswith(HUB) and Path(data).expanduser().exists():
         data = _absolute(data)
     return dataclasses.replace(
         config,

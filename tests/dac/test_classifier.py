@@ -1,15 +1,13 @@
 """A classifier prepares raw images as training did, and images of any size as Pillow would."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.errors import ArchitectureError, DataError
 from common.models.description import BaseNetwork
-from dac.classifier import Classifier, covering_size, resize_and_crop
+from dac.classifier import Classifier
 from dac.model_file import Model, Preparation
 
 ARCHITECTURE = Architecture.full(BaseNetwork("cnn", (3, 8, 8), 4))
@@ -57,30 +55,3 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_without_a_preparation_there_is_no_classifier() -> None:
     with pytest.raises(ArchitectureError, match="does not say how images are prepared"):
         classifier(None)
-
-
-@pytest.mark.parametrize(
-    ("sides", "size", "expected"),
-    [
-        ((30, 40), (10, 10), (10, 13)),
-        ((40, 30), (10, 10), (13, 10)),
-        ((8, 8), (8, 8), (8, 8)),
-        ((5, 20), (10, 8), (10, 40)),
-        ((3, 2), (32, 32), (48, 32)),
-        ((10, 25), (10, 10), (10, 25)),
-    ],
-)
-def test_the_covering_size_by_hand(sides: tuple[int, int], size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert covering_size(*sides, size) == expected
-
-
-@pytest.mark.parametrize("sides", [(40, 60), (17, 9), (5, 5), (32, 32)])
-def test_resizing_is_what_pillow_does(sides: tuple[int, int]) -> None:
-    images = noise(1, 1, *sides)
-    found = resize_and_crop(images.float(), (16, 16))
-    height, width = covering_size(*sides, (16, 16))
-    whole = Image.fromarray(images[0, 0].numpy()).resize((width, height), Image.Resampling.BILINEAR)
-    top, left = (height - 16) // 2, (width - 16) // 2
-    expected = np.asarray(whole, np.float32)[top : top + 16, left : left + 16]
-    assert found.shape == (1, 1, 16, 16)
-    assert np.abs(found[0, 0].numpy() - expected).max() <= 1.0  # Pillow rounds to whole values, twice
