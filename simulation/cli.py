@@ -1,8 +1,10 @@
 """The `feddac` command."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import click
@@ -55,6 +57,7 @@ def feddac(
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     prefer_own_code()
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     arguments = sys.argv[1:]
     if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help"} & set(arguments):
         restart_with_cpu_tuning()
@@ -65,6 +68,11 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """What asks a service to end, such as a job scheduler, ends it as a person does: tidily, and resumable."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -12,6 +12,9 @@ from simulation.options import with_settings
 from simulation.start import prepare
 
 if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
     from server.run_folder import RunFolder
 
 CLIENT_APP = "client.app:app"
@@ -88,9 +91,17 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
     from simulation.engines import run_federation
 
     with show_progress(Console(stderr=True)) as progress:
+        where = "Ray" if engine == "ray" else "this process"
+        progress.start("devices", 1)
+        progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
+
+        def serve(grid: "Grid", context: "Context") -> None:
+            progress.finish("devices", f"{config.fleet.devices} started in {where}")
+            federate(grid, config, folder, progress, resume)
+
         run_federation(
             engine,
-            lambda grid, context: federate(grid, config, folder, progress, resume),
+            serve,
             CLIENT_APP,
             config.to_mapping(),
             config.fleet.devices,
