@@ -23,6 +23,7 @@ from server.methods import epochs_on_reference, find_cohorts
 from server.reference import load_reference
 from server.refine import module_of
 from server.rounds import Rounds
+from server.run_facts import closing_facts, record_facts
 from server.run_folder import RunFolder
 
 
@@ -40,6 +41,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
         folder.truncate_after(saved.round if saved else -1)
     reference = load_reference(config)
     folder.preparation = reference.preparation
+    record_facts(folder, reference)
     settings = config.federation
     seconds = dict(saved.stage_seconds) if saved else {}
     greeter = Greeter(grid, settings.handshake_timeout, progress)
@@ -64,7 +66,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
     _save_models(state, folder)
-    summary = summarise(state, config, folder)
+    summary = {**summarise(state, config, folder), **closing_facts(state, reference, folder, accelerator)}
     folder.write_summary(summary)
     return summary
 

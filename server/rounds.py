@@ -21,6 +21,7 @@ from server.membership import take_reports
 from server.methods import recalibrates
 from server.reference import Reference
 from server.refine import distil, recalibrate_cohorts
+from server.report.live import LiveReport
 from server.run_folder import RunFolder
 from server.strategy import CohortStrategy
 
@@ -46,6 +47,7 @@ class Rounds:
         self._grid, self._greeter, self._state, self._devices = grid, greeter, state, devices
         self._reference, self._config, self._folder = reference, config, folder
         self._accelerator, self._progress = accelerator, progress
+        self._report = LiveReport(folder.path, progress)
         self._frozen = config.method.batch_norm == "frozen"
         self._strategy = CohortStrategy(state, devices, config, folder.append, progress)
 
@@ -67,6 +69,7 @@ class Rounds:
             self._round(state.round + 1)
             self._add_seconds(time.perf_counter() - start)
             self._checkpoint()
+            self._report.update()
             accuracy = mean_over_devices(state, "accuracy")
             self._progress.advance("rounds", 1, f"round {state.round}: mean accuracy {accuracy:.1%}")
         why = " (validation accuracy stopped improving)" if state.stopped_early else ""

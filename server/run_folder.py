@@ -2,6 +2,7 @@
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
+    partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
     metrics.jsonl                 one event per line, in the order things happened
@@ -45,6 +46,7 @@ class RunFolder:
         self.path = path
         self.config_path = path / "config.toml"
         self.budgets_path = path / "budgets.json"
+        self.partition_path = path / "partition.json"
         self.metrics_path = path / "metrics.jsonl"
         self.summary_path = path / "summary.json"
         self.report_path = path / "report.html"
@@ -120,6 +122,10 @@ class RunFolder:
     def read_budgets(self) -> list[dict[str, Any]]:
         """The budgets as they were written."""
         return _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+
+    def write_partition(self, class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
+        """Write how many images of each class each device has, by its name; only a simulation can know."""
+        write_json(self.partition_path, {"class_names": class_names, "counts": counts})
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the result of the run."""

@@ -49,7 +49,8 @@ def find_models(place: Path) -> list[StoredModel]:
     summary = folder.read_summary() if folder.summary_path.exists() else {}
     models = _federated(folder, summary) or _trained(folder, summary) or _searched(folder)
     if not models:
-        command = _command(folder.read_config())
+        config = folder.read_config()
+        command = "simulate" if "rounds" in config else "train" if "epochs" in config else "search"
         raise CheckpointError(
             f"{place} holds no trained model yet; let it finish with: feddac {command} --resume {place}"
         )
@@ -98,10 +99,6 @@ def _searched(folder: RunFolder) -> list[StoredModel]:
     names = [str(row["name"]) for row in folder.read_budgets() if "name" in row] if folder.budgets_path.exists() else []
     paths = {name: folder.architecture_path(name) for name in names}
     return [StoredModel(name, weights_path(path)) for name, path in paths.items() if path.exists()]
-
-
-def _command(config: Mapping[str, Any]) -> str:
-    return "simulate" if "rounds" in config else "train" if "epochs" in config else "search"
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:

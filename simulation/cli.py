@@ -11,7 +11,7 @@ import click
 import typer
 
 from common.version import version as feddac_version
-from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
+from simulation.commands import compare, device, export, keys, report, runs, search, simulate, submit, train, up
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
@@ -33,6 +33,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=device.EXAMPLES)(device.device)
 app.command()(report.report)
+app.command()(runs.runs)
 app.command(epilog=up.EXAMPLES)(up.up)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
 app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)

@@ -178,10 +178,13 @@ class _Stage:
 
 
 def result_table(cohorts: Iterable[Cohort]) -> Table:
-    """The cohorts of a finished run: what their architecture costs, how good it is, what its training moved."""
-    table = Table(box=SIMPLE_HEAD)
+    """The cohorts of a finished run: what their architecture costs, how good it is, what its training moved.
+
+    Below the name of a cohort stand the profiles of its devices. The table fits into 80 columns.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("cohort", no_wrap=True)
-    for heading in ("devices", "MACs", "parameters", "peak\nmemory", "accuracy", "bytes\nmoved"):
+    for heading in ("devices", "MACs", "params", "peak\nmemory", "accuracy", "bytes\nmoved"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cohort in cohorts:
         figures = (
@@ -192,5 +195,6 @@ def result_table(cohorts: Iterable[Cohort]) -> Table:
             percent(cohort.accuracy),
             size(cohort.bytes_moved),
         )
-        table.add_row(cohort.name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
+        lines = [cohort.name, *(printable(profile, 21) for profile in cohort.profiles[:6])]
+        table.add_row("\n".join(lines), *(figure.replace(NARROW_SPACE, " ") for figure in figures))
     return table
