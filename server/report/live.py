@@ -11,12 +11,16 @@ SHARE = 0.05
 """Of the run's time at most this much goes into its report."""
 
 
+FIRST_SECONDS = 10.0
+"""A run that is over sooner has a report before anybody looks."""
+
+
 class LiveReport:
     """`update` after every round; a failure to draw is told once and never ends the run."""
 
     def __init__(self, folder: Path, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._progress, self._clock = folder, progress, clock
-        self._next = clock()
+        self._next = clock() + FIRST_SECONDS
         self._failed = False
 
     def update(self) -> None:

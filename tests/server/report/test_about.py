@@ -105,9 +105,11 @@ def test_the_heat_map_is_darkest_where_most_images_are(tmp_path: Path) -> None:
 
 def test_a_live_page_reloads_itself_and_is_not_drawn_too_often(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "run", finished=False)
-    # the clock when it is made, before and after the first build (one second), then twice and after the second
-    times = iter([0.0, 0.0, 1.0, 19.0, 21.0, 22.0])
+    # the clock when it is made; too early; before and after the first build (one second); too early; the second build
+    times = iter([0.0, 9.0, 10.0, 11.0, 29.0, 31.0, 32.0])
     live = LiveReport(folder.path, Silent(), lambda: next(times))
+    live.update()
+    assert not folder.report_path.exists()
     live.update()
     page = folder.report_path.read_text()
     assert '<meta http-equiv="refresh" content="10">' in page
@@ -126,7 +128,8 @@ def test_a_page_that_cannot_be_drawn_does_not_end_the_run(tmp_path: Path) -> Non
         def note(self, message: str) -> None:
             notes.append(message)
 
-    live = LiveReport(tmp_path / "nowhere", Notes())
+    times = iter(range(0, 1000, 100))
+    live = LiveReport(tmp_path / "nowhere", Notes(), lambda: float(next(times)))
     live.update()
     live.update()
     assert len(notes) == 1
