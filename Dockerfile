@@ -17,6 +17,7 @@ COPY dac/ dac/
 COPY server/ server/
 COPY client/ client/
 COPY simulation/ simulation/
+COPY feddac/ feddac/
 RUN pip install .
 
 FROM python:${PYTHON_VERSION}-slim

@@ -9,6 +9,7 @@ import torch
 from client.identity import partition_of
 from common.config import Config
 from common.data.augment import Preprocessor
+from common.data.function import allow
 from common.data.images import DataSet, Images, mean_std
 from common.data.partition import MINIMUM_IMAGES
 from common.data.shares import device_shares
@@ -34,10 +35,11 @@ class DeviceData:
 def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData:
     """The images of the device that `node_config` describes.
 
-    A node configuration with `data` names a data set of the device's own: all its training images are used, normalised
-    by their own statistics. Otherwise the run's data set is split and partitioned by the run's seed, and normalised by
-    the statistics of the server's reference set; `data-folder` may say where this machine keeps it. A tenth is held
-    out if the run evaluates on the devices.
+    A node configuration with `data` names a data set of the device's own, or with `data-path` the folder that
+    `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics. Otherwise
+    the run's data set is split and partitioned by the run's seed, and normalised by the statistics of the server's
+    reference set; `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the
+    devices.
 
     Raises DataError if the images cannot be had, ConfigurationError for a partition id that does not exist.
     """
@@ -45,8 +47,10 @@ def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData
     if "data-folder" in node_config:
         settings = replace(settings, data_folder=str(node_config["data-folder"]))
     number = partition_of(node_config, config.fleet)
-    if node_config.get("data"):
-        images, mean, std = _own(replace(settings, data=str(node_config["data"])))
+    own = str(node_config.get("data") or node_config.get("data-path") or "")
+    if own:
+        allow(own)  # the owner of the device named it, not the run
+        images, mean, std = _own(replace(settings, data=own))
     else:
         shared = _shared(settings, config.run.seed, config.fleet.devices)
         images, mean, std = shared.data.train.subset(shared.parts[number]), shared.mean, shared.std

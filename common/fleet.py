@@ -109,7 +109,7 @@ PROFILES: Mapping[str, DeviceProfile] = {
 
 @dataclass(frozen=True)
 class VirtualDevice:
-    """One simulated device; `profile` is empty for a device that a fleet file describes by its bounds."""
+    """One simulated device; `profile` is the name of its kind, empty where a fleet file gives it none."""
 
     name: str
     profile: str
@@ -149,7 +149,7 @@ def read_fleet(path: Path) -> list[VirtualDevice]:
 
     Each `[[device]]` table has any of `name` (text), `count` (default 1), and the bounds `macs`, `params` and
     `memory` as numbers or as texts such as "30M" and "512KB"; a bound left out does not bind. Of several devices
-    with one name, each gets the name and its number: `sensor-00`, `sensor-01`.
+    with one name, each gets the name and its number: `sensor-00`, `sensor-01`. The name is also their profile.
 
     Raises ConfigurationError that names the file and what in it is wrong.
     """
@@ -163,7 +163,7 @@ def read_fleet(path: Path) -> list[VirtualDevice]:
         budget = _declared_budget(table, where)
         for position in range(count):
             given = name if name is None or count == 1 else f"{name}-{position:02d}"
-            devices.append(VirtualDevice(_checked(given or _device_name(len(devices)), where), "", budget))
+            devices.append(VirtualDevice(_checked(given or _device_name(len(devices)), where), name or "", budget))
     _check_distinct(path, [device.name for device in devices])
     return devices
 

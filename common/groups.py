@@ -13,7 +13,12 @@ class DataSettings(Settings):
     """Which images, and how they are divided among the server and the devices."""
 
     data: str = setting(
-        "digits", "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, or hub:NAME."
+        "digits",
+        "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, hub:NAME, or "
+        "package.module:function.",
+    )
+    image_size: int = setting(
+        0, "Resize and crop all images to so many pixels a side; 0 keeps the size they have.", minimum=0, maximum=1024
     )
     data_folder: str = setting("", "Where downloads and decoded images are kept (default: ~/.cache/feddac).")
     train_images: int = setting(0, "Use only this many training images, a stratified choice; 0 takes all.", minimum=0)

@@ -1,17 +1,19 @@
-"""An architecture and its weights as one ONNX file: batch norms folded in, costs in the metadata, checked, measured.
+"""A trained network as one ONNX file: raw images in, logits out, batch norms folded in, checked and measured.
 
-The file takes normalised images, float32 of shape (N, C, H, W) with any N, and gives logits of shape (N, classes).
-`quantise` makes an int8 version by static post-training quantisation: weights per channel, activations per tensor,
-their ranges taken from calibration images.
+The file takes uint8 images of shape (N, C, H, W) with any N, H and W, resizes, crops and normalises them as
+`dac.classifier` does, and gives logits of shape (N, classes). Its metadata say what the classes are called, what the
+network costs, and which weights these are. The int8 version comes from static post-training quantisation: weights per
+channel, activations per tensor, their ranges taken from calibration images; the preparation stays in float.
 """
 
 import json
 import logging
+import platform
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -23,49 +25,83 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.architecture import Architecture
+from common.data.images import Images
 from common.errors import ConfigurationError, FedDACError
 from common.layout import State
-from common.learning import Feed
+from common.version import version
+from dac.classifier import Classifier
+from dac.preparation_graph import IMAGES, prepend_preparation
 
 TOLERANCE = 1e-4  # of a logit between ONNX Runtime and PyTorch, against the largest logit where that is above 1
-INPUT, OUTPUT = "images", "logits"
+LOGITS, PREPARED = "logits", "prepared"
+BATCH = 256
 
 
-def export_onnx(
-    architecture: Architecture, state: State, path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write the network to `path`; the metadata are its costs, its architecture as JSON, and `metadata`.
+def network_program(classifier: Classifier) -> Any:
+    """The network alone, without the preparation of its images, as an ONNX model that the functions below complete.
 
     Raises ConfigurationError if the packages of the extra `export` are missing.
     """
-    onnx = _require("onnx")
-    _require("onnxscript")
-    module = fold_batch_norms(architecture, state)
-    example = torch.zeros(2, *architecture.base.input_shape)
+    require("onnx")
+    require("onnxscript")
+    module = fold_batch_norms(classifier.architecture, classifier.network.state_dict())
+    example = torch.zeros(2, *classifier.architecture.base.input_shape)
     with _quiet():
         program = torch.onnx.export(
             module,
             (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=[PREPARED],
+            output_names=[LOGITS],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
         )
     if program is None:
         raise FedDACError("PyTorch returned no ONNX program for this network")
-    model = program.model_proto
-    costs = architecture.costs
-    facts = {
-        "macs": str(costs.macs),
-        "params": str(costs.params),
-        "peak_memory_bytes": str(costs.peak_memory_bytes),
-        "architecture": architecture.to_json(),
-        **(metadata or {}),
-    }
-    onnx.helper.set_model_props(model, facts)
-    onnx.checker.check_model(model, full_check=True)
-    _write(path, model.SerializeToString())
+    return program.model_proto
+
+
+def export_onnx(classifier: Classifier, path: Path, network: Any | None = None) -> None:
+    """Write the whole classifier to `path`; `network` is its `network_program`, if that is there already."""
+    _complete(classifier, network_program(classifier) if network is None else network, path, "float32")
+
+
+def export_int8(classifier: Classifier, path: Path, calibration: torch.Tensor, network: Any | None = None) -> None:
+    """Write the classifier with int8 weights and activations; `calibration` are raw images (N, C, H, W).
+
+    `network` is the classifier's `network_program`, if that is there already.
+    """
+    quantization = require("onnxruntime.quantization")
+    onnx = require("onnx")
+    with torch.no_grad():
+        batches = [classifier.prepare(part).numpy() for part in torch.split(calibration, 50)]
+
+    class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self._batches = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {PREPARED: batch}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        plain, prepared, quantised = (str(Path(folder, f"{name}.onnx")) for name in ("plain", "prepared", "quantised"))
+        onnx.save(network_program(classifier) if network is None else network, plain)
+        shape_inference = require("onnxruntime.quantization.shape_inference")
+        shape_inference.quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            quantised,
+            Calibration(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            # 7 bits of weight: with 8, sums of pairs overflow on x86 processors without VNNI, and answers are wrong.
+            reduce_range=True,
+        )
+        model = onnx.load(quantised)
+    _complete(classifier, model, path, "int8")
 
 
 def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
@@ -80,77 +116,42 @@ def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
     return module
 
 
-def difference(path: Path, architecture: Architecture, state: State, images: torch.Tensor) -> float:
-    """The largest difference of a logit between the file and PyTorch, batch norms unfolded, on normalised images.
+def difference(path: Path, classifier: Classifier, images: torch.Tensor) -> float:
+    """The largest difference of a logit between the file and PyTorch, batch norms unfolded, on raw uint8 images.
 
     Where the largest logit is above 1 the difference is a share of it: float32 keeps digits, not decimal places.
     """
-    module = architecture.build_from(state).eval()
     with torch.no_grad():
-        expected = module(images)
-    found = torch.from_numpy(_session(path).run([OUTPUT], {INPUT: images.numpy()})[0])
+        expected = classifier(images)
+    found = torch.from_numpy(_session(path).run([LOGITS], {IMAGES: images.numpy()})[0])
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
 
 
-def check(path: Path, architecture: Architecture, state: State, images: torch.Tensor) -> float:
+def check(path: Path, classifier: Classifier, images: torch.Tensor) -> float:
     """`difference`; raises FedDACError where it is above TOLERANCE."""
-    found = difference(path, architecture, state, images)
+    found = difference(path, classifier, images)
     if not found <= TOLERANCE:
         raise FedDACError(f"{path} differs from PyTorch by {found:.2g} in a logit, more than {TOLERANCE:g}")
     return found
 
 
-def quantise(path: Path, result: Path, calibration: torch.Tensor) -> None:
-    """Write the int8 version of the file `path` to `result`; `calibration` are normalised images (N, C, H, W)."""
-    quantization = _require("onnxruntime.quantization")
-
-    class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            self._batches: Iterator[torch.Tensor] = iter(torch.split(calibration, 50))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT: batch.numpy()}
-
-    onnx = _require("onnx")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "quantised.onnx")
-        _require("onnxruntime.quantization.shape_inference").quant_pre_process(
-            str(path), str(prepared), skip_symbolic_shape=True
-        )
-        quantization.quantize_static(
-            str(prepared),
-            str(quantised),
-            Calibration(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            activation_type=quantization.QuantType.QUInt8,
-        )
-        model = onnx.load(str(quantised))
-    onnx.helper.set_model_props(model, {**read_metadata(path), "quantisation": "int8"})
-    _write(result, model.SerializeToString())
+def correct(path: Path, images: Images) -> int:
+    """How many of the raw images the file classifies correctly."""
+    session, right = _session(path), 0
+    for index in torch.split(torch.arange(len(images)), BATCH):
+        logits = session.run([LOGITS], {IMAGES: images.images[index].numpy()})[0]
+        right += int((logits.argmax(1) == images.labels[index].numpy()).sum())
+    return right
 
 
-def accuracy(path: Path, feed: Feed) -> float:
-    """The share of the feed's images that the file classifies correctly."""
+def latency_ms(path: Path, size: tuple[int, int, int], runs: int = 50) -> float:
+    """Median milliseconds of one raw image of `size` (C, H, W) on one thread of this machine."""
     session = _session(path)
-    correct = 0
-    for batch in feed.evaluation(torch.device("cpu")):
-        logits = session.run([OUTPUT], {INPUT: np.ascontiguousarray(batch.images.numpy())})[0]
-        correct += int((logits.argmax(1) == batch.labels.numpy()).sum())
-    return correct / len(feed.images)
-
-
-def latency_ms(path: Path, runs: int = 50) -> float:
-    """Median milliseconds of one image on one thread of this machine."""
-    session = _session(path)
-    shape = [1, *session.get_inputs()[0].shape[1:]]
-    images = {INPUT: np.zeros(shape, np.float32)}
+    images = {IMAGES: np.zeros((1, *size), np.uint8)}
     times = []
     for run in range(runs + 5):
         start = time.perf_counter()
-        session.run([OUTPUT], images)
+        session.run([LOGITS], images)
         if run >= 5:  # the first ones still allocate
             times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
@@ -158,22 +159,20 @@ def latency_ms(path: Path, runs: int = 50) -> float:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of an ONNX file."""
-    return {entry.key: entry.value for entry in _require("onnx").load(str(path)).metadata_props}
+    return {entry.key: entry.value for entry in require("onnx").load(str(path)).metadata_props}
 
 
-def normalisation(mean: torch.Tensor, std: torch.Tensor) -> dict[str, str]:
-    """Metadata that say how images scaled to 0..1 are normalised: subtract `mean`, divide by `std` (both (C,))."""
-    return {"mean": json.dumps(mean.tolist()), "std": json.dumps(std.tolist())}
+def processor() -> str:
+    """What latencies were measured on, as far as this machine says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
-def _session(path: Path) -> Any:
-    runtime = _require("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _require(name: str) -> Any:
+def require(name: str) -> Any:
+    """The module `name`; raises ConfigurationError that names the extra to install where it is missing."""
     from importlib import import_module
 
     try:
@@ -184,11 +183,39 @@ def _require(name: str) -> Any:
         ) from None
 
 
-def _write(path: Path, content: bytes) -> None:
+def _complete(classifier: Classifier, network: Any, path: Path, precision: str) -> None:
+    """Put the preparation before the network, add the metadata, check, and write."""
+    onnx = require("onnx")
+    model = prepend_preparation(network, classifier, PREPARED)
+    architecture = classifier.architecture
+    costs = architecture.costs
+    facts = {
+        "name": classifier.name,
+        "stage": classifier.stage,
+        "input": "raw images, uint8, (N, C, H, W); resizing, cropping and normalisation are inside",
+        "precision": precision,
+        "class_names": json.dumps(classifier.class_names),
+        "image_size": json.dumps(classifier.image_size),
+        "macs": str(costs.macs),
+        "params": str(costs.params),
+        "peak_memory_bytes": str(costs.peak_memory_bytes),
+        "architecture": architecture.to_json(),
+        "feddac_version": version(),
+    }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
+    temporary.write_bytes(model.SerializeToString())
     temporary.replace(path)
+
+
+def _session(path: Path) -> Any:
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager

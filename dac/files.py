@@ -16,6 +16,7 @@ from common.costs import largest_tensor_elements, thop_macs
 from common.errors import ArchitectureError
 from common.layout import State
 from common.reading import Unreadable, printable, read_json
+from dac.model_file import Preparation, metadata
 from dac.weights import read_weights
 
 FORMAT = "feddac-architecture"
@@ -33,12 +34,26 @@ class Member:
     parent: int | None = None
 
 
-def save_member(path: Path, member: Member, *, name: str, parent: str | None, seed: int) -> None:
-    """Write `path` (JSON) and its weights beside it; each file appears whole or not at all."""
+def save_member(
+    path: Path,
+    member: Member,
+    *,
+    name: str,
+    parent: str | None,
+    seed: int,
+    stage: str = "search",
+    preparation: Preparation | None = None,
+) -> None:
+    """Write `path` (JSON) and its weights beside it, as NAME.STAGE.safetensors; each appears whole or not at all.
+
+    `stage` is one of `dac.model_file.STAGES`; a file that is called by its stage says it once.
+    """
     architecture = member.architecture
     costs, full = architecture.costs, Architecture.full(architecture.base)
-    weights = path.with_suffix(".safetensors")
-    _replace(weights, lambda temporary: save_file({k: v.contiguous() for k, v in member.state.items()}, temporary))
+    weights = path.with_suffix(".safetensors" if path.stem == stage else f".{stage}.safetensors")
+    facts = metadata(name, stage, architecture, preparation)
+    tensors = {key: tensor.contiguous() for key, tensor in member.state.items()}
+    _replace(weights, lambda temporary: save_file(tensors, temporary, facts))
     budget = member.budget
     data = {
         "format": FORMAT,
@@ -83,6 +98,14 @@ def load_member(path: Path) -> Member:
     except ArchitectureError:
         raise
     except Exception as error:  # safetensors, torch and json each raise their own kinds
+        raise ArchitectureError(f"{path} is damaged: {error}") from None
+
+
+def weights_path(path: Path) -> Path:
+    """Where the weights of the architecture file `path` are, which it names; raises ArchitectureError."""
+    try:
+        return path.with_name(Path(_read(path)["weights"]["file"]).name)
+    except (KeyError, TypeError, ValueError) as error:
         raise ArchitectureError(f"{path} is damaged: {error}") from None
 
 

@@ -75,7 +75,9 @@ def search(
             row = under_way.train(trajectory)
             record(row)
             accuracy = f"validation {row['validation_accuracy']:.1%}"
-            progress.advance("search", 0, f"epoch {row['epoch']}: {costs.macs / 1e6:.2f} M MACs, {accuracy}")
+            progress.advance(
+                "search", 0, f"epoch {row['epoch']}{_left(trajectory)}: {costs.macs / 1e6:.2f} M MACs, {accuracy}"
+            )
         elif not target.admits(costs):
             under_way.keep_teacher(trajectory)
             trajectory.shrink(target)
@@ -91,6 +93,11 @@ def search(
     progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
     under_way.share_weights(progress)
     return under_way.family()
+
+
+def _left(trajectory: Trajectory) -> str:
+    """How many epochs come before the next channels are removed, in words to follow an epoch's number."""
+    return f", {trajectory.epochs_left} to go before the next removal" if trajectory.epochs_left else ""
 
 
 class _Search:

@@ -86,7 +86,11 @@ def train_architecture(
             )
         if checkpoint is not None:
             run.save(checkpoint, signature, epoch)
-        progress.advance("train", 1, f"epoch {epoch}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}")
+        progress.advance(
+            "train",
+            1,
+            f"epoch {epoch} of {settings.epochs}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}",
+        )
     accuracy = evaluate(module, validation, accelerator).accuracy
     progress.finish("train", f"validation accuracy {accuracy:.1%}")
     return Trained(state_of(module), accuracy)

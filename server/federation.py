@@ -15,8 +15,9 @@ from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
+from dac.model_file import metadata
 from server.checkpoint import load_federation
-from server.cohorts import Cohort, FederationState, Spent
+from server.cohorts import Cohort, FederationState, Spent, architecture_of
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
@@ -25,6 +26,7 @@ from server.methods.method import Method
 from server.reference import load_reference
 from server.rounds import Rounds
 from server.run import Run
+from server.run_facts import closing_facts, record_facts
 from server.run_folder import RunFolder
 
 
@@ -44,6 +46,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     if resume:
         folder.truncate_after(saved.state.round if saved else -1)
     run = Run(config, folder, load_reference(config), accelerator, progress)
+    folder.preparation = run.reference.preparation
+    record_facts(run)
     half = server_half(config)
     half.check(config, run.reference.base, {})
     method = half(run)
@@ -73,7 +77,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
     _save_models(method, folder)
-    summary = summarise(method, state, config, folder)
+    summary = {**summarise(method, state, config, folder), **closing_facts(method, run)}
     folder.write_summary(summary)
     return summary
 
@@ -174,7 +178,8 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 
 def _save_models(method: Method, folder: RunFolder) -> None:
     for cohort in method.cohorts:
-        folder.save_model(cohort.name, method.module(cohort).state_dict(), {"network": cohort.network.to_json()})
+        facts = metadata(cohort.name, "federated", architecture_of(cohort), folder.preparation)
+        folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
 
 
 @contextmanager

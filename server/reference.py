@@ -10,6 +10,7 @@ from common.data.split import split_reference
 from common.groups import ModelSettings
 from common.learning import Feed
 from common.models.description import BaseNetwork
+from dac.model_file import Preparation
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,12 @@ class Reference:
     train: Feed
     validation: Feed
     test: Feed
+    class_names: tuple[str, ...]
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are prepared for every network of the run, and what their outputs are called."""
+        return Preparation.of(self.train.preprocessor, self.class_names)
 
 
 def load_reference(config: Config) -> Reference:
@@ -34,6 +41,7 @@ def load_reference(config: Config) -> Reference:
         Feed(train, preprocessor, config.search.search_batch_size),
         Feed(data.train.subset(split.reference_validation), preprocessor, batch_size),
         Feed(data.test, preprocessor, batch_size),
+        data.class_names,
     )
 
 

@@ -16,6 +16,7 @@ from server.exchange import exchange
 from server.handshake import Greeter
 from server.membership import take_reports
 from server.methods.method import Method
+from server.report.live import LiveReport
 from server.run import Run
 from server.strategy import MethodStrategy
 
@@ -32,6 +33,7 @@ class Rounds:
         self._grid, self._greeter, self._devices = grid, greeter, devices
         self._method, self._state, self._run = method, state, run
         self._settings = run.config.federation
+        self._report = LiveReport(run.folder.path, run.progress)
         self._strategy = MethodStrategy(method, state, devices, run)
 
     def start(self) -> None:
@@ -53,6 +55,7 @@ class Rounds:
             self._round(state.round + 1)
             self._add_seconds(time.perf_counter() - start)
             self._checkpoint()
+            self._report.update()
             accuracy = mean_over_devices(self._method.cohorts, "accuracy")
             progress.advance("rounds", 1, f"round {state.round}: mean accuracy {accuracy:.1%}")
         self._require_training()

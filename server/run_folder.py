@@ -2,8 +2,9 @@
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
-    architectures/COHORT.json     the architecture of each cohort
-    models/COHORT.safetensors     its weights
+    partition.json                how many images of each class each device has, where one machine knows that
+    architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
+    models/COHORT.safetensors     its weights after federation, with all that is needed to use them
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 from common.errors import CheckpointError, ConfigurationError
 from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
 from common.settings import Scalar
+from dac.model_file import Preparation
 from server.run_lock import RunLock
 
 MAX_FILE_BYTES = 2**31
@@ -43,13 +45,15 @@ class RunFolder:
 
     Only one process may write at a time: a new folder, and one that was opened, inside the `with` block, until `close`.
     Whoever only reads needs neither. Reading raises CheckpointError for a file that is missing or damaged. JSON never
-    holds NaN or infinity: they are written as null.
+    holds NaN or infinity: they are written as null. `preparation` is what every model file of the run says about its
+    images, once that is known.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_path = path / "config.toml"
         self.budgets_path = path / "budgets.json"
+        self.partition_path = path / "partition.json"
         self.metrics_path = path / "metrics.jsonl"
         self.summary_path = path / "summary.json"
         self.report_path = path / "report.html"
@@ -58,6 +62,7 @@ class RunFolder:
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
         self._lock: RunLock | None = None
+        self.preparation: Preparation | None = None
         self._log: IO[bytes] | None = None
         self._scalars = _Scalars(self.tensorboard_folder)
 
@@ -152,6 +157,10 @@ class RunFolder:
     def read_budgets(self) -> list[dict[str, Any]]:
         """The budgets as they were written."""
         return _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+
+    def write_partition(self, class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
+        """Write how many images of each class each device has, by its name; only a simulation can know."""
+        write_json(self.partition_path, {"class_names": class_names, "counts": counts})
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the result of the run."""

@@ -1,10 +1,10 @@
 """The `feddac` command."""
 
 import os
+import signal
 import sys
-import tomllib
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Annotated
 
 import click
@@ -13,8 +13,9 @@ import typer
 from common.config import GROUPS
 from common.methods import contract_of
 from common.settings import Settings
-from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
-from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
+from common.version import version as feddac_version
+from simulation.commands import compare, device, export, keys, report, runs, search, simulate, submit, train, up
+from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 from simulation.options import with_settings
 
@@ -40,6 +41,7 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
     app.command(epilog=export.EXAMPLES)(export.export)
     app.command(epilog=device.EXAMPLES)(device.device)
     app.command()(report.report)
+    app.command()(runs.runs)
     app.command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
     app.command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
     app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
@@ -65,7 +67,7 @@ def own_settings(arguments: Sequence[str]) -> list[type[Settings]]:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"feddac {_version()}")
+        print(f"feddac {feddac_version()}")
         raise typer.Exit
 
 
@@ -80,6 +82,7 @@ def feddac(
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     prefer_own_code()
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     arguments = sys.argv[1:]
     if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help"} & set(arguments):
         restart_with_cpu_tuning()
@@ -90,6 +93,11 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """What asks a service to end, such as a job scheduler, ends it as a person does: tidily, and resumable."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -105,14 +113,6 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as error:
         return exit_code_of(error)
-
-
-def _version() -> str:
-    try:
-        return version("feddac")
-    except PackageNotFoundError:  # A checkout that is run without being installed.
-        project = tomllib.loads((CODE_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        return str(project["version"])
 
 
 if __name__ == "__main__":

@@ -1,35 +1,71 @@
 """What a person sees: progress while a run works, and the table of its result."""
 
-from collections.abc import Iterable, Iterator
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from common.progress import Progress
-from server.report.record import Cohort
-from server.report.wording import NARROW_SPACE, count, percent, printable, size
+from common.progress import Progress, Silent
+from server.report.record import Cohort, Run
+from server.report.wording import NARROW_SPACE, count, duration, percent, plural, printable, size
+
+NEWS_SECONDS = 5.0
+HEARTBEAT_SECONDS = 15.0
+RESUMED_SECONDS = 0.2
+
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(wanted: bool) -> Iterator[None]:
+    """Inside the block `show_progress` shows nothing, if that is wanted."""
+    token = _quiet.set(wanted)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 @contextmanager
 def show_progress(console: Console) -> Iterator[Progress]:
-    """Bars on a terminal, short lines elsewhere."""
+    """Bars on a terminal, short lines elsewhere, nothing where a user asked for quiet."""
+    if _quiet.get():
+        yield Silent()
+        return
     if not console.is_terminal:
-        yield Lines(console)
+        lines, over = Lines(console), threading.Event()
+        thread = threading.Thread(target=_beat, args=(lines, over), name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield lines
+        finally:
+            over.set()
+            thread.join()
         return
     columns = [
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[message]}", markup=False),
     ]
     with Bars(*columns, console=console) as bars:
         yield Terminal(bars)
+
+
+def _beat(lines: "Lines", over: threading.Event) -> None:
+    while not over.wait(1.0):
+        lines.beat()
 
 
 class Terminal:
@@ -62,49 +98,95 @@ class Terminal:
 
 
 class Lines:
-    """Progress as plain lines, at most ten per stage and one per note."""
+    """Progress as plain lines, for log files: never silent for longer than HEARTBEAT_SECONDS while a stage goes on.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._done: dict[str, int] = {}
-        self._total: dict[str, int] = {}
+    A line for every tenth of a stage, and between them whenever something happens at least NEWS_SECONDS after the last
+    line. Where nothing happens, a line says that the stage goes on.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._stages: dict[str, _Stage] = {}
+        self._current = ""
+        self._last_line = clock()
+        self._lock = threading.RLock()
 
     def start(self, stage: str, total: int) -> None:
-        """Print nothing yet."""
-        self._done[stage], self._total[stage] = 0, max(total, 1)
+        """Print that the stage begins."""
+        with self._lock:
+            self._stages[stage] = _Stage(total, self._clock())
+            self._current = stage
+            self._print(f"{stage}: started" + (f", {total} to do" if total > 1 else ""))
 
     def advance(self, stage: str, units: int, message: str) -> None:
-        """Print a line when another tenth of the stage is done."""
-        before = self._done[stage] * 10 // self._total[stage]
-        self._done[stage] += units
-        if self._done[stage] * 10 // self._total[stage] > before:
-            self._print(f"{stage} {self._done[stage]}/{self._total[stage]}: {printable(message)}")
+        """Print a line when another tenth of the stage is done, or there was none for a while."""
+        with self._lock:
+            state, now = self._stages[stage], self._clock()
+            another_tenth = state.advance(units, message, now)
+            if another_tenth or now - self._last_line >= NEWS_SECONDS:
+                self._print(f"{stage} {state.where(now)}: {printable(message)}")
 
     def finish(self, stage: str, message: str) -> None:
         """Print the stage's result."""
-        self._print(f"{stage}: {printable(message)}")
+        with self._lock:
+            self._current = ""
+            self._print(f"{stage}: {printable(message)}")
 
     def note(self, message: str) -> None:
         """Print the note."""
-        self._print(f"note: {printable(message, 1000)}")
+        with self._lock:
+            self._print(f"note: {printable(message, 1000)}")
+
+    def beat(self) -> None:
+        """Print where the stage stands if nothing was printed for HEARTBEAT_SECONDS."""
+        with self._lock:
+            now = self._clock()
+            if self._current and now - self._last_line >= HEARTBEAT_SECONDS:
+                state = self._stages[self._current]
+                last = f"; last: {printable(state.message)}" if state.message else ""
+                spent = duration(now - state.begun).replace(NARROW_SPACE, " ")
+                self._print(f"{self._current} {state.where(now)}: goes on since {spent}{last}")
 
     def _print(self, line: str) -> None:
+        self._last_line = self._clock()
         self._console.print(Text(line), soft_wrap=True)
 
 
+class _Stage:
+    """How far a stage is, and how long the rest will take if it goes on like that."""
+
+    def __init__(self, total: int, now: float) -> None:
+        self.begun, self.total, self.done, self.message = now, max(total, 1), 0, ""
+        self._first, self._done_at_first = now, 0
+
+    def advance(self, units: int, message: str, now: float) -> bool:
+        """Note what was done; whether that completes another tenth of the stage."""
+        before = self.done * 10 // self.total
+        self.done += units
+        self.message = message
+        if now - self.begun < RESUMED_SECONDS:  # what a resumed run had done before tells nothing about its speed
+            self._first, self._done_at_first = now, self.done
+        return self.done * 10 // self.total > before
+
+    def where(self, now: float) -> str:
+        """`3/10, about 40 s left`."""
+        done, rest = self.done - self._done_at_first, self.total - self.done
+        text = f"{self.done}/{self.total}"
+        if done > 0 and rest > 0:
+            left = (now - self._first) / done * rest
+            text += f", about {duration(max(1.0, round(left))).replace(NARROW_SPACE, ' ')} left"
+        return text
+
+
 def result_table(cohorts: Iterable[Cohort]) -> Table:
-    """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did."""
-    table = Table(box=SIMPLE_HEAD)
+    """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did.
+
+    Below the name of a cohort stand the profiles of its devices. The table fits into 80 columns.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("cohort", no_wrap=True)
     for heading in (
-        "devices",
-        "MACs",
-        "parameters",
-        "peak\nmemory",
-        "accuracy",
-        "MACs per\nround",
-        "bytes\ndown",
-        "bytes\nup",
+        *("devices", "MACs", "params", "peak\nmemory", "accuracy", "MACs per\nround", "bytes\ndown", "bytes\nup"),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for cohort in cohorts:
@@ -118,5 +200,16 @@ def result_table(cohorts: Iterable[Cohort]) -> Table:
             size(cohort.bytes_down),
             size(cohort.bytes_up),
         )
-        table.add_row(cohort.name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
+        lines = [cohort.name, *(printable(profile, 15) for profile in cohort.profiles[:6])]
+        table.add_row("\n".join(lines), *(figure.replace(NARROW_SPACE, " ") for figure in figures))
     return table
+
+
+def print_result(console: Console, run: Run) -> None:
+    """The table of a finished run, and what it cost on the server."""
+    console.print(result_table(run.cohorts))
+    if math.isfinite(run.server_seconds):
+        took, held = duration(run.server_seconds), size(run.server_bytes)
+        epochs = plural(int(run.epochs_on_reference), "epoch")
+        line = f"Server:     {took} and {held} for the method itself, {epochs} on its reference set"
+        console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)

@@ -248,6 +248,7 @@ def _ray(workers: int) -> Iterator[None]:
     with _quiet(), variables(environment), contextlib.chdir(CODE_ROOT):
         try:
             _check_loopback()
+            on_terminate = signal.getsignal(signal.SIGTERM)
             ray.init(
                 address="local",
                 num_cpus=workers,
@@ -256,6 +257,8 @@ def _ray(workers: int) -> Iterator[None]:
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
             )
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process at once, mid-round.
         except Exception as error:
             ray.shutdown()
             reason = str(error).strip().partition("\n")[0] or type(error).__name__

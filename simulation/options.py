@@ -13,6 +13,7 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.settings import Settings, key_of
 from common.toml_file import read_toml
+from simulation.display import quiet
 
 
 def with_settings(
@@ -22,8 +23,8 @@ def with_settings(
 
     Fields named in `omit` get none.
 
-    The command must have a parameter `settings`: the options the user gave, as kebab-case keys. Those left out are
-    not in it, so that a configuration file can fill them.
+    Every such command also has `--quiet`. It must have a parameter `settings`: the options the user gave, as kebab-case
+    keys. Those left out are not in it, so that a configuration file can fill them.
     """
     fields = {
         one.name: _option(one, group)
@@ -37,13 +38,15 @@ def with_settings(
 
         def run(**given: Any) -> None:
             settings = {key_of(name): given.pop(name) for name in fields}
-            command(settings={key: value for key, value in settings.items() if value is not None}, **given)
+            with quiet(given.pop("quiet")):
+                command(settings={key: value for key, value in settings.items() if value is not None}, **given)
 
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, annotation in fields.items()
         ]
-        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        own = [*(one.replace(kind=keyword) for one in own), inspect.Parameter("quiet", keyword, **_QUIET)]
         run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
         run.__doc__ = command.__doc__
@@ -86,6 +89,12 @@ def _option(one: "dataclasses.Field[Any]", group: type[Settings]) -> Any:
         rich_help_panel=_panel(group),
     )
     return Annotated[type(one.default) | None, option]
+
+
+_QUIET: dict[str, Any] = {
+    "default": False,
+    "annotation": Annotated[bool, typer.Option("--quiet", help="Show no progress; the result is printed as ever.")],
+}
 
 
 def _shown(default: Any) -> str:

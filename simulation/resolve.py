@@ -10,13 +10,18 @@ from common.paths import user_path
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """`config` with every path absolute, so that other processes and a later `--resume` find the same files."""
+    """`config` with every path absolute, so that other processes and a later `--resume` find the same files.
+
+    A function that it names for the data may be called from now on: these are the settings of this process' own user.
+    """
+    from common.data.function import allow, is_function
     from common.data.sources import HUB, NAMES
 
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
     architectures = config.of(DACSettings).architectures
     changes: dict[str, Any] = {"data-folder": _absolute(folder) if folder else ""}
-    if data not in NAMES and not data.startswith(HUB) and user_path(data).exists():
+    allow(data)
+    if data not in NAMES and not is_function(data) and not data.startswith(HUB) and user_path(data).exists():
         changes["data"] = _absolute(data)
     if is_fleet_file(fleet):
         changes["fleet"] = _absolute(fleet)

@@ -17,6 +17,7 @@ from common.groups import DataSettings
 from common.learning import Feed
 from common.seeds import torch_generator
 from common.settings import Settings, check_known
+from dac.model_file import Preparation
 from server.report.wording import NARROW_SPACE, count, percent, size
 
 
@@ -31,6 +32,11 @@ class Material:
     train: Feed
     validation: Feed
     test: Feed
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are prepared for every network of this data set, and what their outputs are called."""
+        return Preparation.of(self.train.preprocessor, self.data.class_names)
 
 
 def load_material(settings: DataSettings, batch_size: int, seed: int) -> Material:

@@ -32,8 +32,9 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)
-    check(whole)
+    partition = check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:
         folder.write_config(whole.to_mapping())
+        folder.write_partition(partition.class_names, partition.counts)
     return whole, folder

@@ -26,6 +26,16 @@ def padding(side: int) -> int:
     return max(1, side // 8)
 
 
+def scale_and_shift(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """What values 0 to 255 are multiplied by, and what is then added, to normalise them: two of (1, C, 1, 1), float32.
+
+    (x / 255 - mean) / std as one multiplication and one addition; `mean` and `std` are those of `Preprocessor`.
+    """
+    deviation = torch.where(std > 0, std, 1).double()
+    scale = (1 / (255 * deviation)).float().view(1, -1, 1, 1)
+    return scale, (-mean.double() / deviation).float().view(1, -1, 1, 1)
+
+
 class Preprocessor:
     """Turns stored images into what a network trains or is evaluated on.
 
@@ -37,10 +47,8 @@ class Preprocessor:
     """
 
     def __init__(self, mean: Tensor, std: Tensor, augment: str) -> None:
-        deviation = torch.where(std > 0, std, 1).double()
-        # (x / 255 - mean) / std as one multiplication and one addition.
-        self._scale = (1 / (255 * deviation)).float().view(1, -1, 1, 1)
-        self._shift = (-mean.double() / deviation).float().view(1, -1, 1, 1)
+        self.mean, self.std = mean, std
+        self._scale, self._shift = scale_and_shift(mean, std)
         self.augment = resolve_augment(augment, len(mean))
 
     def train_batch(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -44,6 +44,11 @@ def key_of_files(paths: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
+def sized(key: str, side: int) -> str:
+    """The key of the same data set with its images brought to `side` pixels; unchanged for 0."""
+    return f"{key}\nside {side}" if side else key
+
+
 def _read(entry: Path) -> DataSet | None:
     try:
         description = json.loads((entry / "set.json").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from common.data.resize import fit_image
 from common.errors import DataError
 
 # Greyscale stays one channel and colour three; transparency and palettes are resolved to colour.
@@ -28,16 +29,17 @@ class Example:
 
 
 def decode_images(
-    count: int, read: Callable[[int], bytes], where: Callable[[int], str], like: Example | None = None
+    count: int, read: Callable[[int], bytes], where: Callable[[int], str], like: Example | None = None, side: int = 0
 ) -> tuple[np.ndarray, Example]:
     """Decode `count` images (at least one) to uint8 (N, C, H, W).
 
     read: the encoded bytes of image i. where: how a message names image i. like: an image of another part of the
-    same data set; without it the first image is the example. Returns the array and that example.
+    same data set; without it the first image is the example. side: resize and crop every image to this many pixels
+    (see `common.data.resize`), 0 for images that have one size already. Returns the array and that example.
 
     Raises DataError for the first image that does not decode or differs from the example in size or channels.
     """
-    first = _decode(read(0), where(0))
+    first = _decode(read(0), where(0), side)
     example = like or Example(where(0), first.shape)
     try:
         images = np.empty((count, *example.shape), dtype=np.uint8)
@@ -46,11 +48,11 @@ def decode_images(
 
     def decode_chunk(start: int) -> None:
         for index in range(start, min(start + CHUNK, count)):
-            image = _decode(read(index), where(index))
+            image = _decode(read(index), where(index), side)
             if image.shape != example.shape:
                 raise DataError(
                     f"{where(index)} is {_describe(image.shape)} but {example.where} is {_describe(example.shape)}: "
-                    "all images of a data set must have one size and all be grey or all be colour"
+                    "all must be grey or all colour, and of one size, to which --image-size N brings them"
                 )
             images[index] = image
 
@@ -65,7 +67,7 @@ def decode_images(
     return images, example
 
 
-def _decode(encoded: bytes, where: str) -> np.ndarray:
+def _decode(encoded: bytes, where: str, side: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             mode = CHANNELS_OF_MODE.get(image.mode)
@@ -75,7 +77,8 @@ def _decode(encoded: bytes, where: str) -> np.ndarray:
                 raise DataError(
                     f"{where} is {image.width}x{image.height}: make images at most {MAX_SIDE} pixels wide and high"
                 )
-            pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+            converted = image if image.mode == mode else image.convert(mode)
+            pixels = np.asarray(fit_image(converted, side) if side else converted)
     except DataError:
         raise
     except Exception as error:  # Damaged files make the decoders raise nearly anything.

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.data.cache import cached, key_of_files
+from common.data.cache import cached, key_of_files, sized
 from common.data.decode import Example, decode_images
 from common.data.images import DataSet, Images
 from common.data.split import split_test
@@ -14,10 +14,11 @@ from common.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def load_image_folder(path: Path, data_folder: Path) -> DataSet:
+def load_image_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     """Decode a folder of images; classes are numbered in the order of their folders' names.
 
-    Without a `test` folder a fixed stratified fifth is held out.
+    Without a `test` folder a fixed stratified fifth is held out. With `side` every image is resized and cropped to that
+    many pixels.
 
     Raises DataError for a folder without images, a test class that has no training images, or an image that does
     not decode or differs in size from the others.
@@ -31,15 +32,15 @@ def load_image_folder(path: Path, data_folder: Path) -> DataSet:
 
     def build() -> DataSet:
         class_names = tuple(train)
-        train_images, example = _decode(train, class_names, None)
+        train_images, example = _decode(train, class_names, None, side)
         if test:
-            test_images, _ = _decode(test, class_names, example)
+            test_images, _ = _decode(test, class_names, example, side)
         else:
             train_images, test_images = split_test(train_images, str(path))
         return DataSet(path.absolute().name, train_images, test_images, class_names)
 
     files = [file for part in (train, test) for members in part.values() for file in members]
-    return cached(data_folder, f"folder {path.absolute()}\n{key_of_files(files)}", build)
+    return cached(data_folder, sized(f"folder {path.absolute()}\n{key_of_files(files)}", side), build)
 
 
 def _images_by_class(path: Path) -> dict[str, list[Path]]:
@@ -59,7 +60,7 @@ def _images_by_class(path: Path) -> dict[str, list[Path]]:
 
 
 def _decode(
-    files_by_class: dict[str, list[Path]], class_names: tuple[str, ...], like: Example | None
+    files_by_class: dict[str, list[Path]], class_names: tuple[str, ...], like: Example | None, side: int
 ) -> tuple[Images, Example]:
     files = [file for members in files_by_class.values() for file in members]
     labels = [class_names.index(name) for name, members in files_by_class.items() for _ in members]
@@ -70,5 +71,5 @@ def _decode(
         except OSError as error:
             raise DataError(f"{files[index]} cannot be read: {error.strerror}") from error
 
-    images, example = decode_images(len(files), read, lambda index: str(files[index]), like)
+    images, example = decode_images(len(files), read, lambda index: str(files[index]), like, side)
     return Images(torch.from_numpy(images), torch.from_numpy(np.array(labels, dtype=np.int64))), example

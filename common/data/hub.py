@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.data.cache import cached, key_of_files
+from common.data.cache import cached, key_of_files, sized
 from common.data.images import DataSet
 from common.errors import DataError
 
@@ -16,7 +16,7 @@ from common.errors import DataError
 TIMEOUT_SECONDS = 5.0
 
 
-def load_hub(name: str, data_folder: Path) -> DataSet:
+def load_hub(name: str, data_folder: Path, side: int = 0) -> DataSet:
     """The `train` and `test` splits of the hub's data set `name`; without `test` a fixed stratified fifth is held out.
 
     What an earlier download left in the library's own cache is used when the hub cannot be reached.
@@ -25,7 +25,7 @@ def load_hub(name: str, data_folder: Path) -> DataSet:
     """
     import datasets
 
-    from common.data.table import build_data_set, read_source
+    from common.data.table import Source, build_data_set, read_source
 
     reachable = _is_reachable(datasets.config.HF_ENDPOINT)
     try:
@@ -41,17 +41,17 @@ def load_hub(name: str, data_folder: Path) -> DataSet:
         raise DataError(f"hub:{name} has no split called train, only {', '.join(splits)}: save it as Parquet files")
 
     def build() -> DataSet:
-        parts = []
+        parts: list[list[Source]] = []
         for part in ("train", "test"):
-            split = _encoded(splits[part]) if part in splits else None
+            split = encoded(splits[part]) if part in splits else None
             parts.append([] if split is None else [read_source(f"hub:{name} {part}", split.data.table)])
-        return build_data_set(name, *parts)
+        return build_data_set(name, parts[0], parts[1], side)
 
     files = [Path(one["filename"]) for part in ("train", "test") if part in splits for one in splits[part].cache_files]
-    return cached(data_folder, f"hub {name}\n{key_of_files(files)}", build)
+    return cached(data_folder, sized(f"hub {name}\n{key_of_files(files)}", side), build)
 
 
-def _encoded(split: Any) -> Any:
+def encoded(split: Any) -> Any:
     """The split with its images as the bytes they were stored as, not decoded by the library."""
     from datasets import Image
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.data.cache import cached, key_of_files
+from common.data.cache import cached, key_of_files, sized
 from common.data.images import DataSet
 from common.data.table import IMAGE_COLUMNS, LABEL_COLUMNS, Source, build_data_set, read_source
 from common.errors import DataError
@@ -14,12 +14,12 @@ from common.errors import DataError
 SHARD = re.compile(r"(.*-)(\d+)-of-(\d+)\.parquet")
 
 
-def load_parquet_file(path: Path, data_folder: Path) -> DataSet:
+def load_parquet_file(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     """The images of one file, with a fixed stratified fifth as test set."""
-    return _load(path.stem, [path], [], data_folder)
+    return _load(path.stem, [path], [], data_folder, side)
 
 
-def load_parquet_folder(path: Path, data_folder: Path) -> DataSet:
+def load_parquet_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     """The images of `train-*.parquet` and `test-*.parquet`; without test files a fixed stratified fifth is held out.
 
     Raises DataError when there are no training files or a numbered file of a set is missing.
@@ -40,14 +40,14 @@ def load_parquet_folder(path: Path, data_folder: Path) -> DataSet:
                 name = f"{prefix}{index:0{len(number)}d}-of-{total}.parquet"
                 if not (path / name).exists():
                     raise DataError(f"{path / name} is missing, although {file.name} counts {int(total)} files")
-    return _load(path.absolute().name, train, test, data_folder)
+    return _load(path.absolute().name, train, test, data_folder, side)
 
 
-def _load(name: str, train: list[Path], test: list[Path], data_folder: Path) -> DataSet:
+def _load(name: str, train: list[Path], test: list[Path], data_folder: Path, side: int) -> DataSet:
     def build() -> DataSet:
-        return build_data_set(name, [_read(file) for file in train], [_read(file) for file in test])
+        return build_data_set(name, [_read(file) for file in train], [_read(file) for file in test], side)
 
-    return cached(data_folder, f"parquet {name}\n{key_of_files(train + test)}", build)
+    return cached(data_folder, sized(f"parquet {name}\n{key_of_files(train + test)}", side), build)
 
 
 def _read(path: Path) -> Source:

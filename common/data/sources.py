@@ -4,7 +4,10 @@ import difflib
 from dataclasses import replace
 from pathlib import Path
 
+from common.data.function import is_function, load_function
 from common.data.images import DataSet, Images
+from common.data.resize import fit_data_set
+from common.data.saved import is_saved, load_saved
 from common.data.split import split_stratified
 from common.errors import DataError
 from common.groups import DataSettings
@@ -14,19 +17,20 @@ from common.seeds import torch_generator
 NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
 DEFAULT_FOLDER = "~/.cache/feddac"
 HUB = "hub:"
-WORKS = f"{', '.join(NAMES)}, a folder, a .parquet file or {HUB}NAME"
+WORKS = f"{', '.join(NAMES)}, a folder, a .parquet file, package.module:function or {HUB}NAME"
 
 
 def load(settings: DataSettings) -> DataSet:
     """The data set that `settings.data` names, cut down to `train_images` and `test_images` if they say so.
 
-    A known name comes first, then `hub:NAME`, then a path: a Parquet file, a folder with Parquet files, or a folder
-    with one folder of images per class (write ./cifar10 for a folder called like a known set).
+    A known name comes first, then `hub:NAME`, a function, and a path: a Parquet file, a folder with Parquet files, one
+    that Hugging Face's `save_to_disk` wrote, or one with a folder of images per class (write ./cifar10 for a folder
+    called like a known set). With `image_size` every image is resized and cropped to it.
 
     Raises DataError for a name or path that is neither, with the nearest known name, and for whatever makes the
     data set unreachable or unusable.
     """
-    data = _load(settings)
+    data = fit_data_set(_load(settings), settings.image_size)
     train, test = _some(data.train, settings.train_images), _some(data.test, settings.test_images)
     return replace(data, train=train, test=test)
 
@@ -47,9 +51,11 @@ def _load(settings: DataSettings) -> DataSet:
     if name.startswith(HUB):
         from common.data.hub import load_hub
 
-        return load_hub(name.removeprefix(HUB), folder)
+        return load_hub(name.removeprefix(HUB), folder, settings.image_size)
+    if is_function(name):
+        return load_function(name, settings.image_size)
     try:
-        return _load_path(user_path(name), folder)
+        return _load_path(user_path(name), folder, settings.image_size)
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
 
@@ -67,19 +73,21 @@ def _some(images: Images, wanted: int) -> Images:
     return images.subset(chosen)
 
 
-def _load_path(path: Path, folder: Path) -> DataSet:
+def _load_path(path: Path, folder: Path, side: int) -> DataSet:
     if path.is_dir():
         if any(path.glob("*.parquet")):
             from common.data.parquet import load_parquet_folder
 
-            return load_parquet_folder(path, folder)
+            return load_parquet_folder(path, folder, side)
+        if is_saved(path):
+            return load_saved(path, folder, side)
         from common.data.folder import load_image_folder
 
-        return load_image_folder(path, folder)
+        return load_image_folder(path, folder, side)
     if path.is_file() and path.suffix == ".parquet":
         from common.data.parquet import load_parquet_file
 
-        return load_parquet_file(path, folder)
+        return load_parquet_file(path, folder, side)
     if path.exists():
         raise DataError(f"{path} is neither a folder nor a .parquet file; --data takes {WORKS}")
     near = difflib.get_close_matches(str(path), NAMES, n=1)

@@ -32,15 +32,16 @@ class Source:
     class_names: tuple[str, ...]
 
 
-def build_data_set(name: str, train: list[Source], test: list[Source]) -> DataSet:
+def build_data_set(name: str, train: list[Source], test: list[Source], side: int = 0) -> DataSet:
     """Decode the tables of each part; without `test`, a fixed stratified fifth of `train` is held out.
 
-    Raises DataError naming the file and row of the first image or label that cannot be used.
+    `side` is that of `decode_images`. Raises DataError naming the file and row of the first image or label that cannot
+    be used.
     """
     class_names = _common_class_names([*train, *test])
-    train_images, example = _decode_part(train, name, class_names, None)
+    train_images, example = _decode_part(train, name, class_names, None, side)
     if test:
-        test_images, _ = _decode_part(test, name, class_names, example)
+        test_images, _ = _decode_part(test, name, class_names, example, side)
     else:
         train_images, test_images = split_test(train_images, name)
     if not class_names:
@@ -99,14 +100,14 @@ def _common_class_names(sources: list[Source]) -> tuple[str, ...]:
 
 
 def _decode_part(
-    sources: list[Source], name: str, class_names: tuple[str, ...], like: Example | None
+    sources: list[Source], name: str, class_names: tuple[str, ...], like: Example | None, side: int
 ) -> tuple[Images, Example]:
     images, labels = [], []
     for source in sources:
         if source.table.num_rows == 0:
             continue
         labels.append(_labels(source, class_names))
-        decoded, like = decode_images(source.table.num_rows, _reader(source), _namer(source), like)
+        decoded, like = decode_images(source.table.num_rows, _reader(source), _namer(source), like, side)
         images.append(decoded)
     if like is None or not images:
         raise DataError(f"{' and '.join(source.where for source in sources) or name} has no rows")

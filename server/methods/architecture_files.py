@@ -58,7 +58,15 @@ def choose_members(devices: Sequence[Device], members: Sequence[Member], run: Ru
 
 def record_architecture(run: Run, cohort: Cohort, member: Member, parent: str | None = None) -> None:
     """Write the cohort's architecture file, with the weights of `member`, and its event in the metrics."""
-    save_member(run.folder.architecture_path(cohort.name), member, name=cohort.name, parent=parent, seed=run.seed)
+    save_member(
+        run.folder.architecture_path(cohort.name),
+        member,
+        name=cohort.name,
+        parent=parent,
+        seed=run.seed,
+        stage="before-federation",
+        preparation=run.folder.preparation,
+    )
     costs = member.architecture.costs
     run.folder.append(
         "architecture",

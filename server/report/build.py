@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import jinja2
 from common.config import Config
 from server.damage import values_as_written
 from server.report import figures, outcomes, timeline, wording
+from server.report.alone import kind_of, render_alone
 from server.report.drawing import marks_of, report_style
+from server.report.interval import interval
 from server.report.page import SCRIPT, STYLE, TEMPLATE
+from server.report.partition import heat_map
 from server.report.record import Cohort, Run, read_run
+from server.report.sections import SECTIONS
 from server.report.wording import count, number_of, printable, size
 from server.run_folder import RunFolder, write_atomically
 
@@ -49,22 +54,26 @@ class BudgetRow:
     uses: tuple[Use, ...]
 
 
-def build_report(folder: Path) -> Path:
-    """Write report.html into the run folder and return its path.
+def build_report(folder: Path, live: bool = False) -> Path:
+    """Write report.html into the folder of a run, a search or a training, and return its path.
 
     The page is one file without outside references, and the same bytes whenever it is built from the same folder.
-    What an interrupted run did not record is left out. Raises CheckpointError if `folder` holds no run or a file of it
+    What an interrupted run did not record is left out. A `live` page says that the run goes on, and reloads itself.
+    Raises CheckpointError if `folder` holds no run or a file of it
     is damaged.
     """
     run_folder = RunFolder.open(folder)
     with values_as_written(folder):
-        page = render(read_run(run_folder))
+        if kind_of(run_folder.read_config()) == "simulate":
+            page = render(read_run(run_folder), datetime.now().strftime("%H:%M:%S") if live else "")
+        else:
+            page = render_alone(run_folder)
     write_atomically(run_folder.report_path, page.encode())
     return run_folder.report_path
 
 
-def render(run: Run) -> str:
-    """The report of `run` as one HTML page."""
+def render(run: Run, live_at: str = "") -> str:
+    """The report of `run` as one HTML page; `live_at` is the time of a page of a run that goes on."""
     marks = marks_of(cohort.name for cohort in run.cohorts)
     with report_style():
         panels = {
@@ -76,7 +85,7 @@ def render(run: Run) -> str:
         }
     lanes, devices = timeline.timeline_of(run), outcomes.outcomes_of(run)
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION}),
+        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, **SECTIONS}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -91,6 +100,9 @@ def render(run: Run) -> str:
     }
     return environment.get_template("page").render(
         run=run,
+        live_at=live_at,
+        heat=heat_map(run),
+        interval=interval,
         marks=marks,
         panels=panels,
         best=_extreme(run.cohorts, max),

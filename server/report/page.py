@@ -30,6 +30,10 @@ p { margin: .3em 0 .9em; max-width: 74ch; }
   border-left: 4px solid var(--warn); background: var(--warn-page); padding: 12px 16px; border-radius: 6px;
   margin: 20px 0; max-width: none;
 }
+.banner.calm { border-left-color: var(--accent); background: var(--card); }
+.tile dd.note { font-size: .8rem; font-weight: 400; color: var(--soft); letter-spacing: 0; line-height: 1.35; }
+.heat td { text-align: center; min-width: 3.2em; padding: 7px 8px; }
+.heat td.text { text-align: left; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin: 26px 0 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .tile dt { color: var(--soft); font-size: .82rem; }
@@ -73,6 +77,7 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 .over { color: var(--warn); font-weight: 650; }
 .over + .meter span { background: var(--warn); }
 .none { color: var(--soft); text-align: left; }
+td:first-child .names { min-width: 14ch; overflow-wrap: break-word; }
 .names { color: var(--soft); font-size: .86rem; overflow-wrap: anywhere; }
 details { margin-top: 12px; }
 summary { cursor: pointer; font-weight: 600; padding: 6px 0; }
@@ -155,6 +160,8 @@ aria-hidden="true">{{ marks[name].glyph }}</span>{% endif %}{{ name | printable(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
 script-src 'sha256-{{ script_hash }}'">
+{% if live_at %}<meta http-equiv="refresh" content="10">
+{% endif %}
 <title>FedDAC run: {{ run.data | printable(80) }}</title>
 <style>{{ style | safe }}</style>
 </head>
@@ -175,12 +182,17 @@ The largest architecture takes {{ best.macs | count }} MACs per image and reache
 the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reaches {{ cheapest.accuracy | percent }}.
 {% endif %}
 </p>
-{% if not run.finished %}
+{% if live_at %}
+<p class="banner calm" role="status"><strong>This run is under way.</strong> The page shows it as it was at
+{{ live_at }} and reloads itself. If that is long ago, the run was stopped: continue it with
+<code>feddac simulate --resume RUN_FOLDER</code>.</p>
+{% elif not run.finished %}
 <p class="banner"><strong>This run did not finish.</strong> The report shows what was recorded until round
 {{ run.rounds }}. Continue the run with <code>feddac simulate --resume RUN_FOLDER</code>.</p>
 {% endif %}
+{% include "worse" %}
 <dl class="tiles">
-<div class="tile"><dt>Accuracy, mean over devices</dt><dd>{{ run.device_accuracy | percent }}</dd></div>
+{% include "accuracy" %}
 <div class="tile"><dt>Data</dt><dd>{{ run.data | printable(80) }}</dd></div>
 <div class="tile"><dt>Devices</dt><dd>{{ run.devices }}</dd></div>
 <div class="tile"><dt>Cohorts</dt><dd>{{ run.cohorts | length }}</dd></div>
@@ -195,23 +207,29 @@ the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reach
 <section>
 <h2>Result</h2>
 <p class="about">Devices with the same architecture form a cohort. Costs are exact for one image; accuracy is measured
-on the server's test images, which served no choice.</p>
+on the server's test images, which served no choice{% if run.test_images == run.test_images %}; below it the range in
+which it lies with 95 % certainty, as there are only so many images{% endif %}.</p>
 <div class="scroll"><table class="sortable">
 <thead><tr><th class="text">Cohort</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
-<th>Test accuracy</th><th>Validation</th><th>MACs per device and round</th><th>Bytes down</th><th>Bytes up</th></tr>
-</thead>
+<th>Before</th><th>Test accuracy</th><th>Validation</th><th>MACs per device and round</th><th>Bytes down</th>
+<th>Bytes up</th></tr></thead>
 <tbody>
 {% for each in run.cohorts %}
-<tr><td class="text">{{ cohort(each.name) }}</td>
+<tr><td class="text">{{ cohort(each.name) }}
+<div class="names">{{ each.profiles | join(", ") | printable(80) }}</div></td>
 {{ number(each.devices, each.devices) }}{{ number(each.macs, each.macs | count) }}
 {{ number(each.params, each.params | count) }}{{ number(each.peak_memory_bytes, each.peak_memory_bytes | size) }}
-{{ number(each.accuracy, each.accuracy | percent) }}
+{{ number(each.accuracy_before, each.accuracy_before | percent) }}
+{% set low, high = interval(each.accuracy, run.test_images) %}
+<td class="number" data-value="{{ '%.9f' | format(each.accuracy) }}">{{ each.accuracy | percent }}
+{% if low == low %}<div class="names">{{ low | percent }} to {{ high | percent }}</div>{% endif %}</td>
 {{ number(each.validation_accuracy, each.validation_accuracy | percent) }}
 {{ number(each.device_macs_per_round, each.device_macs_per_round | count) }}
 {{ number(each.bytes_down, each.bytes_down | size) }}{{ number(each.bytes_up, each.bytes_up | size) }}</tr>
 {% endfor %}
 </tbody>
 <tfoot><tr><td class="text">Mean over devices, or total</td><td>{{ run.devices }}</td><td></td><td></td><td></td>
+<td class="number">{{ run.accuracy_before | percent }}</td>
 <td class="number">{{ run.device_accuracy | percent }}</td><td></td>
 <td class="number">{{ run.device_macs_per_round | count }}</td>
 <td class="number">{{ run.bytes_down | size }}</td><td class="number">{{ run.bytes_up | size }}</td></tr></tfoot>
@@ -231,6 +249,8 @@ between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch"
 {{ legend(true) }}{{ figures("accuracy", "two") }}
 </section>
 {% endif %}
+
+{% include "classes" %}
 
 {% if panels.cost %}
 <section>
@@ -272,6 +292,8 @@ share a row.</p>
 </tbody></table></div>
 </section>
 {% endif %}
+
+{% include "partition" %}
 
 {% if panels.channels %}
 <section>
@@ -332,6 +354,7 @@ cohorts are stacked.</p>
 <h2>Reproduce it</h2>
 <p class="about">In the run folder, which holds every setting of this run:</p>
 <pre>feddac simulate --config config.toml{% if run.config.get("out") %} --out again{% endif %}</pre>
+{% include "about" %}
 <details><summary>All {{ settings | length }} settings</summary>
 <p class="about">Settings that differ from their default are bold.</p>
 <div class="scroll"><table>

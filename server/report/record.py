@@ -3,9 +3,10 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from server.report.interval import interval
 from server.report.wording import number_of
 from server.run_folder import RunFolder, read_json
 
@@ -15,7 +16,10 @@ STAGES = ("handshake", "search", "rounds", "report")
 
 @dataclass(frozen=True)
 class Cohort:
-    """One cohort's result; a number that was never recorded is NaN. Accuracies lie between 0 and 1."""
+    """One cohort's result; a number that was never recorded is NaN. Accuracies lie between 0 and 1.
+
+    `accuracy` is on the server's test images after the last evaluated round, `accuracy_before` before the first.
+    """
 
     name: str
     devices: int
@@ -27,18 +31,17 @@ class Cohort:
     device_macs_per_round: float
     bytes_down: float
     bytes_up: float
-
-    @property
-    def bytes_moved(self) -> float:
-        """In both directions."""
-        return self.bytes_down + self.bytes_up
+    accuracy_before: float = math.nan
+    profiles: tuple[str, ...] = ()
+    class_accuracy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as the report tells it. Events are in the order they were recorded.
 
-    `channels` maps cohort and block to (kept, of the base); `stages` maps a stage to seconds.
+    `channels` maps cohort and block to (kept, of the base); `stages` maps a stage to seconds. `partition` maps a device
+    to how many images of each of `class_names` it has. `host` has versions, host and date as they were recorded last.
     """
 
     config: Mapping[str, Any]
@@ -65,6 +68,17 @@ class Run:
     step_events: tuple[Event, ...]
     evaluations: tuple[Event, ...]
     device_events: tuple[Event, ...]
+    accuracy_before: float = math.nan
+    test_images: float = math.nan
+    class_names: tuple[str, ...] = ()
+    partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    host: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made_worse(self) -> bool:
+        """Whether the rounds lowered the accuracy by more than the test images can tell by chance."""
+        lowest, _ = interval(self.accuracy_before, self.test_images)
+        return self.device_accuracy < lowest
 
     @property
     def troubles(self) -> tuple[Event, ...]:
@@ -78,13 +92,14 @@ def read_run(folder: RunFolder) -> Run:
     events = folder.events()
     by_name = {
         name: tuple(event for event in events if event["event"] == name)
-        for name in ("stage", "search", "architecture", "round", "step", "device", "evaluation")
+        for name in ("run", "stage", "search", "architecture", "round", "step", "device", "evaluation")
     }
     budgets = folder.read_budgets() if folder.budgets_path.exists() else []
     summary = folder.read_summary() if folder.summary_path.exists() else {}
     cohorts = _cohorts(summary, by_name, budgets)
     rounds = by_name["round"]
     stages = _stages(summary, by_name["stage"])
+    about = {**(by_name["run"][-1] if by_name["run"] else {}), **summary}
     return Run(
         config=config,
         finished=bool(summary),
@@ -92,7 +107,7 @@ def read_run(folder: RunFolder) -> Run:
         method=str(summary.get("method") or "dac"),
         rounds=max((int(number_of(event.get("round"))) for event in rounds if "round" in event), default=0),
         devices=sum(cohort.devices for cohort in cohorts),
-        device_accuracy=_first(number_of(summary.get("device_accuracy")), _device_accuracy(cohorts)),
+        device_accuracy=_first(number_of(summary.get("device_accuracy")), _mean(cohorts, "accuracy")),
         seconds_total=_first(number_of(summary.get("seconds_total")), sum(stages.values()) or math.nan),
         device_macs_per_round=number_of(summary.get("device_macs_per_round")),
         bytes_down=_first(number_of(summary.get("bytes_down")), _total(by_name["step"], "bytes_down")),
@@ -107,12 +122,17 @@ def read_run(folder: RunFolder) -> Run:
         stages=stages,
         cohorts=cohorts,
         budgets=tuple(budgets),
-        channels=_channels(folder, cohorts),
+        channels=read_channels(folder, cohorts),
         search_events=by_name["search"],
         round_events=rounds,
         step_events=by_name["step"],
         evaluations=by_name["evaluation"],
         device_events=by_name["device"],
+        accuracy_before=_first(number_of(summary.get("accuracy_before")), _mean(cohorts, "accuracy_before")),
+        test_images=number_of(about.get("test_images")),
+        class_names=tuple(map(str, about.get("class_names") or ())),
+        partition=_partition(folder),
+        host={key: about[key] for key in ("versions", "host", "date") if key in about},
     )
 
 
@@ -158,6 +178,15 @@ def _cohorts(
                 device_macs_per_round=number_of(known.get("device_macs_per_round")),
                 bytes_down=_first(number_of(known.get("bytes_down")), _total(steps, "bytes_down")),
                 bytes_up=_first(number_of(known.get("bytes_up")), _total(steps, "bytes_up")),
+                accuracy_before=next(
+                    (number_of(one.get("accuracy")) for one in evaluated if one.get("round") == 0), math.nan
+                ),
+                profiles=tuple(
+                    dict.fromkeys(
+                        str(one["profile"]) for one in budgets if one.get("cohort") == name and one.get("profile")
+                    )
+                ),
+                class_accuracy=tuple(map(number_of, (summary.get("class_accuracy") or {}).get(name, ()))),
             )
         )
     return tuple(cohorts)
@@ -181,7 +210,7 @@ def _stage_order(name: str) -> tuple[int, str]:
     return (STAGES.index(name) if name in STAGES else len(STAGES), name)
 
 
-def _channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dict[str, tuple[int, int]]]:
+def read_channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dict[str, tuple[int, int]]]:
     """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all."""
     every: dict[str, dict[str, tuple[int, int]]] = {}
     for cohort in cohorts:
@@ -209,10 +238,17 @@ def _count_ranges(ranges: str) -> int:
     return sum(int(match[2] or match[1]) - int(match[1]) + 1 for match in bounds if match)
 
 
-def _device_accuracy(cohorts: Iterable[Cohort]) -> float:
-    known = [cohort for cohort in cohorts if math.isfinite(cohort.accuracy) and cohort.devices]
+def _mean(cohorts: Iterable[Cohort], figure: str) -> float:
+    """Over devices, of a figure of their cohort."""
+    known = [cohort for cohort in cohorts if math.isfinite(getattr(cohort, figure)) and cohort.devices]
     devices = sum(cohort.devices for cohort in known)
-    return sum(cohort.accuracy * cohort.devices for cohort in known) / devices if devices else math.nan
+    return sum(getattr(cohort, figure) * cohort.devices for cohort in known) / devices if devices else math.nan
+
+
+def _partition(folder: RunFolder) -> dict[str, tuple[int, ...]]:
+    data = read_json(folder.partition_path) if folder.partition_path.exists() else {}
+    counts = data.get("counts") if isinstance(data, dict) else None
+    return {str(name): tuple(map(int, row)) for name, row in counts.items()} if isinstance(counts, dict) else {}
 
 
 def _total(events: Iterable[Event], key: str) -> float:

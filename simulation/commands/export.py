@@ -1,90 +1,102 @@
-"""`feddac export`: an architecture and its weights as ONNX."""
+"""`feddac export`: the trained models of a run as files for devices."""
 
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from common.errors import ConfigurationError
 from common.groups import DataSettings
 from simulation.options import with_settings
 
 if TYPE_CHECKING:
-    import torch
+    from rich.table import Table
 
-    from common.learning import Feed
-
-CHECKED_IMAGES = 256
-"""Images that the file is checked on, and that calibrate its int8 version."""
+    from simulation.exporting import Exported
 
 USED = ("data", "data_folder")
 
 EXAMPLES = """
 Examples:
 
-feddac export runs/train/architectures/trained.json
+feddac export runs/mine
 
-feddac export runs/search/architectures/budget-1.json --data cifar10 --int8 --out phone.onnx
+feddac export runs/mine phone
+
+feddac export runs/mine --device device-03 --out models
+
+feddac export runs/train
 """
 
 
 @with_settings(DataSettings, omit=[one.name for one in dataclasses.fields(DataSettings) if one.name not in USED])
 def export(
     settings: dict[str, Any],
-    architecture: Annotated[Path, typer.Argument(metavar="FILE.json", help="Architecture file with its weights.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="ONNX file to write (default: beside the architecture file).", metavar="FILE.onnx"),
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of feddac simulate, train or search; or one model or architecture file."
+        ),
+    ],
+    which: Annotated[
+        str | None,
+        typer.Argument(metavar="[all|NAME]", help="Name of a cohort, profile or device.", show_default=False),
     ] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also write an int8 version, calibrated on training images of --data.")
-    ] = False,
+    cohort: Annotated[str | None, typer.Option(help="Only the model of this cohort.", metavar="NAME")] = None,
+    device: Annotated[str | None, typer.Option(help="Only the model of this device.", metavar="NAME")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only the models of this profile.", metavar="NAME")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files (default: the folder export in RUN).", metavar="FOLDER")
+    ] = None,
 ) -> None:
-    """Export to ONNX with batch norms folded in, checked against PyTorch on random and, with --data, real images."""
-    import torch
+    """Export trained models to ONNX, float32 and int8, that take raw images and score what the run reports.
 
-    from common.data.images import mean_std
-    from common.seeds import torch_generator
-    from dac import export as onnx
-    from dac.files import load_member
-    from simulation.standalone import check_fits, load_material
+    Each file is checked against PyTorch and tested on the run's test images, or on those of --data.
+    """
+    from simulation.display import show_progress
+    from simulation.exporting import export_models
 
-    if int8 and "data" not in settings:
-        raise ConfigurationError("--int8 needs images to calibrate with: give --data")
-    member = load_member(architecture)
-    target = out or architecture.with_suffix(".onnx")
-    images = torch.randn(16, *member.architecture.base.input_shape, generator=torch_generator(0, "export"))
-    material = None
-    metadata = {}
-    if "data" in settings:
-        material = load_material(DataSettings.from_mapping(settings), CHECKED_IMAGES, seed=0)
-        check_fits(member.architecture, material.data, str(architecture))
-        metadata = onnx.normalisation(*mean_std(material.data.train.images))
-        images = torch.cat([images, next(material.test.evaluation(images.device)).images])
-    onnx.export_onnx(member.architecture, member.state, target, metadata)
-    worst = onnx.check(target, member.architecture, member.state, images)
-    print(f"{_line(target)}; equal to PyTorch within {worst:.1g} on {len(images)} images")
-    if material is not None:
-        print(f"test accuracy {onnx.accuracy(target, material.test):.2%}")
-    if int8 and material is not None:
-        small = target.with_suffix(".int8.onnx")
-        onnx.quantise(target, small, _calibration(material.train))
-        print(_line(small))
-        print(f"test accuracy {onnx.accuracy(small, material.test):.2%}")
+    named = {kind: name for kind, name in (("cohort", cohort), ("device", device), ("profile", profile)) if name}
+    if len(named) + (which is not None) > 1:
+        raise ConfigurationError("name one of a cohort, a device and a profile, or none for all models")
+    kind, name = next(iter(named.items()), ("", which or "all"))
+    with show_progress(Console(stderr=True)) as progress:
+        exported = export_models(run, name, kind=kind, out=out, data=settings, progress=progress)
+    console = Console()
+    console.print(_table(exported))
+    for one in exported:
+        for note in one.notes:
+            console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
+    worst = max(one.difference for one in exported)
+    place = exported[0].facts.parent
+    lines = f"Files:  {place}\nLogits: equal to PyTorch within {worst:.1g}, batch norms folded in"
+    console.print(lines, soft_wrap=True, markup=False, highlight=False)
 
 
-def _line(path: Path) -> str:
-    from dac.export import latency_ms
+def _table(exported: "list[Exported]") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
-    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {latency_ms(path):.2f} ms per image on one thread"
+    from server.report.wording import NARROW_SPACE, percent, size
 
-
-def _calibration(train: "Feed") -> "torch.Tensor":
-    """Normalised training images, chosen at random because data sets may be sorted by class."""
-    import torch
-
-    from common.seeds import torch_generator
-
-    chosen = torch.randperm(len(train.images), generator=torch_generator(0, "calibration"))[:CHECKED_IMAGES]
-    return train.preprocessor.eval_batch(train.images.images[chosen])
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("file", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    for heading in ("size", "accuracy", "of run", "ms per\nimage"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in exported:
+        for file in [one.float32, *([one.int8] if one.int8 else [])]:
+            figures = (
+                size(file.bytes),
+                percent(float("nan") if file.accuracy is None else file.accuracy),
+                percent(float("nan") if one.model.reported_accuracy is None else one.model.reported_accuracy),
+            )
+            table.add_row(
+                file.path.name,
+                "\n".join(one.model.profiles) if file is one.float32 else "",
+                *(figure.replace(NARROW_SPACE, " ") for figure in figures),
+                f"{file.latency_ms:.2f}",
+            )
+    return table

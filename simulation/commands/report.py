@@ -7,9 +7,12 @@ import typer
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN_FOLDER...", help="Run folders, finished or not.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_FOLDER...", help="Folders of runs, searches or trainings, finished or not."),
+    ],
 ) -> None:
-    """Build report.html of each run folder from what the run recorded."""
+    """Build report.html of each folder from what was recorded in it."""
     from server.report.build import build_report
 
     for folder in folders:

@@ -11,6 +11,9 @@ from simulation.failures import run_ends_well
 from simulation.start import prepare
 
 if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
     from server.run_folder import RunFolder
 
 CLIENT_APP = "client.app:app"
@@ -82,13 +85,21 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
     from server.federation import federate
     from server.report.build import build_report
     from server.report.record import read_run
-    from simulation.display import result_table, show_progress
+    from simulation.display import print_result, show_progress
     from simulation.engines import run_federation
 
     with show_progress(Console(stderr=True)) as progress:
+        where = "Ray" if engine == "ray" else "this process"
+        progress.start("devices", 1)
+        progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
+
+        def serve(grid: "Grid", context: "Context") -> None:
+            progress.finish("devices", f"{config.fleet.devices} started in {where}")
+            federate(grid, config, folder, progress, resume)
+
         run_federation(
             engine,
-            lambda grid, context: federate(grid, config, folder, progress, resume),
+            serve,
             CLIENT_APP,
             config.to_mapping(),
             config.fleet.devices,
@@ -97,5 +108,5 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
         )
     report = build_report(folder.path)
     console = Console()
-    console.print(result_table(read_run(folder).cohorts))
+    print_result(console, read_run(folder))
     console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

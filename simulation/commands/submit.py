@@ -49,7 +49,7 @@ def submit(
     from simulation.deployment.bundle import app_bundle
     from simulation.deployment.control import Control
     from simulation.deployment.follow import run_to_the_end
-    from simulation.display import result_table
+    from simulation.display import print_result
 
     whole = Config.from_mapping(merge(config, settings))
     out = whole.run.out
@@ -73,5 +73,5 @@ def submit(
         raise FederationError(f"{status}; submit it again with the same --out to resume it")
     console = Console()
     if Path(out, "summary.json").exists():  # the server's folder can be seen from here
-        console.print(result_table(read_run(RunFolder.open(out)).cohorts))
+        print_result(console, read_run(RunFolder.open(out)))
     console.print(f"Run folder: {out}", soft_wrap=True, markup=False, highlight=False)

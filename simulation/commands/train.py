@@ -1,32 +1,23 @@
 """`feddac train`: train one architecture to the end, without federation."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from common.config import Config
 from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
-from common.settings import key_of
 from simulation.commands.search import FEDERATED
 from simulation.failures import run_ends_well
 from simulation.options import merge, with_settings
-from simulation.resolve import with_absolute_paths
 
 if TYPE_CHECKING:
-    import torch
-
     from common.data.images import DataSet
     from dac.files import Member
-    from server.run_folder import RunFolder
-    from simulation.standalone import Material
 
 GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
-START, TEACHER, TRAINED = "start", "teacher", "trained"
 
 EXAMPLES = """
 Examples:
@@ -85,47 +76,34 @@ def train(
     ] = None,
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
-    from common.learning import pick_accelerator
-    from dac.files import load_member, save_member
+    from dac.files import load_member
     from server.run_folder import RunFolder
-    from simulation.standalone import check_fits, checker, load_material
+    from simulation.display import show_progress
+    from simulation.standalone import Material, checker, cost_row, cost_table
+    from simulation.training import TRAINED, prepare_training
 
     others = (architecture, name, max_macs, max_params, inherit, teacher, config)
     if resume is not None and (any(one is not None for one in others) or "out" in settings):
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
-    folder = None if resume is None else RunFolder.open(resume)
-    file = config if folder is None else folder.config_path
+    file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, checker(*GROUPS))
-    data, model, recipe, run = (group.picked_from(given) for group in GROUPS)
-    assert isinstance(data, DataSettings)
-    assert isinstance(model, ModelSettings)
-    assert isinstance(recipe, TrainSettings)
-    assert isinstance(run, RunSettings)
-    data = with_absolute_paths(Config(data=data)).data
-    accelerator = pick_accelerator(run.accelerator)
-    material = load_material(data, recipe.batch_size, run.seed)
-    if folder is not None:
-        start = load_member(folder.checkpoint_folder / f"{START}.json")
-        kept = folder.checkpoint_folder / f"{TEACHER}.json"
-        guide = load_member(kept) if kept.exists() else None
-    else:
-        of_network = sorted(set(given) & set(ModelSettings.keys()))
-        choice = (name, max_macs, max_params)
-        start = _start(architecture, choice, inherit, of_network, model, material.data, run.seed)
-        guide = None if teacher is None else load_member(teacher)
-    check_fits(start.architecture, material.data, str(architecture or resume))
-    if guide is not None:
-        check_fits(guide.architecture, material.data, str(teacher or resume))
-    if folder is None:
-        folder = RunFolder.create(run.out)
-        save_member(folder.checkpoint_folder / f"{START}.json", start, name=START, parent=None, seed=run.seed)
-        if guide is not None:
-            save_member(folder.checkpoint_folder / f"{TEACHER}.json", guide, name=TEACHER, parent=None, seed=run.seed)
-        omitted = {key_of(one) for one in FEDERATED}
-        mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
-        folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
-    with folder, run_ends_well(folder.path, "train"):
-        _run(start, guide, recipe, run.seed, folder, material, accelerator)
+    of_network = sorted(set(given) & set(ModelSettings.keys()))
+    choice = (name, max_macs, max_params)
+
+    def choose(model: ModelSettings, material: Material, seed: int) -> "Member":
+        return _start(architecture, choice, inherit, of_network, model, material.data, seed)
+
+    with show_progress(Console(stderr=True)) as progress:
+        job = prepare_training(given, choose, teacher, progress, resume, str(architecture or resume))
+        with run_ends_well(job.folder.path, "train"):
+            job.run(progress)
+    path = job.folder.architecture_path(TRAINED)
+    member, summary = load_member(path), job.folder.read_summary()
+    table = cost_table("Trained", "validation", "test")
+    table.add_row(*cost_row(path.stem, member.architecture.costs, member.validation_accuracy, summary["test_accuracy"]))
+    console = Console()
+    console.print(table)
+    console.print(f"Architecture and weights: {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _start(
@@ -172,48 +150,3 @@ def _start(
     check_fits(architecture, data, str(file or model.model))  # before anything of its size is built
     state = architecture.build(derive_seed(seed, "train-init")).state_dict()
     return Member(architecture, DeviceBudget(), state, 0.0)
-
-
-def _run(
-    start: "Member",
-    guide: "Member | None",
-    recipe: TrainSettings,
-    seed: int,
-    folder: "RunFolder",
-    material: "Material",
-    accelerator: "torch.device",
-) -> None:
-    pass
-    from common.learning import evaluate, place
-    from dac.files import save_member
-    from dac.train import train_architecture
-    from simulation.display import show_progress
-    from simulation.standalone import cost_row, cost_table
-
-    architecture = start.architecture
-    teacher = None if guide is None else guide.architecture.build_from(guide.state)
-    with show_progress(Console(stderr=True)) as progress:
-        trained = train_architecture(
-            architecture,
-            start.state,
-            material.train,
-            material.validation,
-            recipe,
-            seed=seed,
-            accelerator=accelerator,
-            progress=progress,
-            checkpoint=folder.checkpoint_folder / "train.safetensors",
-            record=folder.epoch_recorder("train"),
-            teacher=teacher,
-        )
-    module = place(architecture.build_from(trained.state), accelerator)
-    test = evaluate(module, material.test, accelerator)
-    result = replace(start, state=trained.state, validation_accuracy=trained.validation_accuracy, parent=None)
-    path = folder.architecture_path(TRAINED)
-    save_member(path, result, name=TRAINED, parent=None, seed=seed)
-    folder.write_summary({"validation_accuracy": trained.validation_accuracy, "test_accuracy": test.accuracy})
-    table = cost_table("Trained", "validation", "test")
-    table.add_row(*cost_row(path.stem, architecture.costs, trained.validation_accuracy, test.accuracy))
-    console = Console()
-    console.print(table)
-    console.print(f"Architecture and weights: {path}", soft_wrap=True, markup=False, highlight=False)

@@ -60,7 +60,7 @@ def up(
     from simulation.deployment.bundle import app_bundle
     from simulation.deployment.follow import run_to_the_end
     from simulation.deployment.local import LocalFederation
-    from simulation.display import result_table
+    from simulation.display import print_result
 
     if os.name != "posix":
         raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
@@ -77,7 +77,7 @@ def up(
         if not status.completed:
             raise FederationError(f"{status}; resume with: feddac up --resume {shlex.quote(str(folder.path))}")
     console = Console()
-    console.print(result_table(read_run(folder).cohorts))
+    print_result(console, read_run(folder))
     console.print(
         f"Run folder: {folder.path}\nReport:     {folder.report_path}", soft_wrap=True, markup=False, highlight=False
     )

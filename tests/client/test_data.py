@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from PIL import Image
@@ -83,3 +84,16 @@ def test_a_device_with_data_of_its_own_uses_all_of_it(tmp_path: Path) -> None:
 def test_data_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match="no-such-folder"):
         device_data({"data": "no-such-folder"}, config())
+
+
+@pytest.mark.parametrize("key", ["data", "data-path"])
+def test_a_partition_that_flower_saved_is_the_devices_own_data(key: str, tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    pictures = [Image.new("L", (8, 8), 10 * index) for index in range(20)]
+    saved = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1] * 10}, features=features)
+    saved.save_to_disk(str(tmp_path / "partition_3"))
+    node = {key: str(tmp_path / "partition_3"), "data-folder": str(tmp_path / "cache"), "device-name": "camera"}
+    own = device_data(node, config())
+    assert own.train.images.shape[1:] == (1, 8, 8)
+    assert len(own.train) == 16  # a fifth is held out as its test set
+    assert set(own.train.images[:, 0, 0, 0].tolist()) <= set(range(0, 200, 10))

@@ -115,9 +115,9 @@ def test_file_of_devices(tmp_path: Path) -> None:
         """,
     )
     assert virtual_fleet(FleetSettings(devices=4, fleet=path, max_macs="20M")) == [
-        VirtualDevice("gateway", "", DeviceBudget(20_000_000, 1000, 2_097_152)),
-        VirtualDevice("sensor-00", "", DeviceBudget(20_000_000, None, 512_000)),
-        VirtualDevice("sensor-01", "", DeviceBudget(20_000_000, None, 512_000)),
+        VirtualDevice("gateway", "gateway", DeviceBudget(20_000_000, 1000, 2_097_152)),
+        VirtualDevice("sensor-00", "sensor", DeviceBudget(20_000_000, None, 512_000)),
+        VirtualDevice("sensor-01", "sensor", DeviceBudget(20_000_000, None, 512_000)),
         VirtualDevice("device-03", "", DeviceBudget(20_000_000, None, None)),
     ]
 

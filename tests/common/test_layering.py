@@ -11,13 +11,14 @@ import pytest
 from common.methods import CONTRACTS
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "dac", "server", "client", "simulation")
+PACKAGES = ("common", "dac", "server", "client", "simulation", "feddac")
 FORBIDDEN = {
-    "common": {"dac", "server", "client", "simulation"},
-    "dac": {"server", "client", "simulation", "flwr", "flwr_datasets", "ray"},
-    "client": {"server", "dac", "simulation"},
-    "server": {"client", "simulation"},
-    "simulation": set[str](),
+    "common": {"dac", "server", "client", "simulation", "feddac"},
+    "dac": {"server", "client", "simulation", "feddac", "flwr", "flwr_datasets", "ray"},
+    "client": {"server", "dac", "simulation", "feddac"},
+    "server": {"client", "simulation", "feddac"},
+    "simulation": {"feddac"},
+    "feddac": set[str](),
 }
 SOURCES = {package: sorted((ROOT / package).rglob("*.py")) for package in PACKAGES}
 FILES = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for paths in SOURCES.values() for path in paths]

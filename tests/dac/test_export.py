@@ -1,7 +1,9 @@
-"""An exported file computes what PyTorch computes, says what it costs, and is one file."""
+"""An exported file takes raw images, computes what PyTorch computes, says what it is, and is one file."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,10 @@ from common.layout import State
 from common.learning import Feed, evaluate
 from common.models.description import BaseNetwork
 from common.progress import Silent
+from common.version import version
 from dac import export
+from dac.classifier import Classifier
+from dac.model_file import Model, Preparation
 from dac.train import train_architecture
 
 pytest.importorskip("onnx")
@@ -25,7 +30,7 @@ ARCHITECTURES = {
     "mobilenet_v2": Architecture.with_kept(
         SLIM, {"block1.inner": (0, 3, 4, 9, 11, 20, 30, 40), "block9.inner": range(8)}
     ),
-    "cnn": Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4)),
+    "cnn": Architecture.full(BaseNetwork("cnn", (3, 8, 6), 4)),
     "mlp": Architecture.full(BaseNetwork("mlp", (1, 8, 8), 4)),
 }
 
@@ -42,38 +47,50 @@ def weights(architecture: Architecture) -> State:
     return state
 
 
-def images(count: int) -> torch.Tensor:
-    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+def classifier(architecture: Architecture, state: State | None = None) -> Classifier:
+    channels = architecture.base.input_shape[0]
+    preparation = Preparation((0.4,) * channels, (0.2,) * channels, ("a", "b", "c", "d"))
+    given = weights(architecture) if state is None else state
+    return Classifier(Model("phone", "federated", architecture, preparation, "0", given))
+
+
+def images(count: int, channels: int, height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("model", sorted(ARCHITECTURES))
-def test_the_file_computes_what_pytorch_computes_for_any_number_of_images(model: str, tmp_path: Path) -> None:
+def test_the_file_computes_what_pytorch_computes_for_any_number_and_size_of_images(model: str, tmp_path: Path) -> None:
     architecture = ARCHITECTURES[model]
-    state, path = weights(architecture), tmp_path / "model.onnx"
-    export.export_onnx(architecture, state, path)
+    wanted, path = classifier(architecture), tmp_path / "model.onnx"
+    export.export_onnx(wanted, path)
+    channels, height, width = architecture.base.input_shape
     for count in (1, 2, 17):
-        assert export.check(path, architecture, state, images(count)) <= export.TOLERANCE
+        assert export.check(path, wanted, images(count, channels, height, width)) <= export.TOLERANCE
+    for size in [(16, 16), (11, 17), (5, 5), (40, 8), (33, 64)]:
+        assert export.check(path, wanted, images(3, channels, *size)) <= export.TOLERANCE
 
 
 def test_large_logits_are_compared_by_their_digits(tmp_path: Path) -> None:
     architecture = ARCHITECTURES["cnn"]
     state = weights(architecture)
-    large = {**state, "classifier.weight": state["classifier.weight"] * 1e5}
+    large = classifier(architecture, {**state, "classifier.weight": state["classifier.weight"] * 1e5})
     path = tmp_path / "large.onnx"
-    export.export_onnx(architecture, large, path)
-    assert export.check(path, architecture, large, images(8)) <= export.TOLERANCE
+    export.export_onnx(large, path)
+    assert export.check(path, large, images(8, 3, 8, 6)) <= export.TOLERANCE
 
 
-def test_it_is_one_file_with_costs_and_architecture_in_its_metadata(tmp_path: Path) -> None:
+def test_it_is_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     architecture = ARCHITECTURES["mobilenet_v2"]
     path = tmp_path / "model.onnx"
-    facts = export.normalisation(torch.tensor([0.5]), torch.tensor([0.25]))
-    export.export_onnx(architecture, weights(architecture), path, facts)
+    export.export_onnx(classifier(architecture), path)
     assert list(tmp_path.iterdir()) == [path]
     found, costs = export.read_metadata(path), architecture.costs
     assert (found["macs"], found["params"]) == (str(costs.macs), str(costs.params))
     assert found["peak_memory_bytes"] == str(costs.peak_memory_bytes)
-    assert (found["mean"], found["std"]) == ("[0.5]", "[0.25]")
+    assert (found["name"], found["stage"], found["precision"]) == ("phone", "federated", "float32")
+    assert json.loads(found["class_names"]) == ["a", "b", "c", "d"]
+    assert found["feddac_version"] == version()
     assert Architecture.from_json(found["architecture"]) == architecture
 
 
@@ -82,7 +99,7 @@ def test_no_batch_norm_is_left_and_no_weight_is_lost(tmp_path: Path) -> None:
 
     architecture = ARCHITECTURES["mobilenet_v2"]
     path = tmp_path / "model.onnx"
-    export.export_onnx(architecture, weights(architecture), path)
+    export.export_onnx(classifier(architecture), path)
     model = onnx.load(str(path))
     kinds = [node.op_type for node in model.graph.node]
     assert "BatchNormalization" not in kinds
@@ -102,40 +119,50 @@ def test_folding_leaves_the_weights_given_alone() -> None:
 def test_other_weights_are_noticed(tmp_path: Path) -> None:
     architecture = ARCHITECTURES["cnn"]
     path = tmp_path / "model.onnx"
-    export.export_onnx(architecture, architecture.build(0).state_dict(), path)
+    export.export_onnx(classifier(architecture, architecture.build(0).state_dict()), path)
     with pytest.raises(FedDACError, match="differs from PyTorch by"):
-        export.check(path, architecture, architecture.build(1).state_dict(), images(3))
+        export.check(path, classifier(architecture, architecture.build(1).state_dict()), images(3, 3, 8, 6))
 
 
 def test_a_trained_network_keeps_its_accuracy_as_onnx_and_as_int8(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
-    architecture = Architecture.full(SLIM)
+    architecture, (train, test) = Architecture.full(SLIM), feeds
     settings = TrainSettings(epochs=20, learning_rate=0.05)
     state = train_architecture(architecture, None, *feeds, settings, seed=0, accelerator=CPU, progress=Silent()).state
-    module = architecture.build(0)
-    module.load_state_dict(state)
-    expected = evaluate(module, feeds[1], CPU).accuracy
+    module = architecture.build_from(state)
+    expected = evaluate(module, test, CPU).accuracy
     assert expected >= 0.9
+    preparation = Preparation.of(train.preprocessor, "abcd")
+    trained = Classifier(Model("m", "trained", architecture, preparation, "0", state))
     path, small = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
-    export.export_onnx(architecture, state, path)
-    assert export.accuracy(path, feeds[1]) == expected
-    calibration = torch.cat([batch.images for batch in feeds[0].evaluation(CPU)])
-    export.quantise(path, small, calibration)
-    assert export.accuracy(small, feeds[1]) >= expected - 0.1
+    network = export.network_program(trained)
+    export.export_onnx(trained, path, network)
+    assert export.correct(path, test.images) == round(expected * len(test.images))
+    export.export_int8(trained, small, train.images.images, network)
+    assert export.correct(small, test.images) >= (expected - 0.1) * len(test.images)
     assert small.stat().st_size < 0.6 * path.stat().st_size
-    assert export.read_metadata(small) == {**export.read_metadata(path), "quantisation": "int8"}
+    assert export.read_metadata(small) == {**export.read_metadata(path), "precision": "int8"}
+
+
+def test_onnxruntime_alone_classifies_raw_images(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
+    import onnxruntime
+
+    architecture = ARCHITECTURES["mlp"]
+    wanted, path, raw = classifier(architecture), tmp_path / "model.onnx", feeds[1].images.images
+    export.export_onnx(wanted, path)
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": raw.numpy()})
+    assert logits.shape == (len(raw), 4)
+    assert np.array_equal(logits.argmax(1), wanted(raw).argmax(1).numpy())
 
 
 def test_latency_is_measured(tmp_path: Path) -> None:
-    architecture = ARCHITECTURES["cnn"]
     path = tmp_path / "model.onnx"
-    export.export_onnx(architecture, architecture.build(0).state_dict(), path)
-    assert export.latency_ms(path, runs=3) > 0
+    export.export_onnx(classifier(ARCHITECTURES["cnn"]), path)
+    assert export.latency_ms(path, (3, 8, 6), runs=3) > 0
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    architecture = ARCHITECTURES["cnn"]
     with pytest.raises(ConfigurationError, match=r"pip install 'feddac\[export\]'"):
-        export.export_onnx(architecture, architecture.build(0).state_dict(), tmp_path / "model.onnx")
+        export.export_onnx(classifier(ARCHITECTURES["cnn"]), tmp_path / "model.onnx")

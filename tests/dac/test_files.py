@@ -42,7 +42,7 @@ def test_the_file_says_what_a_reader_wants_to_know(saved: Path) -> None:
 
 
 def test_damaged_weights_are_found(saved: Path) -> None:
-    weights = saved.with_suffix(".safetensors")
+    weights = saved.with_suffix(".search.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -51,8 +51,8 @@ def test_damaged_weights_are_found(saved: Path) -> None:
 
 
 def test_missing_weights_are_named(saved: Path) -> None:
-    saved.with_suffix(".safetensors").unlink()
-    with pytest.raises(ArchitectureError, match=r"cohort-0\.safetensors"):
+    saved.with_suffix(".search.safetensors").unlink()
+    with pytest.raises(ArchitectureError, match=r"cohort-0\.search\.safetensors"):
         load_member(saved)
 
 

@@ -119,7 +119,7 @@ def test_both_files_give_a_device_the_same_budget() -> None:
 def test_the_image_holds_every_package_and_runs_as_no_root() -> None:
     text = (ROOT / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (\w+)/ \1/$", text, flags=re.MULTILINE)
-    assert set(copied) == {"common", "dac", "server", "client", "simulation"}
+    assert set(copied) == {"common", "dac", "server", "client", "simulation", "feddac"}
     assert text.rpartition("\nUSER ")[2].splitlines()[0] == "1000:1000"
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     assert {f"!{package}/" for package in copied} <= set(allowed)

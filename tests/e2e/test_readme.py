@@ -18,6 +18,7 @@ SEARCH = [
 SHORT = {
     "simulate": [*SEARCH, "--engine", "inline", "--rounds", "1", "--width", "0.25"],
     "report": [],
+    "runs": [],
     "compare": [*SEARCH, "--rounds", "1", "--model", "mlp", "--seeds", "0"],
     "search": [*SEARCH, "--width", "0.25", "--max-macs", "400k,300k"],
     "train": ["--epochs", "1"],

@@ -65,6 +65,49 @@ def test_a_second_run_ends_with_the_same_partitions_architectures_and_weights(
         assert (again / part).read_bytes() == (finished_run.folder / part).read_bytes()
 
 
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_sigterm_ends_as_ctrl_c_does(engine: str, small_run: list[str], tmp_path: Path) -> None:
+    arguments = [*small_run, "--rounds", "1000", "--engine", engine, "--out", "run"]
+    process = subprocess.Popen(
+        [*FEDDAC, "simulate", *arguments],
+        cwd=tmp_path,
+        env={**environment(tmp_path), "FEDDAC_TEST_MARK": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and '"round"' in metrics.read_text()):
+        time.sleep(0.05)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "Interrupted; resume with: feddac simulate --resume run"
+    deadline = time.monotonic() + 10  # Ray's own processes notice within seconds that it was shut down
+    while processes_with(str(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_with(str(tmp_path)) == []
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes that were started with this mark in their environment and are still there, zombies aside."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"FEDDAC_TEST_MARK={mark}".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_quiet_prints_the_result_alone(small_run: list[str], tmp_path: Path) -> None:
+    done = feddac(["simulate", *small_run, "--rounds", "1", "--quiet", "--out", "run"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cohort-0" in done.stdout
+
+
 def test_another_seed_gives_other_weights(finished_run: Finished, small_run: list[str], tmp_path: Path) -> None:
     feddac(["simulate", *small_run, "--seed", "1", "--out", "other"], tmp_path)
     ours, theirs = weights_of(finished_run.folder), weights_of(tmp_path / "other")

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from server.report.record import Cohort
 from server.report.wording import MISSING
-from simulation.display import result_table, show_progress
+from simulation.display import Lines, quiet, result_table, show_progress
 
 
 def output_of(terminal: bool) -> str:
@@ -25,11 +25,86 @@ def output_of(terminal: bool) -> str:
 
 def test_lines_are_few_and_plain() -> None:
     lines = output_of(terminal=False).splitlines()
-    assert lines[:2] == ["handshake: no devices", "search 4/40: step 3"]
+    assert lines[:4] == [
+        "handshake: started",
+        "handshake: no devices",
+        "search: started, 40 to do",
+        "search 4/40: step 3",
+    ]
     assert [line for line in lines if line.startswith("search ")] == [
         f"search {4 * tenth}/40: step {4 * tenth - 1}" for tenth in range(1, 11)
     ]
     assert lines[-2:] == ["note: device-03 was [bold]rejected[/bold] [2J: NaN", "search: 5 architectures"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def timed() -> tuple[Lines, Clock, io.StringIO]:
+    stream, clock = io.StringIO(), Clock()
+    return Lines(Console(file=stream, width=200), clock), clock, stream
+
+
+def test_lines_say_how_much_time_is_left() -> None:
+    lines, clock, stream = timed()
+    lines.start("rounds", 10)
+    for number in range(1, 4):
+        clock.now += 6.0
+        lines.advance("rounds", 1, f"round {number}")
+    assert stream.getvalue().splitlines() == [
+        "rounds: started, 10 to do",
+        "rounds 1/10, about 54 s left: round 1",
+        "rounds 2/10, about 48 s left: round 2",
+        "rounds 3/10, about 42 s left: round 3",
+    ]
+
+
+def test_what_a_resumed_run_had_done_before_does_not_count_for_its_speed() -> None:
+    lines, clock, stream = timed()
+    lines.start("rounds", 20)
+    lines.advance("rounds", 18, "18 rounds are done")
+    clock.now += 30.0
+    lines.advance("rounds", 1, "round 19")
+    assert stream.getvalue().splitlines()[-1] == "rounds 19/20, about 30 s left: round 19"
+
+
+def test_between_tenths_there_is_a_line_when_there_is_news_after_a_while() -> None:
+    lines, clock, stream = timed()
+    lines.start("search", 2)
+    for epoch in range(1, 7):
+        clock.now += 2.0
+        lines.advance("search", 0, f"epoch {epoch}")
+    assert stream.getvalue().splitlines()[1:] == ["search 0/2: epoch 3", "search 0/2: epoch 6"]
+
+
+def test_a_stage_in_which_nothing_happens_says_that_it_goes_on() -> None:
+    lines, clock, stream = timed()
+    lines.start("search", 2)
+    lines.advance("search", 0, "epoch 1")
+    for _ in range(34):
+        clock.now += 1.0
+        lines.beat()
+    assert stream.getvalue().splitlines()[1:] == [
+        "search 0/2: goes on since 15 s; last: epoch 1",
+        "search 0/2: goes on since 30 s; last: epoch 1",
+    ]
+    lines.finish("search", "done")
+    clock.now += 100.0
+    lines.beat()
+    assert stream.getvalue().splitlines()[-1] == "search: done"
+
+
+def test_quiet_is_silent() -> None:
+    stream = io.StringIO()
+    with quiet(True), show_progress(Console(file=stream)) as progress:
+        progress.start("rounds", 1)
+        progress.note("nobody sees this")
+    assert stream.getvalue() == ""
 
 
 def test_bars_on_a_terminal() -> None:

@@ -47,6 +47,7 @@ BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_
 
 COVERED_BY = {
     "data": f"{HERE}::test_data_are_found_by_name_and_folder",
+    "image-size": "tests/common/data/test_sources.py::test_images_of_any_size_are_brought_to_one",
     "data-folder": f"{HERE}::test_data_are_found_by_name_and_folder",
     "train-images": REFERENCE,
     "test-images": REFERENCE,

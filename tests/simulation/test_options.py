@@ -107,7 +107,7 @@ def test_omitted_settings_get_no_option_and_another_check_reads_other_files(tmp_
     def command(settings: dict[str, Any]) -> None:
         """Do nothing."""
 
-    assert set(inspect.signature(command).parameters) == {"seed", "accelerator"}
+    assert set(inspect.signature(command).parameters) == {"seed", "accelerator", "quiet"}
     file = tmp_path / "train.toml"
     file.write_text("epochs = 3\n")
     assert merge(file, {"seed": 1}, TrainSettings.from_mapping) == {"epochs": 3, "seed": 1}

@@ -1,9 +1,12 @@
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.data.sources import load
 from common.errors import DataError
@@ -116,3 +119,27 @@ def test_a_data_set_can_be_cut_down_to_a_stratified_choice() -> None:
     again = load(DataSettings(data="digits", train_images=200, test_images=100))
     assert torch.equal(small.train.images, again.train.images)
     assert len(load(DataSettings(data="digits", train_images=10**6)).train) == len(whole.train)
+
+
+def test_images_of_any_size_are_brought_to_one(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        for position in range(5):
+            folder = tmp_path / "pets" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            size = (20 + 7 * position + number, 31 - 3 * position)
+            Image.fromarray(np.full((*size, 3), 50 * position, np.uint8)).save(folder / f"{position}.png")
+    settings = DataSettings(data=str(tmp_path / "pets"), data_folder=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="to which --image-size N brings them"):
+        load(settings)
+    data = load(replace(settings, image_size=12))
+    assert data.input_shape == (3, 12, 12)
+    assert sorted({int(image.float().mean()) for image in data.train.images}) == [0, 50, 100, 150, 200]
+    again = load(replace(settings, image_size=12))
+    assert torch.equal(again.train.images, data.train.images)
+    assert load(replace(settings, image_size=16)).input_shape == (3, 16, 16)
+
+
+def test_known_data_sets_are_resized_as_well() -> None:
+    data = load(DataSettings(image_size=12))
+    assert data.input_shape == (1, 12, 12)
+    assert len(data.train) == 1438

@@ -93,7 +93,7 @@ def bad_content(folder: Path) -> Path:
 
 
 def bad_weights(folder: Path) -> Path:
-    (folder / "hidden-060.safetensors").write_bytes(b"torn")
+    (folder / "hidden-060.search.safetensors").write_bytes(b"torn")
     return folder
 
 
@@ -117,7 +117,7 @@ def empty(folder: Path) -> Path:
         (empty, ConfigurationError, r"the folder .*none holds no architecture file \(\*\.json\)"),
         (bad_json, ArchitectureError, r"cannot read the architecture file .*hidden-060\.json"),
         (bad_content, ArchitectureError, r"hidden-060\.json: channel 999 is out of range"),
-        (bad_weights, ArchitectureError, r"hidden-060\.safetensors is damaged"),
+        (bad_weights, ArchitectureError, r"hidden-060\.search\.safetensors is damaged"),
         (other_images, ArchitectureError, r"hidden-200\.json is for images of shape \(3, 32, 32\) in 10 classes"),
         (other_classes, ArchitectureError, r"hidden-200\.json is for images .* in 7 classes, but the data set has"),
     ],

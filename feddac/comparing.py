@@ -1,0 +1,50 @@
+"""Compare methods over seeds, as a function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.progress import Progress, Silent
+from common.settings import Scalar, key_of
+from simulation.comparison.collect import CellResult, collect
+from simulation.comparison.execute import execute, prepare_folders
+from simulation.comparison.plan import find_experiment, read_experiment
+from simulation.comparison.write import write_comparison
+from simulation.engines import check_engine
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that was done: results per cell and method, the files written, and why runs failed, if any did."""
+
+    folder: Path
+    cells: tuple[CellResult, ...]
+    files: tuple[Path, ...]
+    failures: Mapping[str, str]
+
+
+def compare(
+    experiment: str | Path,
+    *,
+    out: str | Path,
+    seeds: Sequence[int] | None = None,
+    jobs: int = 1,
+    engine: str = "inline",
+    progress: Progress | None = None,
+    **settings: Scalar,
+) -> Comparison:
+    """Do every run of an experiment file, or of one that FedDAC ships, `jobs` at a time, and compare them.
+
+    Runs that are finished in `out` already are left alone. `seeds` and `settings` replace those of the file. Raises
+    ConfigurationError for a file that is not an experiment; a run that fails does not stop the others.
+    """
+    check_engine(engine)
+    given = {key_of(name): value for name, value in settings.items()}
+    plan = read_experiment(find_experiment(str(experiment)), given, None if seeds is None else list(seeds))
+    folder = Path(out)
+    prepare_folders(plan.runs, folder)
+    failures = execute(plan.runs, folder, jobs, engine, progress or Silent(), 1)
+    cells = collect(plan, folder)
+    files = write_comparison(plan, cells, failures, folder)
+    reasons = {one.run.title: one.reason for one in failures}
+    return Comparison(folder, tuple(cells), tuple(files), reasons)

@@ -1,0 +1,144 @@
+"""Simulate, search and train as functions. Settings are keywords: `--local-epochs 3` becomes `local_epochs=3`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# First, because it sets what Flower and Ray read when they are imported.
+import simulation  # noqa: F401
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.errors import ConfigurationError
+from common.groups import ModelSettings
+from common.learning import pick_accelerator
+from common.progress import Progress, Silent
+from common.seeds import derive_seed
+from common.settings import Scalar, key_of
+from dac.files import Member, load_member
+from dac.model_file import read_model
+from feddac.runs import Run, read_run
+from server.federation import federate
+from server.reference import base_network
+from server.report import build_report
+from server.run_folder import RunFolder
+from simulation import searching, training
+from simulation.engines import check_engine, run_federation
+from simulation.standalone import Material, checker
+from simulation.start import prepare
+
+CLIENT_APP = "client.app:app"
+
+
+def simulate(
+    *,
+    out: str | Path = "",
+    engine: str = "ray",
+    workers: int = 0,
+    config: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Scalar,
+) -> Run:
+    """Run a whole federation on this machine and return the finished run.
+
+    `engine` is ray (devices in `workers` processes, 0 for one per CPU) or inline (all in this process). `config` is a
+    TOML file of settings, over which `settings` win. `resume` continues the run of a folder with its own settings.
+    `progress` is told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings,
+    budgets and data that cannot work.
+    """
+    check_engine(engine)
+    whole, folder = prepare(_settings(settings, out), _path(config), _path(resume))
+    gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
+    with folder:
+        run_federation(
+            engine,
+            lambda grid, context: federate(grid, whole, folder, progress or Silent(), resume is not None),
+            CLIENT_APP,
+            whole.to_mapping(),
+            whole.fleet.devices,
+            workers,
+            gpus,
+        )
+    build_report(folder.path)
+    return read_run(folder.path)
+
+
+def search(
+    budgets: DeviceBudget | Iterable[DeviceBudget] | Mapping[str, DeviceBudget] | None = None,
+    *,
+    out: str | Path = "",
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Scalar,
+) -> Run:
+    """Search one nested family of architectures, one for each of `budgets`, and return the finished run.
+
+    Budgets without names are called budget-1, budget-2, ... Everything else is as for `simulate`.
+    """
+    if (budgets is None) == (resume is None):
+        raise ConfigurationError("give the budgets to search for, or the folder of a search to resume")
+    given = _settings(settings, out)
+    if resume is not None:
+        given = {**RunFolder.open(resume).read_config(), **given}
+    checker(*searching.GROUPS)(given)
+    asked = None if budgets is None else _named(budgets)
+    job = searching.prepare_search(given, asked, progress or Silent(), _path(resume))
+    job.run(progress or Silent())
+    return read_run(job.folder.path)
+
+
+def train(
+    architecture: Architecture | str | Path | None = None,
+    *,
+    teacher: str | Path | None = None,
+    out: str | Path = "",
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Scalar,
+) -> Run:
+    """Train one architecture without federation and return the finished run.
+
+    `architecture` is one of a run (then the first weights are random), a file of one or of a model (then training
+    goes on from its weights), or None for the whole base network. `teacher` is the file of a network whose answers it
+    learns too. Everything else is as for `simulate`.
+    """
+    given = _settings(settings, out)
+    if resume is not None:
+        given = {**RunFolder.open(resume).read_config(), **given}
+    checker(*training.GROUPS)(given)
+
+    def choose(model: ModelSettings, material: Material, seed: int) -> Member:
+        if isinstance(architecture, str | Path):
+            return _member(Path(architecture))
+        chosen = architecture or Architecture.full(base_network(model, material.data))
+        state = chosen.build(derive_seed(seed, "train-init")).state_dict()
+        return Member(chosen, DeviceBudget(), state, 0.0)
+
+    job = training.prepare_training(given, choose, _path(teacher), progress or Silent(), _path(resume))
+    job.run(progress or Silent())
+    return read_run(job.folder.path)
+
+
+def _member(file: Path) -> Member:
+    if file.suffix == ".json":
+        return load_member(file)
+    model = read_model(file)
+    return Member(model.architecture, DeviceBudget(), model.state, 0.0)
+
+
+def _named(
+    budgets: DeviceBudget | Iterable[DeviceBudget] | Mapping[str, DeviceBudget],
+) -> dict[str, DeviceBudget]:
+    if isinstance(budgets, Mapping):
+        return dict(budgets)
+    several = [budgets] if isinstance(budgets, DeviceBudget) else list(budgets)
+    return {f"budget-{number}": one for number, one in enumerate(several, start=1)}
+
+
+def _settings(settings: Mapping[str, Scalar], out: str | Path) -> dict[str, Any]:
+    """Kebab-case keys, and `out` only where it was given, so that a file may say it."""
+    return {**{key_of(name): value for name, value in settings.items()}, **({"out": str(out)} if str(out) else {})}
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

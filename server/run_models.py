@@ -1,0 +1,106 @@
+"""The trained models of a folder: of a federated run, of `feddac train`, of `feddac search`, or a single file."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import CheckpointError, ConfigurationError
+from dac.files import load_member, weights_path
+from server.run_folder import RunFolder
+
+KINDS = ("cohort", "device", "profile")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Where a model is and whom it is for.
+
+    `name` is that of the cohort, of the budget that a search served, or of the file. `devices` and `profiles` are
+    those of the cohort. `reported_accuracy` is the test accuracy (0 to 1) that the folder's summary gives.
+    """
+
+    name: str
+    path: Path
+    devices: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    reported_accuracy: float | None = None
+
+    def answers_to(self, kind: str, name: str) -> bool:
+        """Whether this is the model of the cohort, of the device or of a device of the profile `name`."""
+        return name in {"cohort": (self.name,), "device": self.devices, "profile": self.profiles}[kind]
+
+
+def find_models(place: Path) -> list[StoredModel]:
+    """The models in `place`: a folder that a command of FedDAC made, a model file or an architecture file.
+
+    Those of a federated run have the weights after its last round. Raises CheckpointError if there is no model (yet),
+    ArchitectureError for a damaged architecture file.
+    """
+    if place.suffix == ".json" and place.is_file():
+        load_member(place)  # compares the weights with the sum that the file names
+        return [StoredModel(place.stem, weights_path(place))]
+    if place.is_file():
+        return [StoredModel(place.stem, place)]
+    folder = RunFolder.open(place)
+    summary = folder.read_summary() if folder.summary_path.exists() else {}
+    models = _federated(folder, summary) or _trained(folder, summary) or _searched(folder)
+    if not models:
+        config = folder.read_config()
+        command = "simulate" if "rounds" in config else "train" if "epochs" in config else "search"
+        raise CheckpointError(
+            f"{place} holds no trained model yet; let it finish with: feddac {command} --resume {place}"
+        )
+    return models
+
+
+def choose_models(models: Sequence[StoredModel], wanted: str, kind: str = "") -> list[StoredModel]:
+    """Those of `models` that answer to the name `wanted`, as a cohort, device or profile; all of them for ALL.
+
+    With `kind`, one of KINDS, only as that. A profile may be in several cohorts and so have several models. Raises
+    ConfigurationError for a name that is nobody's, with the nearest one.
+    """
+    if wanted == ALL and not kind:
+        return list(models)
+    for one in [kind] if kind else KINDS:
+        found = [model for model in models if model.answers_to(one, wanted)]
+        if found:
+            return found
+    names = [name for one in models for name in (one.name, *one.profiles, *one.devices)]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f": did you mean {near[0]}?" if near else "."
+    known = ", ".join(dict.fromkeys(name for one in models for name in (one.name, *one.profiles)))
+    raise ConfigurationError(
+        f"there is no {kind or 'cohort, device or profile'} called {wanted!r}{hint} There are {known}, and {ALL}"
+    )
+
+
+def _federated(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
+    budgets = folder.read_budgets() if folder.budgets_path.exists() else []
+    reported = {entry.get("cohort"): entry.get("accuracy") for entry in summary.get("cohorts", [])}
+    models = []
+    for path in sorted(folder.models_folder.glob("*.safetensors"), key=lambda path: _natural_order(path.stem)):
+        own = [budget for budget in budgets if budget.get("cohort") == path.stem]
+        devices = tuple(str(budget["device"]) for budget in own if "device" in budget)
+        profiles = tuple(dict.fromkeys(str(budget["profile"]) for budget in own if budget.get("profile")))
+        models.append(StoredModel(path.stem, path, devices, profiles, reported.get(path.stem)))
+    return models
+
+
+def _trained(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
+    path = folder.architecture_path("trained")
+    return [StoredModel("trained", weights_path(path), (), (), summary.get("test_accuracy"))] if path.exists() else []
+
+
+def _searched(folder: RunFolder) -> list[StoredModel]:
+    names = [str(row["name"]) for row in folder.read_budgets() if "name" in row] if folder.budgets_path.exists() else []
+    paths = {name: folder.architecture_path(name) for name in names}
+    return [StoredModel(name, weights_path(path)) for name, path in paths.items() if path.exists()]
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """cohort-2 before cohort-10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,88 @@
+"""`import feddac`: quick to import, honest about names, and one error for a mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import feddac
+from common.version import version
+from dac.model_file import read_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_it_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = python("import feddac, sys; print({'torch', 'flwr', 'ray', 'numpy'} & set(sys.modules))", tmp_path)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_every_name_is_there_and_documented() -> None:
+    for name in feddac.__all__:
+        assert name == "__version__" or getattr(feddac, name).__doc__
+    assert feddac.__version__ == version()
+    assert set(dir(feddac)) == set(feddac.__all__)
+    with pytest.raises(AttributeError, match="feddac has no 'serch'; it has Architecture"):
+        feddac.serch  # noqa: B018
+
+
+def test_a_package_that_hides_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client/__init__.py").write_text("")
+    done = python("import feddac; feddac.load", tmp_path)
+    assert "ImportError: FedDAC's package 'client' is hidden by" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> feddac.Run:
+    out = tmp_path_factory.mktemp("api") / "run"
+    return feddac.train(model="mlp", epochs=2, accelerator="cpu", out=out)
+
+
+def test_a_trained_run_says_what_it_achieved_and_gives_its_model(trained: feddac.Run) -> None:
+    assert trained.finished
+    assert trained.settings["epochs"] == 2
+    assert [event["epoch"] for event in trained.events] == [1, 2]
+    assert trained.accuracy == trained.summary["test_accuracy"]
+    model = trained.load()
+    assert model.class_names == tuple("0123456789")
+    assert model(torch.zeros(3, 1, 30, 20, dtype=torch.uint8)).shape == (3, 10)
+
+
+def test_training_goes_on_from_a_model_file_and_starts_anew_from_an_architecture(
+    trained: feddac.Run, tmp_path: Path
+) -> None:
+    (model,) = trained.models
+    ours = read_model(model.path).state["classifier.weight"]
+    same = feddac.train(model.path, epochs=0, accelerator="cpu", out=tmp_path / "same")
+    assert torch.equal(same.load().network.state_dict()["classifier.weight"], ours)
+    fresh = feddac.train(trained.architectures["trained"], epochs=0, accelerator="cpu", out=tmp_path / "fresh")
+    assert fresh.architectures == trained.architectures
+    assert not torch.equal(fresh.load().network.state_dict()["classifier.weight"], ours)
+
+
+def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> None:
+    for call, message in (
+        (lambda: feddac.train(epoch=3, out=tmp_path / "a"), "did you mean"),
+        (lambda: feddac.search(out=tmp_path / "a"), "give the budgets"),
+        (lambda: feddac.search([feddac.DeviceBudget(macs=1)], model="mlp", out=tmp_path / "a"), "no architecture fits"),
+        (lambda: feddac.simulate(engine="cloud", out=tmp_path / "a"), "must be one of ray, inline"),
+        (lambda: feddac.read_run(tmp_path), "there is no run in"),
+        (lambda: feddac.load(tmp_path, "phone"), "there is no run in"),
+    ):
+        with pytest.raises(feddac.FedDACError, match=message):
+            call()
+    assert list(tmp_path.iterdir()) == []
