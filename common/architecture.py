@@ -42,8 +42,8 @@ class Architecture:
                 raise ArchitectureError(f"the channels kept of {group.name} are not in ascending order")
             if indices[0] < 0 or indices[-1] >= group.size:
                 raise ArchitectureError(f"{group.name} has channels 0 to {group.size - 1}, not {indices[-1]}")
-            if group.name in ("input", "classes") and len(indices) != group.size:
-                raise ArchitectureError(f"{group.name} cannot be reduced")
+            if group.frozen and len(indices) != group.size:
+                raise ArchitectureError(f"{group.name} cannot be reduced: {group.frozen}")
 
     @classmethod
     def full(cls, base: BaseNetwork) -> Self:

@@ -112,14 +112,16 @@ def weight_norms(architecture: Architecture, state: Mapping[str, torch.Tensor]) 
     description = architecture.description
     norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in description.prunable}
     for layer in description.layers:
-        if layer.kind == "batch_norm":
+        if layer.kind in ("batch_norm", "other"):
             continue
         weight = state[f"{layer.name}.weight"].abs()
-        if layer.target in norms:
-            norms[layer.target] += weight.flatten(1).sum(1)
-        if layer.source in norms and layer.kind != "depthwise":
-            # a linear layer behind a flattened image reads `spread` consecutive features of each channel
-            norms[layer.source] += weight.transpose(0, 1).reshape(len(norms[layer.source]), -1).sum(1)
+        written = weight.flatten(1).sum(1)
+        read = weight.transpose(0, 1).flatten(1).sum(1)
+        for dimension, sums in ((layer.target, written), (layer.source if layer.mixes else (), read)):
+            lengths = [architecture.sizes[axis.group] * axis.spread for axis in dimension]
+            for axis, part in zip(dimension, torch.split(sums, lengths) if lengths else (), strict=True):
+                if axis.group in norms:
+                    norms[axis.group] += part.reshape(-1, axis.spread).sum(1)
     return norms
 
 
@@ -149,7 +151,12 @@ def _pruned(
 
 def _norms(description: Description) -> dict[str, str]:
     """The last batch norm of every prunable group: that of the depthwise convolution."""
-    norms = {layer.target: layer.name for layer in description.layers if layer.kind == "batch_norm"}
+    norms = {
+        axis.group: layer.name
+        for layer in description.layers
+        if layer.kind == "batch_norm" and len(layer.target) == 1
+        for axis in layer.target
+    }
     missing = [group.name for group in description.prunable if group.name not in norms]
     if missing:
         raise ArchitectureError(f"slimming ranks channels by batch norm, and {missing[0]} has none; use mobilenet_v2")

@@ -8,7 +8,7 @@ share; after this they agree, so that what the devices of one member learn suits
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from common.layout import State
 from common.learning import Feed, distance, evaluate, place, recalibrate
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import coordinates, group_positions, slice_tensor, state_of
+from common.slicing import Cut, coordinates, cut, state_of
 from dac.files import Member
 from dac.recipe import RECIPES
 from dac.train import learning_rate_factor
@@ -97,7 +97,7 @@ class _Shared:
         self.axes = full.description.tensor_axes
         self.accelerator = accelerator
         self.modules = [place(one.architecture.build_from(one.state), accelerator).train() for one in members]
-        self.positions = [group_positions(full, one.architecture) for one in members]
+        self.cuts = [cut(full, one.architecture) for one in members]
         norms = {layer.name for layer in full.description.layers if layer.kind == "batch_norm"}
         names = [name for name, _ in self.modules[0].named_parameters()]
         self.names = [name for name in names if name.rpartition(".")[0] not in norms]
@@ -120,8 +120,8 @@ class _Shared:
         """Leave the gradients of one batch, images (B, C, H, W) and labels (B,); returns the members' mean loss."""
         total = torch.zeros((), device=self.accelerator)
         wanted: torch.Tensor | None = None
-        for module, positions in zip(self.modules, self.positions, strict=True):
-            logits = functional_call(module, self._slice(positions), (images,)).float()
+        for module, kept in zip(self.modules, self.cuts, strict=True):
+            logits = functional_call(module, self._slice(kept), (images,)).float()
             loss = F.cross_entropy(logits, labels)
             if wanted is None:
                 wanted = logits.detach()
@@ -137,15 +137,15 @@ class _Shared:
     @torch.no_grad()
     def modules_with_weights(self, train: Feed) -> list[nn.Module]:
         """Every member's module with weights of its own, and batch-norm statistics measured on `train`."""
-        for module, positions in zip(self.modules, self.positions, strict=True):
+        for module, kept in zip(self.modules, self.cuts, strict=True):
             own = dict(module.named_parameters())
-            for name, value in self._slice(positions).items():
+            for name, value in self._slice(kept).items():
                 own[name].copy_(value)
             recalibrate(module, train, self.accelerator)
         return self.modules
 
-    def _slice(self, positions: Mapping[str, torch.Tensor]) -> State:
+    def _slice(self, kept: Cut) -> State:
         """The member's own tensors, in the memory layout that its module runs fastest with."""
-        own = {name: slice_tensor(self.parameters[name], self.axes[name], positions) for name in self.names}
+        own = {name: kept.tensor(self.parameters[name], self.axes[name]) for name in self.names}
         four = torch.channels_last
         return {name: t.contiguous(memory_format=four) if t.dim() == 4 else t for name, t in own.items()}

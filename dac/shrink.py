@@ -88,7 +88,7 @@ def _price(
     for resource in violated:
         saved = costs.get(resource) - without.get(resource)
         if resource == "peak_memory_bytes":
-            saved = BYTES_PER_VALUE * max(_positions(step, group) for step in description.steps)
+            saved = BYTES_PER_VALUE * max(step.entries(group) for step in description.steps)
         price += saved / (costs.get(resource) - target.bound(resource) + 1)
     return max(price, 1e-12)
 
@@ -101,13 +101,9 @@ def _helps(
         return True
     live = description.live_elements(sizes)
     return any(
-        BYTES_PER_VALUE * elements >= stop.bound("peak_memory_bytes") and _positions(step, group) > 0
+        BYTES_PER_VALUE * elements >= stop.bound("peak_memory_bytes") and step.entries(group) > 0
         for step, elements in zip(description.steps, live, strict=True)
     )
-
-
-def _positions(step: tuple[tuple[str, int], ...], group: str) -> int:
-    return sum(positions for name, positions in step if name == group)
 
 
 def _put_back(

@@ -1,7 +1,7 @@
 """The network under search: an architecture's module with a gate on every prunable channel."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -9,39 +9,78 @@ from torch import nn
 from common.architecture import Architecture
 from common.layout import State
 from common.learning import place
-from common.models.description import Axis, GatePoint
-from common.slicing import group_positions, slice_state, slice_tensor
-from dac.gates import ChannelGate
+from common.models.description import Axis, Dimension, GatePoint, Layer
+from common.slicing import cut, slice_state
+from dac.gates import ChannelGate, gated
+
+GATES = "channel_gates"  # the submodule that holds them
 
 
 class Supernet:
-    """A gated module of `architecture`; `gates` holds one gate per prunable group."""
+    """A gated module of `architecture`; `gates` holds one gate per prunable group.
+
+    A gate multiplies its channels before every layer that reads them.
+    """
 
     def __init__(self, architecture: Architecture, gate_position: str, seed: int, accelerator: torch.device) -> None:
         self.architecture = architecture
         self.gate_position = gate_position
         self.accelerator = accelerator
         module = architecture.build(seed)
-        self.gates: dict[str, ChannelGate] = {}
-        for point in self._points():
-            gate = ChannelGate(architecture.sizes[point.group])
-            module.set_submodule(point.module, gate)
-            self.gates[point.group] = gate
+        self.gates = {
+            group.name: ChannelGate(architecture.sizes[group.name]) for group in architecture.description.prunable
+        }
+        self.points = self._points()
+        module.add_module(GATES, nn.Module())
+        for group, gate in self.gates.items():
+            module.get_submodule(GATES).add_module(_module_name(group), gate)
         self.module: nn.Module = place(module, accelerator)
+        self._hook_in()
 
     def _points(self) -> tuple[GatePoint, ...]:
-        return self.architecture.description.gates[self.gate_position]
+        """Every place of every gate."""
+        description = self.architecture.description
+        published = description.depthwise_gates if self.gate_position == "before-depthwise" else {}
+        points = []
+        for group in self.gates:
+            if group in published:
+                points.append(published[group])
+            else:
+                points += [GatePoint(group, layer.name) for layer in description.readers(group)]
+        return tuple(points)
+
+    def _hook_in(self) -> None:
+        """Have the module's forward multiply by the gates."""
+        factors: dict[str, torch.Tensor] = {}
+
+        def begin(module: nn.Module, inputs: Any) -> None:
+            factors.update({group: gate.factor() for group, gate in self.gates.items()})
+
+        self.module.register_forward_pre_hook(begin)
+        for name in dict.fromkeys(point.reader for point in self.points):
+            layer = self.architecture.description.layer_by_name[name]
+
+            def read(_: nn.Module, inputs: tuple[torch.Tensor, ...], layer: Layer = layer) -> tuple[torch.Tensor, ...]:
+                x, *more = inputs
+                known = [(self._factor(axis, factors), axis.spread) for axis in layer.source]
+                return gated(x, x.dim() - 1 if layer.kind == "linear" else 1, known), *more
+
+            self.module.get_submodule(name).register_forward_pre_hook(read)
+
+    def _factor(self, axis: Axis, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found = factors.get(axis.group)
+        return torch.ones(self.architecture.sizes[axis.group], device=self.accelerator) if found is None else found
 
     @property
     def gate_weights(self) -> list[torch.Tensor]:
         """The trainable gate vectors, one of shape (channels,) per group."""
         return [gate.weight for gate in self.gates.values()]
 
-    def tensor_axes(self) -> dict[str, tuple[Axis | None, ...]]:
-        """Axes of every tensor of the gated module's state dict."""
+    def tensor_axes(self) -> dict[str, tuple[Dimension, ...]]:
+        """What the dimensions of every tensor of the gated module's state dict run over."""
         own = {
-            f"{point.module}.{name}": (Axis(point.group),)
-            for point in self._points()
+            f"{GATES}.{_module_name(group)}.{name}": ((Axis(group),),)
+            for group in self.gates
             for name in ("weight", "saliency")
         }
         return {**self.architecture.description.tensor_axes, **own}
@@ -53,9 +92,9 @@ class Supernet:
     def shrunk(self, smaller: Architecture) -> Self:
         """A supernet of `smaller` that inherits weights, statistics and gates channel by channel."""
         result = type(self)(smaller, self.gate_position, 0, self.accelerator)
-        positions = group_positions(self.architecture, smaller)
+        kept = cut(self.architecture, smaller)
         axes, state = self.tensor_axes(), self.state()
-        result.module.load_state_dict({name: slice_tensor(state[name], axes[name], positions) for name in state})
+        result.module.load_state_dict({name: kept.tensor(state[name], axes[name]) for name in state})
         return result
 
     def copy(self) -> Self:
@@ -69,22 +108,20 @@ class Supernet:
         a constant through (the batch norm of nothing); it is folded into the running mean it ends in.
         """
         state = self.state()
-        for point in self._points():
+        gates = {group: gate.weight.detach().cpu() for group, gate in self.gates.items()}
+        for point in self.points:
             kept = set(smaller.indices[point.group])
             open_ = torch.tensor([channel in kept for channel in self.architecture.indices[point.group]])
             if point.constant_path is not None and not bool(open_.all()):
                 _fold_constant(state, point.constant_path, ~open_)
-        for point in self._points():
-            reader = f"{point.reader}.weight"
-            gate = state[f"{point.module}.weight"]
-            axes = self.architecture.description.tensor_axes[reader]
-            layer = self.architecture.description.layer_by_name[point.reader]
-            dimension = 0 if layer.kind == "depthwise" else 1
-            axis = axes[dimension]
-            spread = axis.spread if axis is not None else 1
-            shape = [1] * len(axes)
-            shape[dimension] = -1
-            state[reader] = state[reader] * gate.repeat_interleave(spread).view(shape)
+        for name in dict.fromkeys(point.reader for point in self.points):
+            layer, weight = self.architecture.description.layer_by_name[name], f"{name}.weight"
+            factors = [
+                gates.get(axis.group, torch.ones(self.architecture.sizes[axis.group])).repeat_interleave(axis.spread)
+                for axis in layer.source
+            ]
+            place = 1 if layer.mixes else 0
+            state[weight] = state[weight] * torch.cat(factors).view(-1, *(1,) * (state[weight].dim() - place - 1))
         return slice_state(state, self.architecture, smaller)
 
     def fresh_saliency(self) -> None:
@@ -138,6 +175,11 @@ def restore_momentum(module: nn.Module, optimizer: torch.optim.Optimizer, buffer
 
 def slice_momentum(buffers: Mapping[str, torch.Tensor], larger: Supernet, smaller: Architecture) -> State:
     """The momentum buffers of the kept channels."""
-    positions = group_positions(larger.architecture, smaller)
+    kept = cut(larger.architecture, smaller)
     axes = larger.tensor_axes()
-    return {name: slice_tensor(buffer, axes[name], positions) for name, buffer in buffers.items()}
+    return {name: kept.tensor(buffer, axes[name]) for name, buffer in buffers.items()}
+
+
+def _module_name(group: str) -> str:
+    """A group's name as the name of a module, which cannot hold a dot."""
+    return group.replace(".", "/")

@@ -108,7 +108,7 @@ def test_a_channels_norm_counts_what_writes_and_reads_it() -> None:
 def test_a_flattened_channel_counts_all_its_features() -> None:
     architecture = Architecture.full(CNN)
     state = {name: torch.zeros_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
-    spread = architecture.description.layer_by_name["hidden1"].spread
+    spread = architecture.description.layer_by_name["hidden1"].source[0].spread
     state["hidden1.weight"][:, spread : 2 * spread] = 0.5
     norms = weight_norms(architecture, state)
     assert norms["conv2"].tolist() == [0, 0.5 * spread * 120, *[0] * 14]

@@ -93,7 +93,10 @@ def test_a_shrunk_supernet_inherits_weights_gates_and_momentum_channel_by_channe
     restored = make_optimizer(smaller, 0.1, 0.9, 0.0, 0.0)
     restore_momentum(smaller.module, restored, slice_momentum(momentum, supernet, part))
     assert torch.equal(momentum_of(smaller.module, restored)["conv2.weight"], momentum["conv2.weight"][rows, columns])
-    assert torch.equal(momentum_of(smaller.module, restored)["gate2.weight"], momentum["gate2.weight"][kept])
+    assert torch.equal(
+        momentum_of(smaller.module, restored)["channel_gates.conv2.weight"],
+        momentum["channel_gates.conv2.weight"][kept],
+    )
 
 
 def test_gates_have_their_own_weight_decay() -> None:
