@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from client.data import device_data
 from client.evaluation import evaluate_task
-from client.identity import identify
+from client.identity import identify, own_model
 from client.privacy import local_dp
 from client.refusal import refusal
 from client.training import train_task
@@ -15,6 +15,7 @@ from common.config import Config
 from common.errors import FedDACError
 from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello, Task
+from common.models import allow_network
 
 app = ClientApp()
 
@@ -38,8 +39,9 @@ def train(message: Message, context: Context) -> Message:
     """Train the model that was sent on this device's images and send it back."""
 
     def trained() -> RecordDict:
-        task = Task.decode(message.content)
         config = Config.from_mapping(context.run_config)
+        allow_network(own_model(context.node_config, config.model))
+        task = Task.decode(message.content)
         name = identify(context.node_config, config.fleet).name
         data = device_data(context.node_config, config)
         return train_task(task, data.train, data.preprocessor, name, pick_accelerator(config.run.accelerator)).encode()
@@ -52,8 +54,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the model that was sent on this device's held-out images."""
 
     def evaluated() -> RecordDict:
-        task = Task.decode(message.content)
         config = Config.from_mapping(context.run_config)
+        allow_network(own_model(context.node_config, config.model))
+        task = Task.decode(message.content)
         data = device_data(context.node_config, config)
         return evaluate_task(task, data.held_out, data.preprocessor, pick_accelerator(config.run.accelerator)).encode()
 

@@ -1,6 +1,7 @@
 """The base networks: a module for each (weights), and the description that is derived from it (data)."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -10,39 +11,75 @@ from common.errors import ArchitectureError
 from common.models import mobilenet_v2
 from common.models.derive import derive
 from common.models.description import BaseNetwork, Description
-from common.models.networks import network_of
-from common.models.reduce import reduced
+from common.models.networks import allow_network, network_of, skeleton_of
+from common.models.reduce import reduced, unset_tensors
+from common.models.trial import without_what_breaks
 
+__all__ = ["allow_network", "build_module", "describe"]
 _MAXIMUM = 4096  # no image side, class count or channel count that we would build for a stranger is larger
 
 
 @lru_cache(maxsize=256)
 def describe(base: BaseNetwork) -> Description:
     """The description of a base network; raises ArchitectureError if no such network can be built."""
-    return _derived(base)[1]
+    return _known(base)[1]
 
 
 def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
-    """A fresh module with the given channels per group, initialised from torch's global generator."""
-    skeleton, description = _derived(base)
-    if dict(sizes) == description.full_sizes:
+    """A fresh module with the given channels per group, initialised from torch's global generator.
+
+    The full network is initialised by its author's code, layers of a reduced one by their own `reset_parameters`.
+    """
+    skeleton, description = _known(base)
+    if all(sizes.get(name, 1) == size for name, size in description.full_sizes.items()):
         return network_of(base).build(base)
-    return reduced(skeleton, description, sizes)
+    module = reduced(skeleton, description, sizes)
+    missing = unset_tensors(module)
+    if missing:
+        _copy_first_entries(network_of(base).build(base), module, missing)
+    return module
 
 
-_cache: dict[Hashable, tuple[nn.Module, Description]] = {}
+@dataclass(frozen=True)
+class _Identified:
+    """A base network that is equal to others that give the same network."""
+
+    identity: Hashable
+    base: BaseNetwork = field(compare=False)
 
 
-def _derived(base: BaseNetwork) -> tuple[nn.Module, Description]:
+def _known(base: BaseNetwork) -> tuple[nn.Module, Description]:
     """The full module on the meta device and its description."""
     _check(base)
-    network = network_of(base)
-    key = (base.model, network.identity(base))
-    if key not in _cache:
-        with torch.device("meta"):
-            module = network.build(base)
-        _cache[key] = module, derive(module, base.input_shape)
-    return _cache[key]
+    return _derived(_Identified((base.model, network_of(base).identity(base)), base))
+
+
+@lru_cache(maxsize=128)
+def _derived(one: _Identified) -> tuple[nn.Module, Description]:
+    base = one.base
+    module = skeleton_of(base)
+    if not network_of(base).foreign:
+        return module, derive(module, base.input_shape)
+    try:
+        description = derive(module, base.input_shape)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # whatever a stranger's forward raises
+        raise ArchitectureError(
+            f"{base.model} cannot take images of shape {base.input_shape}: {type(error).__name__}: {error}"
+        ) from None
+    if description.classes != base.classes:
+        raise ArchitectureError(f"{base.model} returns {description.classes} logits, not {base.classes}")
+    return module, without_what_breaks(base.model, module, description, base.input_shape)
+
+
+def _copy_first_entries(full: nn.Module, module: nn.Module, names: list[str]) -> None:
+    """Bare parameters start with the first of the values that the full network gives them."""
+    theirs = full.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if name in names:
+                tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
 
 
 def _check(base: BaseNetwork) -> None:

@@ -55,7 +55,8 @@ class _Derivation:
             for run, name in self.names.items()
         )
         blocks = tuple(replace(block, groups=_groups_inside(block.name, tensors)) for block in self.blocks)
-        return Description(groups, layers, tensors, tuple(self._steps()), blocks, self._depthwise_gates())
+        classes = self.trace.logits.shape[-1]
+        return Description(groups, layers, tensors, tuple(self._steps()), blocks, self._depthwise_gates(), classes)
 
     def _freeze_what_no_gate_reaches(self) -> None:
         read: set[Run] = set()

@@ -177,6 +177,7 @@ class Description:
     """Groups in the order in which they appear, layers and steps in execution order, tensors in state-dict order.
 
     `depthwise_gates` are the published program's places for a gate, by group: before the depthwise convolution.
+    `classes` is the number of logits.
     `sizes` given to the methods are channels per group; a block's name may be among them with 0, if it has vanished.
     """
 
@@ -186,6 +187,7 @@ class Description:
     steps: tuple[Step, ...]
     blocks: tuple[Block, ...]
     depthwise_gates: Mapping[str, GatePoint]
+    classes: int
 
     @cached_property
     def full_sizes(self) -> dict[str, int]:

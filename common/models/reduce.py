@@ -17,13 +17,16 @@ _SIZES = {"in_channels": "source", "in_features": "source", "out_channels": "tar
 
 
 def reduced(skeleton: nn.Module, description: Description, sizes: Mapping[str, int]) -> nn.Module:
-    """A module of `sizes` channels per group, initialised from torch's global generator.
+    """A module of `sizes` channels per group and without the blocks of size 0, initialised from torch's generator.
 
     `skeleton` is the full network on the meta device. Tensors whose module cannot initialise itself (a bare parameter)
     are left uninitialised: `unset_tensors` names them.
     """
     device = torch.empty(0).device  # of the surrounding torch.device context
     module = copy.deepcopy(skeleton).train()
+    for block in description.blocks:
+        if sizes.get(block.name, 1) == 0:
+            module.set_submodule(block.name, nn.Identity())
     for path, layer in list(module.named_modules()):
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
         if not own:

@@ -15,7 +15,8 @@ from torch import nn
 from common.models.trace import BATCH, Operation, Trace, Value
 
 # Entry by entry, though torch does not tag them so.
-POINTWISE = {"clone", "detach", "alias", "lift_fresh", "native_dropout", "copy_", "hardswish_", "silu_", "mish_"}
+COPIES = {"clone", "detach", "alias", "lift_fresh", "copy_"}
+POINTWISE = {*COPIES, "hardswish", "hardswish_", "mish_", "threshold_", "_prelu_kernel", "log_sigmoid_forward"}
 KEEP_CHANNELS = ("_pool1d", "_pool2d", "_pool3d", "_pad1d", "_pad2d", "_pad3d", "upsample_")
 # A stretch of a dimension: a run, and how many consecutive entries each of its channels has there.
 Stretches: TypeAlias = "tuple[tuple[Run, int], ...]"
@@ -237,6 +238,10 @@ class Ties:
         """Operations that move, join or drop dimensions; False where channels would be torn apart."""
         name, arguments, output = operation.name, operation.arguments, operation.output
         data = operation.inputs[0]
+        wide = [place for place, size in enumerate(data.shape) if size > 1]
+        if data in self._open and name != "t" and len(wide) == 1:  # a bare parameter, one entry per channel
+            made: Stretches = ((self._run(data.shape[wide[0]], data.parameter), 1),)
+            self._assign(data, [made if place == wide[0] else () for place in range(len(data.shape))])
         dimensions = self.of_value(data)
         if name in ("view", "_unsafe_view", "reshape", "_reshape_copy", "squeeze", "unsqueeze", "flatten"):
             found = _regrouped(data.shape, dimensions, output.shape)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+MULTIPLY = ("convolution", "mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention")
 BATCH = 2  # images per trace: one would be confused with the size-1 dimensions that broadcast
 
 
@@ -92,6 +93,8 @@ def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
         logits = module(image)
     if not isinstance(logits, torch.Tensor):
         raise TypeError(f"its forward returns {type(logits).__name__}, not a tensor of logits")
+    if logits.dim() != 2 or len(logits) != BATCH:
+        raise TypeError(f"its forward returns shape {tuple(logits.shape)} for {BATCH} images, not (images, classes)")
     return Trace(module, start, recorder.value(logits), recorder.operations, recorder.calls, parameters)
 
 
@@ -121,15 +124,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = tree_map(lambda one: self.value(one) if isinstance(one, torch.Tensor) else one, args)
         inputs = [one for one in tree_flatten((arguments, dict(kwargs or {})))[0] if isinstance(one, Value)]
-        if func is torch.ops.aten.native_batch_norm.default:  # torch's own takes most of the time of a trace
-            result: Any = (torch.empty_like(args[0]), *(torch.empty(0, device="meta") for _ in range(2)))
-        else:
-            result = func(*args, **(kwargs or {}))
+        result = _quickly(func, args) if func in _QUICK else func(*args, **(kwargs or {}))
         outputs = [self._new(one) for one in tree_flatten(result)[0] if isinstance(one, torch.Tensor)]
         if inputs and outputs:
             name = func._schema.name.partition("::")[2]
             pointwise = torch.Tag.pointwise in func.tags
-            macs = _macs(func, args, kwargs or {}, result)
+            macs = _macs(func, args, kwargs or {}, result) if name in MULTIPLY else 0
             operation = Operation(name, self.path[-1], arguments, inputs, outputs, pointwise, macs)
             self.operations.append(operation)
             for one in inputs:
@@ -137,6 +137,29 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for one in outputs:
                 one.maker = operation
         return result
+
+
+# Torch's own versions of these, for tensors without storage, would take most of the time of a trace.
+_QUICK = {
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.add.Tensor,
+    torch.ops.aten.mul.Tensor,
+}
+
+
+def _quickly(func: Any, args: Any) -> Any:
+    """What `func` returns, without what is in it."""
+    aten = torch.ops.aten
+    if func is aten.native_batch_norm.default:
+        return torch.empty_like(args[0]), *(torch.empty(0, device="meta") for _ in range(2))
+    if func in (aten.addmm.default, aten.mm.default):
+        return torch.empty(args[-2].shape[0], args[-1].shape[1], device="meta")
+    shapes = [one.shape for one in args[:2] if isinstance(one, torch.Tensor)]
+    kind = torch.result_type(*args[:2])
+    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return torch.empty(shape, dtype=kind, device="meta")
 
 
 def _macs(func: Any, args: Any, kwargs: Any, result: Any) -> int:
