@@ -113,6 +113,14 @@ class SearchSettings(Settings):
     """Differentiable Architecture Compression."""
 
     preset: str = setting("default", "Search recipe; paper is the published one.", choices=("default", "paper"))
+    search_space: str = setting(
+        "inner",
+        "What the search may remove: channels inside blocks (inner, the paper), or channels of every layer and blocks "
+        "whole (all).",
+        choices=("inner", "all"),
+    )
+    channel_floor: int = setting(8, "Fewest channels that a reduced channel group keeps.", minimum=1)
+    channel_multiple: int = setting(1, "Reduced channel groups keep a multiple of this many channels.", minimum=1)
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
     epochs_per_step: int = setting(2, "Epochs of training after each removal step.", minimum=0)
     step_share: float = setting(

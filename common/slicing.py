@@ -45,6 +45,14 @@ class Cut:
                     result = result.index_select(place, index.to(tensor.device))
         return result.clone() if result is tensor else result
 
+    def write(self, tensor: torch.Tensor, dimensions: tuple[Dimension, ...], part: torch.Tensor) -> None:
+        """The inverse of `tensor`: copy `part` to where its channels stand in the larger `tensor`."""
+        index = [
+            self._index(dimension) if dimension else torch.arange(size)
+            for size, dimension in zip(tensor.shape, dimensions, strict=True)
+        ]
+        tensor[torch.meshgrid(*index, indexing="ij") if index else ()] = part
+
     def _index(self, dimension: Dimension) -> torch.Tensor:
         stretches, start = [], 0
         for axis in dimension:
@@ -69,15 +77,15 @@ def slice_state(state: Mapping[str, torch.Tensor], larger: Architecture, smaller
     """The tensors of `smaller`, taken out of the `state` of `larger`.
 
     Names of `state` the description does not know (gates, say) are left out. Raises ArchitectureError if `smaller`
-    keeps a channel that `larger` does not have.
+    keeps a channel or a block that `larger` does not have.
     """
     if not larger.contains(smaller):
         raise ArchitectureError("the smaller architecture keeps channels that the larger one does not have")
     kept = cut(larger, smaller)
     return {
-        name: kept.tensor(state[name], dimensions)
-        for name, dimensions in larger.description.tensor_axes.items()
-        if name in state
+        tensor.name: kept.tensor(state[tensor.name], tensor.dimensions)
+        for tensor in larger.description.tensors
+        if tensor.name in state and tensor.block not in smaller.removed
     }
 
 

@@ -133,7 +133,7 @@ def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor]
     while not budget.admits(architecture.costs):
         kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
         gates = {name: torch.ones(len(values)) for name, values in kept.items()}
-        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE)
+        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE).architecture
     return architecture
 
 

@@ -43,7 +43,7 @@ def save_member(path: Path, member: Member, *, name: str, parent: str | None, se
         "name": name,
         **architecture.to_dict(),
         "sizes": architecture.sizes,
-        "base_sizes": full.sizes,
+        "base_sizes": {**full.sizes, **dict.fromkeys(architecture.removed, 1)},
         "costs": {
             "macs": costs.macs,
             "params": costs.params,

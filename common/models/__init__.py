@@ -31,7 +31,8 @@ def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
     The full network is initialised by its author's code, layers of a reduced one by their own `reset_parameters`.
     """
     skeleton, description = _known(base)
-    if all(sizes.get(name, 1) == size for name, size in description.full_sizes.items()):
+    whole = {**description.full_sizes, **{block.name: 1 for block in description.blocks}}
+    if all(sizes.get(name, size) == size for name, size in whole.items()):
         return network_of(base).build(base)
     module = reduced(skeleton, description, sizes)
     missing = unset_tensors(module)

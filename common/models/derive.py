@@ -197,8 +197,10 @@ class _Derivation:
             return ""
         branch = operation.inputs[1 - operation.inputs.index(given)]
         last = self._use_of(branch.maker)
-        inside = last is not None and last.path.startswith(f"{path}.") and len(self.trace.calls[last.path]) == 1
-        return last.path if last is not None and inside and branch.readers == [operation] else ""
+        if last is None or not last.path.startswith(f"{path}.") or branch.readers != [operation]:
+            return ""
+        foldable = len(self.trace.calls[last.path]) == 1 and f"{last.path}.weight" in self.trace.parameters
+        return last.path if foldable else ""
 
     # Gates before the depthwise convolution, as published
 
