@@ -47,7 +47,8 @@ def random_part(model: str, seed: int, share: float = 0.0) -> Architecture:
     for group in describe(base).reducible:
         count = max(1, round(share * group.size)) if share else int(generator.integers(1, group.size + 1))
         kept[group.name] = sorted(generator.choice(group.size, count, replace=False).tolist())
-    return Architecture.with_kept(base, kept)
+    removed = [block.name for block in describe(base).blocks if generator.random() < 0.5]
+    return Architecture.with_kept(base, kept, removed)
 
 
 def images(model: str, count: int = 2, seed: int = 0) -> torch.Tensor:

@@ -45,8 +45,11 @@ def test_counts_are_torchs_at_random_reductions(model: str) -> None:
 
 
 def silence(module: nn.Module, architecture: Architecture) -> None:
-    """Zero what every layer reads of the channels that the architecture lacks."""
+    """Zero what every layer reads of the channels that the architecture lacks, and the ends of blocks it lacks."""
     description, full = architecture.description, architecture.description.full_sizes
+    for name in architecture.removed:
+        for tensor in module.get_submodule(description.block_by_name[name].scale).parameters():
+            tensor.data.zero_()
     for layer in description.layers:
         if layer.mixes:
             weight, start = module.get_submodule(layer.name).get_parameter("weight").data, 0
@@ -59,7 +62,7 @@ def silence(module: nn.Module, architecture: Architecture) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_reduced_network_computes_what_the_full_one_does_without_those_channels(model: str) -> None:
+def test_a_reduced_network_computes_what_the_full_one_does_without_those_channels_and_blocks(model: str) -> None:
     architecture = random_part(model, 3, share=0.6)
     full = Architecture.full(architecture.base)
     module = disturbed(full.build(seed=1), 1)
