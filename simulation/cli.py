@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 import typer
 
-from simulation.commands import compare, device, export, keys, report, search, simulate, submit, train, up
+from simulation.commands import compare, describe, device, export, keys, report, search, simulate, submit, train, up
 from simulation.environment import CODE_ROOT, prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 
@@ -30,6 +30,7 @@ app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=search.EXAMPLES)(search.search)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=describe.EXAMPLES)(describe.describe)
 app.command(epilog=device.EXAMPLES)(device.device)
 app.command()(report.report)
 app.command(epilog=up.EXAMPLES)(up.up)

@@ -8,6 +8,7 @@ from common.data.sources import load
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from dac.plan import check_feasible
+from dac.space import SearchSpace
 from server.methods.given import read_members
 from server.reference import base_network
 from server.sampling import epoch_range
@@ -32,6 +33,6 @@ def check(config: Config) -> None:
         return
     for device in fleet:
         try:
-            check_feasible(base, [device.budget])
+            check_feasible(base, [device.budget], SearchSpace.of(config.search))
         except BudgetError as error:
             raise BudgetError(f"{device.name} ({device.profile}): {error}") from None

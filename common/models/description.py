@@ -121,6 +121,16 @@ class Layer:
         """Whether every output reads every input channel, so that a gate on an input folds into the weights."""
         return self.kind in ("conv", "linear")
 
+    def inputs(self, sizes: Mapping[str, int]) -> int:
+        """Channels or features that it is given."""
+        return length(self.source, sizes)
+
+    def macs(self, sizes: Mapping[str, int]) -> int:
+        """Multiply-accumulates for one image; batch norm counts none."""
+        if self.kind in ("batch_norm", "other"):
+            return self.fixed_macs
+        return (self.fan_in or self.inputs(sizes)) * self.outputs(sizes) * math.prod(self.kernel) * self.positions
+
     def outputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it puts out."""
         return length(self.target, sizes)

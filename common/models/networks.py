@@ -50,7 +50,8 @@ _allowed: set[str] = set()
 
 def allow_network(model: str) -> None:
     """Let this process build the network `model`: call it with what its own configuration says, never a message."""
-    _allowed.add(model)
+    if ":" in model:
+        _allowed.add(model)
 
 
 def network_of(base: BaseNetwork) -> Network:

@@ -12,6 +12,7 @@ from common.progress import Progress
 from dac.files import Member
 from dac.plan import check_feasible
 from dac.search import search
+from dac.space import SearchSpace
 from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
@@ -40,7 +41,7 @@ def find_cohorts(
         members = read_members(Path(config.method.architectures), reference.base, one_base)
         devices, chosen = choose_members(devices, members, folder, progress)
     else:
-        devices = affordable(devices, reference, folder, progress)
+        devices = affordable(devices, reference, SearchSpace.of(config.search), folder, progress)
         full = Architecture.full(reference.base).costs
         merged = merge_budgets([one.budget for one in devices], config.fleet.max_cohorts, full)
         unique = list(dict.fromkeys(merged))
@@ -60,12 +61,14 @@ def find_cohorts(
     return cohorts
 
 
-def affordable(devices: Sequence[Device], reference: Reference, folder: RunFolder, progress: Progress) -> list[Device]:
+def affordable(
+    devices: Sequence[Device], reference: Reference, space: SearchSpace, folder: RunFolder, progress: Progress
+) -> list[Device]:
     """The devices whose budget some architecture of the search can meet; the others are refused.
 
     Raises BudgetError, naming the smallest architecture's costs, if no device can take part.
     """
-    return keep_able(devices, lambda budget: check_feasible(reference.base, [budget]), folder, progress)
+    return keep_able(devices, lambda budget: check_feasible(reference.base, [budget], space), folder, progress)
 
 
 def _search(

@@ -40,11 +40,16 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Also write an int8 version, calibrated on training images of --data.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network that the file names, where it is not one of ours.", metavar="MODEL"),
+    ] = None,
 ) -> None:
     """Export to ONNX with batch norms folded in, checked against PyTorch on random and, with --data, real images."""
     import torch
 
     from common.data.images import mean_std
+    from common.models import allow_network
     from common.seeds import torch_generator
     from dac import export as onnx
     from dac.files import load_member
@@ -52,6 +57,8 @@ def export(
 
     if int8 and "data" not in settings:
         raise ConfigurationError("--int8 needs images to calibrate with: give --data")
+    if model is not None:
+        allow_network(model)
     member = load_member(architecture)
     target = out or architecture.with_suffix(".onnx")
     images = torch.randn(16, *member.architecture.base.input_shape, generator=torch_generator(0, "export"))

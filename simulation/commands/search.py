@@ -60,6 +60,7 @@ def search(
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
     from common.learning import pick_accelerator
     from dac.plan import check_feasible
+    from dac.space import SearchSpace
     from server.reference import base_network
     from server.run_folder import RunFolder
     from simulation.standalone import load_material
@@ -79,7 +80,7 @@ def search(
     accelerator = pick_accelerator(whole.run.accelerator)
     material = load_material(whole.data, whole.search.search_batch_size, whole.run.seed)
     base = base_network(whole.model, material.data)
-    check_feasible(base, list(asked.values()))
+    check_feasible(base, list(asked.values()), SearchSpace.of(whole.search))
     if folder is None:
         folder = RunFolder.create(whole.run.out)
         folder.write_budgets(

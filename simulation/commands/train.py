@@ -84,6 +84,7 @@ def train(
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
     from common.learning import pick_accelerator
+    from common.models import allow_network
     from dac.files import load_member, save_member
     from server.run_folder import RunFolder
     from simulation.standalone import check_fits, checker, load_material, part
@@ -100,6 +101,7 @@ def train(
     assert isinstance(recipe, TrainSettings)
     assert isinstance(run, RunSettings)
     data = with_absolute_paths(Config(data=data)).data
+    allow_network(model.model)
     accelerator = pick_accelerator(run.accelerator)
     material = load_material(data, recipe.batch_size, run.seed)
     if folder is not None:
@@ -107,7 +109,8 @@ def train(
         kept = folder.checkpoint_folder / f"{TEACHER}.json"
         guide = load_member(kept) if kept.exists() else None
     else:
-        of_network = sorted(set(given) & set(ModelSettings.keys()))
+        named = {"model"} if ":" in model.model else set()  # a file's network that is not ours must be named here
+        of_network = sorted((set(given) & set(ModelSettings.keys())) - named)
         choice = (name, max_macs, max_params)
         start = _start(architecture, choice, inherit, of_network, model, material.data, run.seed)
         guide = None if teacher is None else load_member(teacher)

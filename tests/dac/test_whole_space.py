@@ -166,7 +166,7 @@ def test_an_interrupted_search_that_removes_blocks_ends_the_same(tmp_path: Path)
         assert all(torch.equal(tensor, state[name]) for name, tensor in again.members[0].state.items())
 
 
-def test_the_floor_of_the_whole_space_is_far_below_that_of_the_inner_one_and_is_named() -> None:
+def test_the_floor_of_the_whole_space_is_far_lower_and_named() -> None:
     base = base_of("mobilenet_v2")
     inner = describe(base).costs(SearchSpace().floor_sizes(describe(base)))
     least = describe(base).costs(ALL.floor_sizes(describe(base)))
@@ -175,5 +175,5 @@ def test_the_floor_of_the_whole_space_is_far_below_that_of_the_inner_one_and_is_
     with pytest.raises(BudgetError, match=f"{inner.params:,} parameters"):
         check_feasible(base, [budget])
     check_feasible(base, [budget], ALL)
-    smaller = SearchSpace("all", floor=2)
+    smaller = SearchSpace.of(SearchSettings(search_space="all", channel_floor=2))
     assert describe(base).costs(smaller.floor_sizes(describe(base))).params < least.params
