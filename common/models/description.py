@@ -18,7 +18,6 @@ from common.layout import Layout
 
 BYTES_PER_VALUE = 4
 FLOOR_CHANNELS = 8  # a prunable group never becomes smaller (the published code's value)
-FIXED_GROUPS = ("input", "classes")  # what goes in and what comes out
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ from server.devices import Device
 from server.methods.record import keep_able
 from server.run_folder import RunFolder
 
-FIXED = ("input", "classes")
-
 
 def slice_at(base: BaseNetwork, rate: Fraction) -> Architecture:
-    """The first ceil(rate * size) channels of every group but input and classes; `rate` lies in (0, 1].
+    """The first ceil(rate * size) channels of every group that can be reduced; `rate` lies in (0, 1].
 
     Groups that a search may reduce keep no less than it must leave them, so the floor is the same for both.
     """
@@ -57,7 +55,7 @@ def smallest_costs(base: BaseNetwork) -> Costs:
 
 def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:
     """The channel groups that a slice keeps a part of."""
-    return tuple(group for group in describe(base).groups if group.name not in FIXED)
+    return describe(base).reducible
 
 
 def sliceable(devices: Sequence[Device], base: BaseNetwork, folder: RunFolder, progress: Progress) -> list[Device]:
