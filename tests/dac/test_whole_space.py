@@ -13,12 +13,14 @@ from common.data.images import Images
 from common.errors import BudgetError
 from common.learning import Feed
 from common.models import describe
+from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.seeds import torch_generator
 from dac.files import load_member, save_member
 from dac.joint import share_weights
 from dac.plan import check_feasible
 from dac.search import Family, search
+from dac.shrink import Ranking, shrink_step
 from dac.space import SearchSpace
 from dac.supernet import Supernet
 from tests.common.models.networks import SHAPES, base_of, images, random_part
@@ -177,3 +179,20 @@ def test_the_floor_of_the_whole_space_is_far_lower_and_named() -> None:
     check_feasible(base, [budget], ALL)
     smaller = SearchSpace.of(SearchSettings(search_space="all", channel_floor=2))
     assert describe(base).costs(smaller.floor_sizes(describe(base))).params < least.params
+
+
+def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int8_is_served() -> None:
+    base = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
+    budget = DeviceBudget(params=77 * 1024, peak_memory_bytes=4 * 64 * 1024)
+    with pytest.raises(BudgetError):
+        check_feasible(base, [budget])
+    check_feasible(base, [budget], ALL)
+    architecture, removed = Architecture.full(base), ()
+    while not budget.admits(architecture.costs):
+        sizes = {**dict.fromkeys((block.name for block in architecture.description.blocks), 1), **architecture.sizes}
+        names = [one.name for one in (*ALL.groups(architecture.description), *ALL.blocks(architecture.description))]
+        ones = {name: torch.ones(sizes[name]) for name in names}
+        step = shrink_step(architecture, Ranking(ones, ones, 0.0), budget, 0.25, ALL, removed)
+        architecture, removed = step.architecture, step.removed
+    assert architecture.costs.params < 77 * 1024
+    assert architecture.costs.peak_memory_bytes < 4 * 64 * 1024
