@@ -19,6 +19,7 @@ SHORT = {
     "simulate": [*SEARCH, "--engine", "inline", "--rounds", "1", "--width", "0.25"],
     "report": [],
     "compare": [*SEARCH, "--rounds", "1", "--model", "mlp", "--seeds", "0"],
+    "describe": [],
     "search": [*SEARCH, "--width", "0.25", "--max-macs", "400k,300k"],
     "train": ["--epochs", "1"],
     "export": [],
