@@ -41,7 +41,7 @@ def train(message: Message, context: Context) -> Message:
 
     def trained() -> RecordDict:
         config = Config.from_mapping(context.run_config)
-        task = received_task(message, config)
+        task = received_task(message, context, config)
         steps = device_half(contract_of(config.method.method))
         name = identify(context.node_config, config.fleet).name
         data = device_data(context.node_config, config)
@@ -56,7 +56,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     def evaluated() -> RecordDict:
         config = Config.from_mapping(context.run_config)
-        task = received_task(message, config)
+        task = received_task(message, context, config)
         data = device_data(context.node_config, config)
         return evaluate_task(task, data.held_out, data.preprocessor, pick_accelerator(config.run.accelerator)).encode()
 

@@ -11,7 +11,7 @@ from client.measure import measured_profile
 from common.budget import DeviceBudget, parse_bounds
 from common.errors import ConfigurationError
 from common.fleet import VirtualDevice, is_fleet_file, virtual_fleet
-from common.groups import FleetSettings
+from common.groups import FleetSettings, ModelSettings
 from common.settings import Scalar
 
 
@@ -48,6 +48,14 @@ def identify(node_config: Mapping[str, Scalar], settings: FleetSettings) -> Iden
         profile = str(node_config.get("profile", "measured"))
         budget = measured_profile().budget(settings.target_latency_ms)
     return Identity(_name(node_config, partition), profile, partition, budget.meet(_bounds(settings.to_mapping())))
+
+
+def own_model(node_config: Mapping[str, Scalar], settings: ModelSettings) -> str:
+    """The one network beside ours that this device builds: `model` of its node configuration, else of the run's.
+
+    What a message names is never imported, only compared with this.
+    """
+    return str(node_config.get("model", settings.model))
 
 
 def partition_of(node_config: Mapping[str, Scalar], settings: FleetSettings) -> int:

@@ -28,7 +28,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
         settings = config.federation
         if settings.local_dp_clipping_norm == 0:
             return train(message, context)
-        layout = received_task(message, config).network.layout
+        layout = received_task(message, context, config).network.layout
     except FedDACError as error:
         return refusal(message, error)
     norm = settings.local_dp_clipping_norm

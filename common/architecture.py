@@ -27,27 +27,36 @@ MAX_BASE_PARAMS = 2**28
 class Architecture:
     """What is built on a device. Hashable; equal architectures have equal kept channels of equal bases.
 
-    `kept` holds, for every channel group of the base in its order, the ascending indices of the kept channels.
+    `kept` holds, for every channel group of the base in its order, the ascending indices of the kept channels;
+    `removed` the blocks that have vanished, in the order of the description. Groups inside these keep nothing.
     Raises ArchitectureError for indices that are not ascending, out of range, empty, or of a group that cannot be
-    reduced.
+    reduced, and for blocks that cannot vanish.
     """
 
     base: BaseNetwork
     kept: tuple[tuple[int, ...], ...]
+    removed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         groups = self.description.groups
         if len(self.kept) != len(groups):
             raise ArchitectureError(f"{self.base.model} has {len(groups)} channel groups, not {len(self.kept)}")
+        if self.removed != tuple(block.name for block in self.description.blocks if block.name in self.removed):
+            raise ArchitectureError(f"{self.base.model} cannot do without the blocks {', '.join(self.removed):.100}")
+        gone = _inside(self.description, self.removed)
         for group, indices in zip(groups, self.kept, strict=True):
+            if group.name in gone:
+                if indices:
+                    raise ArchitectureError(f"{group.name} keeps channels of a block that has vanished")
+                continue
             if not indices:
                 raise ArchitectureError(f"{group.name} keeps no channel")
             if any(a >= b for a, b in pairwise(indices)):
                 raise ArchitectureError(f"the channels kept of {group.name} are not in ascending order")
             if indices[0] < 0 or indices[-1] >= group.size:
                 raise ArchitectureError(f"{group.name} has channels 0 to {group.size - 1}, not {indices[-1]}")
-            if group.name in ("input", "classes") and len(indices) != group.size:
-                raise ArchitectureError(f"{group.name} cannot be reduced")
+            if group.frozen and len(indices) != group.size:
+                raise ArchitectureError(f"{group.name} cannot be reduced: {group.frozen}")
 
     @classmethod
     def full(cls, base: BaseNetwork) -> Self:
@@ -55,13 +64,23 @@ class Architecture:
         return cls(base, tuple(tuple(range(group.size)) for group in describe(base).groups))
 
     @classmethod
-    def with_kept(cls, base: BaseNetwork, kept: Mapping[str, Iterable[int]]) -> Self:
-        """An architecture that keeps `kept` of the groups named there and all of the others."""
-        groups = describe(base).groups
-        unknown = set(kept) - {group.name for group in groups}
+    def with_kept(cls, base: BaseNetwork, kept: Mapping[str, Iterable[int]], removed: Iterable[str] = ()) -> Self:
+        """An architecture that keeps `kept` of the groups named there, all of the others, and not the blocks `removed`.
+
+        Of groups inside these blocks nothing is kept, whatever `kept` says.
+        """
+        description = describe(base)
+        unknown = set(kept) - {group.name for group in description.groups}
         if unknown:
             raise ArchitectureError(f"{base.model} has no channel group {sorted(unknown)[0]!r:.60}")
-        return cls(base, tuple(tuple(kept.get(group.name, range(group.size))) for group in groups))
+        vanished = set(removed)
+        if vanished - set(description.block_by_name):
+            name = sorted(vanished - set(description.block_by_name))[0]
+            raise ArchitectureError(f"{base.model} has no block {name!r:.60} that may vanish")
+        order = tuple(block.name for block in description.blocks if block.name in vanished)
+        sizes = {group.name: group.size for group in description.groups} | dict.fromkeys(_inside(description, order), 0)
+        chosen = (() if size == 0 else kept.get(name, range(size)) for name, size in sizes.items())
+        return cls(base, tuple(tuple(indices) for indices in chosen), order)
 
     @property
     def description(self) -> Description:
@@ -85,8 +104,8 @@ class Architecture:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Number of kept channels by group name."""
-        return {name: len(indices) for name, indices in self.indices.items()}
+        """Number of kept channels by group name, and 0 for every block that has vanished."""
+        return {**{name: len(indices) for name, indices in self.indices.items()}, **dict.fromkeys(self.removed, 0)}
 
     @cached_property
     def costs(self) -> Costs:
@@ -99,9 +118,11 @@ class Architecture:
         return _layout(self)
 
     def contains(self, other: "Architecture") -> bool:
-        """Whether every channel `other` keeps is kept here too (they must have the same base)."""
-        return self.base == other.base and all(
-            set(mine) >= set(theirs) for mine, theirs in zip(self.kept, other.kept, strict=True)
+        """Whether all that `other` keeps is kept here too (they must have the same base)."""
+        return (
+            self.base == other.base
+            and set(self.removed) <= set(other.removed)
+            and all(set(mine) >= set(theirs) for mine, theirs in zip(self.kept, other.kept, strict=True))
         )
 
     def build(self, seed: int | None = None) -> nn.Module:
@@ -119,9 +140,12 @@ class Architecture:
         return module
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready data; groups kept whole are left out, index lists are written as ranges such as `0-3,7`."""
+        """JSON-ready data; groups kept whole are left out, index lists are written as ranges such as `0-3,7`.
+
+        `removed` is there only where blocks have vanished, and groups inside those are left out too.
+        """
         full = self.description.full_sizes
-        kept = {name: _ranges(indices) for name, indices in self.indices.items() if len(indices) < full[name]}
+        kept = {name: _ranges(indices) for name, indices in self.indices.items() if 0 < len(indices) < full[name]}
         base = {
             "model": self.base.model,
             "input_shape": list(self.base.input_shape),
@@ -130,13 +154,14 @@ class Architecture:
             "stem_stride": self.base.stem_stride,
             "strides": list(self.base.strides),
         }
-        return {"base": base, "kept": kept}
+        return {"base": base, "kept": kept, **({"removed": list(self.removed)} if self.removed else {})}
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
         """The inverse of `to_dict`, raises ArchitectureError for anything it would not have written.
 
-        Keys beside `base` and `kept` belong to the file that the architecture is part of and are not looked at.
+        Keys beside `base`, `kept` and `removed` belong to the file that the architecture is part of: they are not
+        looked at.
         """
         try:
             base = _typed(data["base"], dict)
@@ -152,13 +177,15 @@ class Architecture:
                 strides=_whole_numbers(base["strides"], 7),
             )
             kept = {_typed(name, str): _typed(text, str) for name, text in data["kept"].items()}
+            removed = [_typed(name, str) for name in _typed(data.get("removed", []), list)]
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ArchitectureError(f"this is not an architecture: {type(error).__name__}: {error}") from None
         description = describe(network)
         sizes = description.full_sizes
         if description.costs(sizes).params > MAX_BASE_PARAMS:
             raise ArchitectureError(f"the base network would have more than {MAX_BASE_PARAMS:,} parameters")
-        return cls.with_kept(network, {name: _parse_ranges(text, sizes.get(name, 0)) for name, text in kept.items()})
+        chosen = {name: _parse_ranges(text, sizes.get(name, 0)) for name, text in kept.items()}
+        return cls.with_kept(network, chosen, removed)
 
     def to_json(self) -> str:
         """Compact JSON, the same for equal architectures."""
@@ -178,6 +205,12 @@ class Architecture:
 @lru_cache(maxsize=256)
 def _layout(architecture: Architecture) -> Layout:
     return architecture.description.layout(architecture.sizes)
+
+
+def _inside(description: Description, blocks: Iterable[str]) -> set[str]:
+    """The channel groups inside the blocks."""
+    known = (description.block_by_name[name] for name in blocks if name in description.block_by_name)
+    return {group for block in known for group in block.groups}
 
 
 def _ranges(indices: tuple[int, ...]) -> str:

@@ -1,12 +1,15 @@
 """Costs as others count them: the published program, the profiler thop, and the largest single activation."""
 
+from collections.abc import Sequence
+
 from common.architecture import Architecture
+from common.models.description import Layer
 
 
 def largest_tensor_elements(architecture: Architecture) -> int:
     """Elements of the largest single activation, for one image."""
     sizes = architecture.sizes
-    return max(sizes[group] * positions for step in architecture.description.steps for group, positions in step)
+    return max(elements for step in architecture.description.steps for elements in step.elements(sizes))
 
 
 def legacy_peak_elements(architecture: Architecture) -> int:
@@ -15,11 +18,11 @@ def legacy_peak_elements(architecture: Architecture) -> int:
     The expanded tensor of a stride-2 block lives at the input resolution, so this is up to 4x too small; it is kept
     only to reproduce the paper's figure 3.
     """
-    sizes = architecture.sizes
+    sizes, expanding = architecture.sizes, _before_depthwise(architecture.description.layers)
     return max(
-        sizes[layer.target] * layer.positions
+        layer.outputs(sizes) * layer.positions
         for layer in architecture.description.layers
-        if not layer.name.endswith(("expand_conv", "expand_norm"))
+        if layer.name not in expanding
     )
 
 
@@ -30,6 +33,17 @@ def thop_macs(architecture: Architecture, operations_per_norm_element: int = 2) 
     """
     sizes = architecture.sizes
     norms = sum(
-        sizes[layer.target] * layer.positions for layer in architecture.description.layers if layer.kind == "batch_norm"
+        layer.outputs(sizes) * layer.positions
+        for layer in architecture.description.layers
+        if layer.kind == "batch_norm"
     )
     return architecture.costs.macs + operations_per_norm_element * norms
+
+
+def _before_depthwise(layers: Sequence[Layer]) -> set[str]:
+    """The layers whose output a depthwise convolution filters: those that expand a block's channels."""
+    found: set[str] = set()
+    for number, layer in enumerate(layers):
+        if layer.kind == "depthwise":
+            found |= {earlier.name for earlier in layers[:number] if earlier.target == layer.target}
+    return found

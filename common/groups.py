@@ -46,8 +46,13 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """The base network every architecture is cut from."""
 
-    model: str = setting("mobilenet_v2", "Base network.", choices=("mobilenet_v2", "cnn", "mlp"))
-    width: float = setting(1.0, "Width multiplier of the base network.", above=0.0, maximum=4.0)
+    model: str = setting(
+        "mobilenet_v2",
+        "Base network: mobilenet_v2, resnet8, resnet20, resnet56, resnet110, cnn, mlp, torchvision:NAME, or "
+        "package.module:function, a function of input shape and classes that returns a module.",
+        pattern=r"[a-z0-9_]+|torchvision:[a-z0-9_]+|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*",
+    )
+    width: float = setting(1.0, "Width multiplier of our own base networks.", above=0.0, maximum=4.0)
     stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
     strides: str = setting("1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}")
 
@@ -57,6 +62,14 @@ class SearchSettings(Settings):
     """Differentiable Architecture Compression."""
 
     preset: str = setting("default", "Search recipe; paper is the published one.", choices=("default", "paper"))
+    search_space: str = setting(
+        "inner",
+        "What the search may remove: channels inside blocks (inner, the paper), or channels of every layer and blocks "
+        "whole (all).",
+        choices=("inner", "all"),
+    )
+    channel_floor: int = setting(8, "Fewest channels that a reduced channel group keeps.", minimum=1)
+    channel_multiple: int = setting(1, "Reduced channel groups keep a multiple of this many channels.", minimum=1)
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
     epochs_per_step: int = setting(2, "Epochs of training after each removal step.", minimum=0)
     step_share: float = setting(

@@ -5,6 +5,7 @@ over comes from the network's description, so nothing here knows a model.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from common.architecture import Architecture
 from common.errors import ArchitectureError
 from common.layout import State
-from common.models.description import Axis
+from common.models.description import Dimension
 
 
 def state_of(module: nn.Module) -> State:
@@ -24,45 +25,68 @@ def state_of(module: nn.Module) -> State:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where in a larger architecture the channels of a smaller one stand.
+
+    `positions` are int64 tensors of shape (kept,) by channel group; `sizes` the channels of the larger one.
+    """
+
+    positions: Mapping[str, torch.Tensor]
+    sizes: Mapping[str, int]
+
+    def tensor(self, tensor: torch.Tensor, dimensions: tuple[Dimension, ...]) -> torch.Tensor:
+        """A copy of `tensor` with every dimension that runs over channels reduced to those that are kept."""
+        result = tensor
+        for place, dimension in enumerate(dimensions):
+            if dimension:
+                index = self._index(dimension)
+                if len(index) < result.shape[place]:
+                    result = result.index_select(place, index.to(tensor.device))
+        return result.clone() if result is tensor else result
+
+    def write(self, tensor: torch.Tensor, dimensions: tuple[Dimension, ...], part: torch.Tensor) -> None:
+        """The inverse of `tensor`: copy `part` to where its channels stand in the larger `tensor`."""
+        index = [
+            self._index(dimension) if dimension else torch.arange(size)
+            for size, dimension in zip(tensor.shape, dimensions, strict=True)
+        ]
+        tensor[torch.meshgrid(*index, indexing="ij") if index else ()] = part
+
+    def _index(self, dimension: Dimension) -> torch.Tensor:
+        stretches, start = [], 0
+        for axis in dimension:
+            index = self.positions[axis.group]
+            if axis.spread > 1:
+                index = (index[:, None] * axis.spread + torch.arange(axis.spread)).flatten()
+            stretches.append(index + start)
+            start += self.sizes[axis.group] * axis.spread
+        return torch.cat(stretches)
+
+
+def cut(larger: Architecture, smaller: Architecture) -> Cut:
+    """Where the channels of `smaller` stand in `larger`, which must contain it."""
+    found: dict[str, torch.Tensor] = {}
+    for name, kept in smaller.indices.items():
+        place = {channel: position for position, channel in enumerate(larger.indices[name])}
+        found[name] = torch.tensor([place[channel] for channel in kept], dtype=torch.int64)
+    return Cut(found, larger.sizes)
+
+
 def slice_state(state: Mapping[str, torch.Tensor], larger: Architecture, smaller: Architecture) -> State:
     """The tensors of `smaller`, taken out of the `state` of `larger`.
 
     Names of `state` the description does not know (gates, say) are left out. Raises ArchitectureError if `smaller`
-    keeps a channel that `larger` does not have.
+    keeps a channel or a block that `larger` does not have.
     """
     if not larger.contains(smaller):
         raise ArchitectureError("the smaller architecture keeps channels that the larger one does not have")
-    positions = group_positions(larger, smaller)
+    kept = cut(larger, smaller)
     return {
-        name: slice_tensor(state[name], axes, positions)
-        for name, axes in larger.description.tensor_axes.items()
-        if name in state
+        tensor.name: kept.tensor(state[tensor.name], tensor.dimensions)
+        for tensor in larger.description.tensors
+        if tensor.name in state and tensor.block not in smaller.removed
     }
-
-
-def group_positions(larger: Architecture, smaller: Architecture) -> dict[str, torch.Tensor]:
-    """For every channel group, where in `larger` the channels of `smaller` stand; int64 tensors of shape (kept,)."""
-    found: dict[str, torch.Tensor] = {}
-    for name, kept in smaller.indices.items():
-        place = {channel: position for position, channel in enumerate(larger.indices[name])}
-        found[name] = torch.tensor([place[channel] for channel in kept])
-    return found
-
-
-def slice_tensor(
-    tensor: torch.Tensor, axes: tuple[Axis | None, ...], positions: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    """A copy of `tensor` with every axis of a channel group reduced to the `positions` of that group."""
-    result = tensor
-    for dimension, axis in enumerate(axes):
-        if axis is None:
-            continue
-        index = positions[axis.group]
-        if axis.spread > 1:
-            index = (index[:, None] * axis.spread + torch.arange(axis.spread)).flatten()
-        if len(index) < result.shape[dimension]:
-            result = result.index_select(dimension, index.to(tensor.device))
-    return result.clone() if result is tensor else result
 
 
 @lru_cache(maxsize=64)

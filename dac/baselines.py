@@ -1,14 +1,18 @@
 """What DAC is measured against: simpler ways to an architecture within the same budget.
 
-`width_multiplier` scales every layer alike (Howard et al. 2017, arXiv:1704.04861, section 3.3), `random_widths` draws
-the widths that DAC learns, `magnitude` removes the channels of a trained network with the smallest weights (Li et al.
-2017, arXiv:1608.08710), `slimming` those with the smallest batch-norm scale after training with an L1 penalty on it
-(Liu et al. 2017, arXiv:1708.06519). The last three remove channels by the very code that DAC uses, importance per cost
-down to the last channel that fits, so that only the importance differs.
+`width_multiplier` scales the layers of our own networks alike (Howard et al. 2017, arXiv:1704.04861, section 3.3), as
+published: in multiples of 8, the head at its full width. `uniform` scales every channel group of any network, the head
+included, to the channel. `random_widths` draws the widths that DAC learns, `magnitude` removes channels of a trained
+network with the smallest weights (Li et al. 2017, arXiv:1608.08710), `slimming` those with the smallest batch-norm
+scale after training with an L1 penalty on it (Liu et al. 2017, arXiv:1708.06519). The last three remove channels by the
+very code that DAC uses, importance per cost down to the last channel that fits, so that only the importance differs.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import nn
@@ -17,6 +21,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError
 from common.layout import State
+from common.models import describe
 from common.models.description import BaseNetwork, Description
 from common.seeds import numpy_generator, torch_generator
 from common.slicing import slice_state
@@ -41,6 +46,28 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
         f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has {costs.macs:,} "
         f"MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory; raise the budget"
     )
+
+
+def uniform(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
+    """The first ceil(w * size) channels of every group that can be reduced, for the largest w that fits.
+
+    Raises BudgetError if not even one channel of each fits.
+    """
+    reducible = describe(base).reducible
+    rates = sorted({Fraction(kept, group.size) for group in reducible for kept in range(1, group.size + 1)})
+
+    def at(rate: Fraction) -> Architecture:
+        return Architecture.with_kept(base, {one.name: range(math.ceil(rate * one.size)) for one in reducible})
+
+    # costs grow with the rate, so the first that is too large is found by halving
+    count = bisect_left(rates, True, key=lambda rate: not budget.admits(at(rate).costs))
+    if count == 0:
+        costs = at(rates[0]).costs
+        raise BudgetError(
+            f"no uniform {base.model} fits a budget {budget}: with one channel in each group it still has "
+            f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
+        )
+    return at(rates[count - 1])
 
 
 def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Architecture:
@@ -112,14 +139,16 @@ def weight_norms(architecture: Architecture, state: Mapping[str, torch.Tensor]) 
     description = architecture.description
     norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in description.prunable}
     for layer in description.layers:
-        if layer.kind == "batch_norm":
+        if layer.kind in ("batch_norm", "other"):
             continue
         weight = state[f"{layer.name}.weight"].abs()
-        if layer.target in norms:
-            norms[layer.target] += weight.flatten(1).sum(1)
-        if layer.source in norms and layer.kind != "depthwise":
-            # a linear layer behind a flattened image reads `spread` consecutive features of each channel
-            norms[layer.source] += weight.transpose(0, 1).reshape(len(norms[layer.source]), -1).sum(1)
+        written = weight.flatten(1).sum(1)
+        read = weight.transpose(0, 1).flatten(1).sum(1)
+        for dimension, sums in ((layer.target, written), (layer.source if layer.mixes else (), read)):
+            lengths = [architecture.sizes[axis.group] * axis.spread for axis in dimension]
+            for axis, part in zip(dimension, torch.split(sums, lengths) if lengths else (), strict=True):
+                if axis.group in norms:
+                    norms[axis.group] += part.reshape(-1, axis.spread).sum(1)
     return norms
 
 
@@ -131,7 +160,7 @@ def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor]
     while not budget.admits(architecture.costs):
         kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
         gates = {name: torch.ones(len(values)) for name, values in kept.items()}
-        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE)
+        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE).architecture
     return architecture
 
 
@@ -149,7 +178,12 @@ def _pruned(
 
 def _norms(description: Description) -> dict[str, str]:
     """The last batch norm of every prunable group: that of the depthwise convolution."""
-    norms = {layer.target: layer.name for layer in description.layers if layer.kind == "batch_norm"}
+    norms = {
+        axis.group: layer.name
+        for layer in description.layers
+        if layer.kind == "batch_norm" and len(layer.target) == 1
+        for axis in layer.target
+    }
     missing = [group.name for group in description.prunable if group.name not in norms]
     if missing:
         raise ArchitectureError(f"slimming ranks channels by batch norm, and {missing[0]} has none; use mobilenet_v2")

@@ -15,14 +15,13 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from common.architecture import Architecture
 from common.data.images import Images
@@ -105,13 +104,13 @@ def export_int8(classifier: Classifier, path: Path, calibration: torch.Tensor, n
 
 
 def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
-    """The network in evaluation mode with every batch norm merged into the convolution before it."""
+    """The network in evaluation mode with every batch norm merged into the layer whose output it alone reads."""
     module = architecture.build_from(state).eval()
-    for layer, norm in pairwise(architecture.description.layers):
-        if norm.kind == "batch_norm":
-            convolution, batch_norm = module.get_submodule(layer.name), module.get_submodule(norm.name)
-            folded = fuse_conv_bn_eval(convolution, batch_norm)  # type: ignore[type-var, arg-type]
-            module.set_submodule(layer.name, folded)
+    for norm in architecture.description.layers:
+        if norm.norm_of:
+            before, batch_norm = module.get_submodule(norm.norm_of), module.get_submodule(norm.name)
+            fuse: Any = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
+            module.set_submodule(norm.norm_of, fuse(before, batch_norm))
             module.set_submodule(norm.name, nn.Identity())
     return module
 

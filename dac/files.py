@@ -61,7 +61,7 @@ def save_member(
         "name": name,
         **architecture.to_dict(),
         "sizes": architecture.sizes,
-        "base_sizes": full.sizes,
+        "base_sizes": {**full.sizes, **dict.fromkeys(architecture.removed, 1)},
         "costs": {
             "macs": costs.macs,
             "params": costs.params,

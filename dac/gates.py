@@ -5,11 +5,12 @@ from torch import nn
 
 
 class ChannelGate(nn.Module):
-    """Multiply channel i of (N, C, H, W) or (N, C) by `weight[i]`, and remember how much the loss cares.
+    """One factor `weight[i]` for channel i wherever it is read, and a memory of how much the loss cares.
 
     In training mode every backward pass adds (weight * d loss / d weight)^2 to `saliency`: the squared first-order
     estimate of what removing the channel would do to the loss (Molchanov et al. 2019, arXiv:1906.10771, equation 8).
-    Only gradients that arrive through the activations count, not those of penalties on the gates.
+    The gradients of all places where the channel is read are summed before they are squared. Only gradients that
+    arrive through the activations count, not those of penalties on the gates.
     """
 
     saliency: torch.Tensor
@@ -19,13 +20,29 @@ class ChannelGate(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.register_buffer("saliency", torch.zeros(channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape as `x`."""
-        gate = self.weight.view(1, -1, *(1,) * (x.dim() - 2))
-        if self.training and gate.requires_grad:
-            gate.register_hook(self._observe)  # type: ignore[no-untyped-call]
-        return x * gate
+    def factor(self) -> torch.Tensor:
+        """The gate for one forward pass, shape (channels,); all places of the pass must share it."""
+        factor = self.weight.view_as(self.weight)
+        if self.training and factor.requires_grad:
+            factor.register_hook(self._observe)  # type: ignore[no-untyped-call]
+        return factor
 
     @torch.no_grad()
     def _observe(self, gradient: torch.Tensor) -> None:
-        self.saliency += (gradient.reshape(-1) * self.weight) ** 2
+        self.saliency += (gradient * self.weight) ** 2
+
+
+def gated(x: torch.Tensor, place: int, factors: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """`x` with dimension `place` multiplied by the factors; each, of shape (channels,), has `spread` entries a channel.
+
+    >>> gated(torch.ones(1, 4), 1, [(torch.tensor([2.0, 3.0]), 2)])
+    tensor([[2., 2., 3., 3.]])
+    """
+    if len(factors) == 1 and factors[0][1] == 1:
+        return x * factors[0][0].view(-1, *(1,) * (x.dim() - place - 1))
+    if len(factors) == 1:
+        factor, spread = factors[0]
+        apart = x.reshape(*x.shape[:place], len(factor), spread, *x.shape[place + 1 :])
+        return (apart * factor.view(-1, *(1,) * (x.dim() - place))).reshape(x.shape)
+    whole = torch.cat([factor.repeat_interleave(spread) for factor, spread in factors])
+    return x * whole.view(-1, *(1,) * (x.dim() - place - 1))

@@ -8,7 +8,7 @@ share; after this they agree, so that what the devices of one member learn suits
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from common.layout import State
 from common.learning import Batch, Feed, distance, evaluate, place, recalibrate
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
-from common.slicing import coordinates, group_positions, slice_tensor, state_of
+from common.slicing import coordinates, cut, state_of
 from dac.files import Member
 from dac.recipe import RECIPES
 from dac.train import learning_rate_factor
@@ -97,14 +97,15 @@ class _Shared:
         self.axes = full.description.tensor_axes
         self.accelerator = accelerator
         self.modules = [place(one.architecture.build_from(one.state), accelerator).train() for one in members]
-        self.positions = [group_positions(full, one.architecture) for one in members]
+        self.cuts = [cut(full, one.architecture) for one in members]
         norms = {layer.name for layer in full.description.layers if layer.kind == "batch_norm"}
-        names = [name for name, _ in self.modules[0].named_parameters()]
-        self.names = [name for name in names if name.rpartition(".")[0] not in norms]
+        own = [dict(module.named_parameters()) for module in self.modules]
+        shared = [name for name in self.axes if name.rpartition(".")[0] not in norms]
+        self.names = [[name for name in shared if name in parameters] for parameters in own]
         self.norms = [
             parameter
-            for module in self.modules
-            for name, parameter in module.named_parameters()
+            for parameters in own
+            for name, parameter in parameters.items()
             if name.rpartition(".")[0] in norms
         ]
         layout = full.layout
@@ -113,15 +114,16 @@ class _Shared:
             values[coordinates(one.architecture)] = one.architecture.layout.flatten(one.state)
             holders[coordinates(one.architecture)] += 1
         whole, counts = layout.unflatten(values), layout.unflatten(np.maximum(holders, 1))
-        self.parameters = {name: whole[name].to(accelerator).requires_grad_() for name in self.names}
-        self.holders = {name: counts[name].to(accelerator) for name in self.names}
+        held = [name for name in shared if any(name in parameters for parameters in own)]
+        self.parameters = {name: whole[name].to(accelerator).requires_grad_() for name in held}
+        self.holders = {name: counts[name].to(accelerator) for name in held}
 
     def backward(self, batch: Batch, distillation: float) -> torch.Tensor:
         """Leave the gradients of one batch; returns the members' mean loss."""
         total = torch.zeros((), device=self.accelerator)
         wanted: torch.Tensor | None = None
-        for module, positions in zip(self.modules, self.positions, strict=True):
-            logits = functional_call(module, self._slice(positions), (batch.images,)).float()
+        for number, module in enumerate(self.modules):
+            logits = functional_call(module, self._slice(number), (batch.images,)).float()
             loss = F.cross_entropy(logits, batch.labels)
             if wanted is None:
                 wanted = logits.detach()
@@ -137,15 +139,16 @@ class _Shared:
     @torch.no_grad()
     def modules_with_weights(self, train: Feed) -> list[nn.Module]:
         """Every member's module with weights of its own, and batch-norm statistics measured on `train`."""
-        for module, positions in zip(self.modules, self.positions, strict=True):
+        for number, module in enumerate(self.modules):
             own = dict(module.named_parameters())
-            for name, value in self._slice(positions).items():
+            for name, value in self._slice(number).items():
                 own[name].copy_(value)
             recalibrate(module, train, self.accelerator)
         return self.modules
 
-    def _slice(self, positions: Mapping[str, torch.Tensor]) -> State:
-        """The member's own tensors, in the memory layout that its module runs fastest with."""
-        own = {name: slice_tensor(self.parameters[name], self.axes[name], positions) for name in self.names}
+    def _slice(self, number: int) -> State:
+        """A member's own tensors, in the memory layout that its module runs fastest with."""
+        kept = self.cuts[number]
+        own = {name: kept.tensor(self.parameters[name], self.axes[name]) for name in self.names[number]}
         four = torch.channels_last
         return {name: t.contiguous(memory_format=four) if t.dim() == 4 else t for name, t in own.items()}

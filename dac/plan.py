@@ -12,12 +12,16 @@ from common.budget import RESOURCES, Costs, DeviceBudget
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork
+from dac.space import SearchSpace
 
 
-def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> None:
-    """Raise BudgetError for the first budget that even the smallest architecture breaks, naming that floor."""
+def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget], space: SearchSpace | None = None) -> None:
+    """Raise BudgetError for the first budget that even the smallest architecture breaks, naming that floor.
+
+    The search space is `inner` where none is given.
+    """
     description = describe(base)
-    floor = description.costs(description.floor_sizes)
+    floor = description.costs((space or SearchSpace()).floor_sizes(description))
     for budget in budgets:
         if not budget.admits(floor):
             raise BudgetError(

@@ -114,7 +114,7 @@ def _blocks(architecture: Architecture) -> list[tuple[str, str, int]]:
     ]
     names = [f"blocks.{number}" for number in range(len(strides))]
     return [
-        (layers[f"{name}.expand_conv"].target, layers[f"{name}.project_conv"].target, stride)
+        (layers[f"{name}.expand_conv"].target[0].group, layers[f"{name}.project_conv"].target[0].group, stride)
         for name, stride in zip(names, strides, strict=True)
     ]
 

@@ -32,6 +32,7 @@ from dac.files import Member
 from dac.joint import share_weights
 from dac.plan import check_feasible, clipped, fork, join
 from dac.recipe import RECIPES
+from dac.space import SearchSpace
 from dac.supernet import Supernet
 from dac.trajectory import Trajectory
 
@@ -62,7 +63,7 @@ def search(
     kept_channels). Raises BudgetError for a budget below the floor, before any training, CheckpointError for a damaged
     or foreign checkpoint, and FedDACError if training diverges.
     """
-    check_feasible(base, budgets)
+    check_feasible(base, budgets, SearchSpace.of(settings))
     under_way = _Search(base, budgets, train, validation, settings, seed, accelerator, checkpoint)
     under_way.restore()
     progress.start("search", len(under_way.budgets))
@@ -125,7 +126,8 @@ class _Search:
         self.epoch = 0
         self.share_weights_done = False
         self.teacher: State | None = None
-        supernet = Supernet(full, RECIPES[settings.preset].gate_position, derive_seed(seed, "supernet"), accelerator)
+        recipe, space = RECIPES[settings.preset], SearchSpace.of(settings)
+        supernet = Supernet(full, recipe.gate_position, derive_seed(seed, "supernet"), accelerator, space)
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
         parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]
@@ -144,7 +146,9 @@ class _Search:
             "validation_accuracy": evaluate(supernet.module, self.validation_feed, self.accelerator).accuracy,
             "macs": costs.macs,
             "params": costs.params,
-            "kept_channels": sum(architecture.sizes[group.name] for group in architecture.description.prunable),
+            "kept_channels": sum(
+                architecture.sizes[group.name] for group in supernet.space.groups(supernet.description)
+            ),
         }
 
     def serve_or_fork(self, trajectory: Trajectory, costs: Costs) -> tuple[int, Member | None]:
@@ -159,8 +163,7 @@ class _Search:
             return 0, None
         member = self._finish(trajectory, served[0])
         self.members |= dict.fromkeys(served, member)
-        trajectory.parent = served[0]
-        trajectory.todo = [number for number in trajectory.todo if number not in served]
+        trajectory.served(served)
         if not trajectory.todo:
             self.trajectories.remove(trajectory)
         return len(served), member

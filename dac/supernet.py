@@ -1,7 +1,7 @@
 """The network under search: an architecture's module with a gate on every prunable channel."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -9,82 +9,140 @@ from torch import nn
 from common.architecture import Architecture
 from common.layout import State
 from common.learning import place
-from common.models.description import Axis, GatePoint
-from common.slicing import group_positions, slice_state, slice_tensor
-from dac.gates import ChannelGate
+from common.models.description import Axis, Dimension, GatePoint, Layer
+from common.slicing import slice_state
+from dac.gates import ChannelGate, gated
+from dac.space import SearchSpace
+
+GATES = "channel_gates"  # the submodule that holds them
 
 
 class Supernet:
-    """A gated module of `architecture`; `gates` holds one gate per prunable group."""
+    """A gated module of `architecture`; `gates` holds one gate per channel group and block of the search space.
 
-    def __init__(self, architecture: Architecture, gate_position: str, seed: int, accelerator: torch.device) -> None:
-        self.architecture = architecture
+    A group's gate multiplies its channels before every layer that reads them, a block's gate what the block adds.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        gate_position: str,
+        seed: int,
+        accelerator: torch.device,
+        space: SearchSpace | None = None,
+    ) -> None:
+        self.architecture, self.description = architecture, architecture.description
         self.gate_position = gate_position
         self.accelerator = accelerator
+        self.space = space or SearchSpace()
         module = architecture.build(seed)
-        self.gates: dict[str, ChannelGate] = {}
-        for point in self._points():
-            gate = ChannelGate(architecture.sizes[point.group])
-            module.set_submodule(point.module, gate)
-            self.gates[point.group] = gate
+        sizes = architecture.sizes
+        groups = [group.name for group in self.space.groups(self.description) if sizes[group.name]]
+        self.blocks = [block for block in self.space.blocks(self.description) if block.name not in architecture.removed]
+        self.gates = {group: ChannelGate(sizes[group]) for group in groups}
+        self.gates |= {block.name: ChannelGate(1) for block in self.blocks}
+        self.points = self._points()
+        module.add_module(GATES, nn.Module())
+        for group, gate in self.gates.items():
+            module.get_submodule(GATES).add_module(_module_name(group), gate)
         self.module: nn.Module = place(module, accelerator)
+        self._hook_in()
 
     def _points(self) -> tuple[GatePoint, ...]:
-        return self.architecture.description.gates[self.gate_position]
+        """Every place of every gate."""
+        published = self.description.depthwise_gates if self.gate_position == "before-depthwise" else {}
+        points: list[GatePoint] = []
+        for group in self.gates:
+            if group in self.description.block_by_name:
+                continue
+            if group in published:
+                points.append(published[group])
+            else:
+                points += [
+                    GatePoint(group, layer.name)
+                    for layer in self.description.readers(group)
+                    if layer.block not in self.architecture.removed
+                ]
+        return tuple(points)
+
+    def _hook_in(self) -> None:
+        """Have the module's forward multiply by the gates."""
+        factors: dict[str, torch.Tensor] = {}
+
+        def begin(module: nn.Module, inputs: Any) -> None:
+            factors.update({group: gate.factor() for group, gate in self.gates.items()})
+
+        self.module.register_forward_pre_hook(begin)
+        for name in dict.fromkeys(point.reader for point in self.points):
+            layer = self.description.layer_by_name[name]
+
+            def read(_: nn.Module, inputs: tuple[torch.Tensor, ...], layer: Layer = layer) -> tuple[torch.Tensor, ...]:
+                x, *more = inputs
+                known = [(self._factor(axis, factors), axis.spread) for axis in layer.source]
+                return gated(x, x.dim() - 1 if layer.kind == "linear" else 1, known), *more
+
+            self.module.get_submodule(name).register_forward_pre_hook(read)
+        for block in self.blocks:
+
+            def scale(_: nn.Module, __: Any, output: torch.Tensor, name: str = block.name) -> torch.Tensor:
+                return output * factors[name]
+
+            self.module.get_submodule(block.scale).register_forward_hook(scale)
+
+    def _factor(self, axis: Axis, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found = factors.get(axis.group)
+        return torch.ones(self.architecture.sizes[axis.group], device=self.accelerator) if found is None else found
 
     @property
     def gate_weights(self) -> list[torch.Tensor]:
-        """The trainable gate vectors, one of shape (channels,) per group."""
+        """The trainable gate vectors, one of shape (channels,) per group and (1,) per block."""
         return [gate.weight for gate in self.gates.values()]
 
-    def tensor_axes(self) -> dict[str, tuple[Axis | None, ...]]:
-        """Axes of every tensor of the gated module's state dict."""
-        own = {
-            f"{point.module}.{name}": (Axis(point.group),)
-            for point in self._points()
+    def tensor_axes(self) -> dict[str, tuple[Dimension, ...]]:
+        """What the dimensions of every tensor of the gated module's state dict run over."""
+        own: dict[str, tuple[Dimension, ...]] = {
+            f"{GATES}.{_module_name(group)}.{name}": ((Axis(group),),) if group in self.architecture.indices else ((),)
+            for group in self.gates
             for name in ("weight", "saliency")
         }
-        return {**self.architecture.description.tensor_axes, **own}
+        return {**self.description.tensor_axes, **own}
 
     def state(self) -> State:
         """The gated module's state dict, on the CPU."""
         return {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
 
-    def shrunk(self, smaller: Architecture) -> Self:
-        """A supernet of `smaller` that inherits weights, statistics and gates channel by channel."""
-        result = type(self)(smaller, self.gate_position, 0, self.accelerator)
-        positions = group_positions(self.architecture, smaller)
-        axes, state = self.tensor_axes(), self.state()
-        result.module.load_state_dict({name: slice_tensor(state[name], axes[name], positions) for name in state})
-        return result
-
     def copy(self) -> Self:
         """An independent supernet with the same weights and gates."""
-        return self.shrunk(self.architecture)
+        result = type(self)(self.architecture, self.gate_position, 0, self.accelerator, self.space)
+        result.module.load_state_dict(self.state())
+        return result
 
     def extract(self, smaller: Architecture) -> State:
         """The weights of `smaller` without gates: in evaluation mode exactly this supernet with other gates at zero.
 
-        Kept gates are folded into the layer that reads them. Before the depthwise convolution a zero gate still lets
-        a constant through (the batch norm of nothing); it is folded into the running mean it ends in.
+        Kept gates are folded into the layers that read them, those of blocks into the layer at their end. Before the
+        depthwise convolution a zero gate still lets a constant through (the batch norm of nothing); it is folded into
+        the running mean it ends in.
         """
         state = self.state()
-        for point in self._points():
+        gates = {group: gate.weight.detach().cpu() for group, gate in self.gates.items()}
+        for point in self.points:
             kept = set(smaller.indices[point.group])
             open_ = torch.tensor([channel in kept for channel in self.architecture.indices[point.group]])
             if point.constant_path is not None and not bool(open_.all()):
                 _fold_constant(state, point.constant_path, ~open_)
-        for point in self._points():
-            reader = f"{point.reader}.weight"
-            gate = state[f"{point.module}.weight"]
-            axes = self.architecture.description.tensor_axes[reader]
-            layer = self.architecture.description.layer_by_name[point.reader]
-            dimension = 0 if layer.kind == "depthwise" else 1
-            axis = axes[dimension]
-            spread = axis.spread if axis is not None else 1
-            shape = [1] * len(axes)
-            shape[dimension] = -1
-            state[reader] = state[reader] * gate.repeat_interleave(spread).view(shape)
+        for name in dict.fromkeys(point.reader for point in self.points):
+            layer, weight = self.description.layer_by_name[name], f"{name}.weight"
+            factors = [
+                gates.get(axis.group, torch.ones(self.architecture.sizes[axis.group])).repeat_interleave(axis.spread)
+                for axis in layer.source
+            ]
+            place = 1 if layer.mixes else 0
+            state[weight] = state[weight] * torch.cat(factors).view(-1, *(1,) * (state[weight].dim() - place - 1))
+        for block in self.blocks:
+            for name in ("weight", "bias"):
+                if f"{block.scale}.{name}" in state:
+                    state[f"{block.scale}.{name}"] = state[f"{block.scale}.{name}"] * gates[block.name]
         return slice_state(state, self.architecture, smaller)
 
     def fresh_saliency(self) -> None:
@@ -136,8 +194,6 @@ def restore_momentum(module: nn.Module, optimizer: torch.optim.Optimizer, buffer
             optimizer.state[parameter]["momentum_buffer"] = restored
 
 
-def slice_momentum(buffers: Mapping[str, torch.Tensor], larger: Supernet, smaller: Architecture) -> State:
-    """The momentum buffers of the kept channels."""
-    positions = group_positions(larger.architecture, smaller)
-    axes = larger.tensor_axes()
-    return {name: slice_tensor(buffer, axes[name], positions) for name, buffer in buffers.items()}
+def _module_name(group: str) -> str:
+    """A group's name as the name of a module, which cannot hold a dot."""
+    return group.replace(".", "/")

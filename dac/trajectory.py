@@ -1,6 +1,7 @@
 """One shrinking trajectory: a gated supernet, its optimizer, and the budgets it still has to serve."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -9,10 +10,12 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.groups import SearchSettings
 from common.layout import State
+from dac.attic import Attic
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
 from dac.shrink import Ranking, shrink_step
-from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum, slice_momentum
+from dac.space import SearchSpace
+from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 
 
 class Trajectory:
@@ -24,7 +27,12 @@ class Trajectory:
         self.supernet, self.settings = supernet, settings
         self.todo, self.epochs_left, self.parent = todo, epochs_left, parent
         self.recipe: Recipe = RECIPES[settings.preset]
-        self.optimizer = make_optimizer(
+        self.attic = Attic.of(supernet)
+        self.optimizer = self._fresh_optimizer(supernet)
+
+    def _fresh_optimizer(self, supernet: Supernet) -> torch.optim.SGD:
+        settings = self.settings
+        return make_optimizer(
             supernet,
             settings.search_learning_rate,
             settings.search_momentum,
@@ -39,11 +47,23 @@ class Trajectory:
         return self.settings.entropy_coefficient * entropy + self.recipe.bound_coefficient * bound(gates)
 
     def shrink(self, target: DeviceBudget) -> None:
-        """One removal step towards `target`; weights, statistics, gates and momentum of kept channels stay."""
-        supernet = self.supernet
-        smaller = shrink_step(supernet.architecture, self._ranking(), target, self.settings.step_share)
-        momentum = slice_momentum(momentum_of(supernet.module, self.optimizer), supernet, smaller)
-        replacement = supernet.shrunk(smaller)
+        """One removal step towards `target`; weights, statistics, gates and momentum of kept channels stay.
+
+        Where the target is met with room, what earlier steps removed since the last member comes back.
+        """
+        supernet, attic = self.supernet, self.attic
+        attic.update(supernet)
+        step = shrink_step(
+            supernet.architecture,
+            self._ranking(),
+            target,
+            self.settings.step_share,
+            supernet.space,
+            attic.removed,
+        )
+        replacement = attic.shrunk(supernet, step.architecture)
+        momentum = attic.momentum(momentum_of(supernet.module, self.optimizer), supernet.architecture, replacement)
+        attic.removed = step.removed
         replacement.fresh_saliency()
         self._become(replacement, momentum)
         self.epochs_left = self.settings.epochs_per_step
@@ -51,9 +71,16 @@ class Trajectory:
     def fork(self, todo: list[int]) -> "Trajectory":
         """A twin that serves `todo` from here on, while this one keeps the other budgets."""
         twin = Trajectory(self.supernet.copy(), self.settings, todo, 0, self.parent)
+        twin.attic = copy.deepcopy(self.attic)
         restore_momentum(twin.supernet.module, twin.optimizer, momentum_of(self.supernet.module, self.optimizer))
         self.todo = [number for number in self.todo if number not in todo]
         return twin
+
+    def served(self, numbers: Sequence[int]) -> None:
+        """The architecture became the member of the budgets `numbers`: later ones are cut from it."""
+        self.parent = numbers[0]
+        self.todo = [number for number in self.todo if number not in numbers]
+        self.attic = Attic.of(self.supernet)
 
     def to_progress(self) -> dict[str, Any]:
         """What of the trajectory is JSON."""
@@ -63,13 +90,15 @@ class Trajectory:
             "todo": self.todo,
             "epochs_left": self.epochs_left,
             "parent": self.parent,
+            "attic": self.attic.to_progress(),
         }
 
     def to_tensors(self) -> State:
-        """What of the trajectory is tensors: the gated module's state and the momentum."""
+        """What of the trajectory is tensors: the gated module's state, the momentum, and what was removed."""
         module = {f"module.{name}": value for name, value in self.supernet.state().items()}
         momentum = momentum_of(self.supernet.module, self.optimizer)
-        return {**module, **{f"momentum.{name}": value for name, value in momentum.items()}}
+        attic = {f"attic.{name}": value for name, value in self.attic.state.items()}
+        return {**module, **{f"momentum.{name}": value for name, value in momentum.items()}, **attic}
 
     @classmethod
     def restore(
@@ -81,10 +110,12 @@ class Trajectory:
     ) -> Self:
         """The inverse of `to_progress` and `to_tensors`."""
         architecture = Architecture.from_dict(progress["architecture"])
-        supernet = Supernet(architecture, RECIPES[settings.preset].gate_position, 0, accelerator)
+        position, space = RECIPES[settings.preset].gate_position, SearchSpace.of(settings)
+        supernet = Supernet(architecture, position, 0, accelerator, space)
         supernet.module.load_state_dict(_with_prefix(tensors, "module."))
         result = cls(supernet, settings, progress["todo"], progress["epochs_left"], progress["parent"])
         restore_momentum(supernet.module, result.optimizer, _with_prefix(tensors, "momentum."))
+        result.attic = Attic.restore(progress["attic"], _with_prefix(tensors, "attic."), supernet)
         return result
 
     def _ranking(self) -> Ranking:
@@ -95,9 +126,8 @@ class Trajectory:
         return Ranking(importance, gates, self.recipe.threshold)
 
     def _become(self, supernet: Supernet, momentum: State) -> None:
-        replacement = Trajectory(supernet, self.settings, self.todo, self.epochs_left, self.parent)
-        restore_momentum(supernet.module, replacement.optimizer, momentum)
-        self.supernet, self.optimizer = supernet, replacement.optimizer
+        self.supernet, self.optimizer = supernet, self._fresh_optimizer(supernet)
+        restore_momentum(supernet.module, self.optimizer, momentum)
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> State:

@@ -25,7 +25,7 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ArchitectureError, BudgetError, CheckpointError
 from common.messages import WEIGHTS
-from common.methods import contract_of, network_of
+from common.methods import contract_of, network_class
 from common.network import Network
 from common.settings import Scalar
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
@@ -92,7 +92,7 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
                 f"{VERSION} of {FORMAT}"
             )
         _require_same_settings(document["settings"], config)
-        network = network_of(contract_of(config.method.method))
+        network = network_class(contract_of(config.method.method))
         own = document["method"]
         return Saved(
             _state_from_dict(document["state"]),

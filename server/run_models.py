@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import CheckpointError, ConfigurationError
+from common.models import allow_network
 from dac.files import load_member, weights_path
 from server.run_folder import RunFolder
 
@@ -46,6 +47,7 @@ def find_models(place: Path) -> list[StoredModel]:
     if place.is_file():
         return [StoredModel(place.stem, place)]
     folder = RunFolder.open(place)
+    allow_network(str(folder.read_config().get("model", "")))
     summary = folder.read_summary() if folder.summary_path.exists() else {}
     models = _federated(folder, summary) or _trained(folder, summary) or _searched(folder)
     if not models:

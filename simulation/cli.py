@@ -14,7 +14,20 @@ from common.config import GROUPS
 from common.methods import contract_of
 from common.settings import Settings
 from common.version import version as feddac_version
-from simulation.commands import compare, device, export, keys, report, runs, search, simulate, submit, train, up
+from simulation.commands import (
+    compare,
+    describe,
+    device,
+    export,
+    keys,
+    report,
+    runs,
+    search,
+    simulate,
+    submit,
+    train,
+    up,
+)
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 from simulation.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
 from simulation.options import with_settings
@@ -39,6 +52,7 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
     app.command(epilog=search.EXAMPLES)(search.search)
     app.command(epilog=train.EXAMPLES)(train.train)
     app.command(epilog=export.EXAMPLES)(export.export)
+    app.command(epilog=describe.EXAMPLES)(describe.describe)
     app.command(epilog=device.EXAMPLES)(device.device)
     app.command()(report.report)
     app.command()(runs.runs)

@@ -19,6 +19,7 @@ from dac.files import save_member
 from dac.plan import check_feasible
 from dac.published import write_published
 from dac.search import search
+from dac.space import SearchSpace
 from server.reference import base_network
 from server.run_folder import RunFolder
 from simulation.budgets import Budgets
@@ -87,7 +88,7 @@ def prepare_search(
     material = load_material(config.data, config.search.search_batch_size, config.run.seed)
     progress.finish("data", f"{material.data.name}: {len(material.data.train)} training images")
     base = base_network(config.model, material.data)
-    check_feasible(base, list(asked.values()))
+    check_feasible(base, list(asked.values()), SearchSpace.of(config.search))
     return SearchJob(folder or _begin(config, asked), asked, config, base, material, accelerator)
 
 

@@ -10,6 +10,7 @@ import torch
 from common.config import Config
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
 from common.learning import evaluate, pick_accelerator, place
+from common.models import allow_network
 from common.progress import Progress
 from common.settings import key_of
 from dac.files import Member, load_member, save_member
@@ -83,6 +84,7 @@ def prepare_training(
     assert isinstance(recipe, TrainSettings)
     assert isinstance(run, RunSettings)
     data = with_absolute_paths(Config(data=data)).data
+    allow_network(model.model)
     accelerator = pick_accelerator(run.accelerator)
     progress.start("data", 1)
     material = load_material(data, recipe.batch_size, run.seed)

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 
-from flwr.app import Message
+from flwr.app import Context, Message
 
+from client.identity import own_model
 from client.steps import Step
 from common.config import Config
 from common.errors import ConfigurationError, MessageError
 from common.messages import Task
-from common.methods import contract_of, load, network_of
+from common.methods import contract_of, load, network_class
 from common.methods.contract import Contract
+from common.models import allow_network
 
 
 def device_half(contract: type[Contract]) -> Mapping[str, Step]:
@@ -20,13 +22,14 @@ def device_half(contract: type[Contract]) -> Mapping[str, Step]:
     return steps
 
 
-def received_task(message: Message, config: Config) -> Task:
+def received_task(message: Message, context: Context, config: Config) -> Task:
     """The task in a message; raises MessageError unless it is of the method that the run is configured with.
 
-    What a message names is never imported, only compared.
+    What a message names, method or network, is never imported, only compared.
     """
+    allow_network(own_model(context.node_config, config.model))
     contract = contract_of(config.method.method)
-    task = Task.decode(message.content, network_of(contract))
+    task = Task.decode(message.content, network_class(contract))
     if task.method != contract.name:
         raise MessageError(f"the run is of method {contract.name}, the message of {task.method!r:.40}")
     return task

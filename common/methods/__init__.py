@@ -38,7 +38,7 @@ def contract_of(method: str) -> type[Contract]:
     return found
 
 
-def network_of(contract: type[Contract]) -> "type[Network]":
+def network_class(contract: type[Contract]) -> "type[Network]":
     """The class of the networks that a method sends; raises ConfigurationError if it cannot be imported."""
     found: type[Network] = load(contract.network, f"the network of method {contract.name}")  # type: ignore[assignment]
     return found

@@ -1,36 +1,93 @@
-"""The base networks: for each a description (data) and a module (weights)."""
+"""The base networks: a module for each (weights), and the description that is derived from it (data)."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import cnn, mlp, mobilenet_v2
+from common.models import mobilenet_v2
+from common.models.derive import derive
 from common.models.description import BaseNetwork, Description
+from common.models.networks import allow_network, factory_of, skeleton_of
+from common.models.reduce import reduced, unset_tensors
+from common.models.trial import without_what_breaks
 
-_DESCRIBE = {"mobilenet_v2": mobilenet_v2.describe, "cnn": cnn.describe, "mlp": mlp.describe}
-_MODULE = {"mobilenet_v2": mobilenet_v2.MobileNetV2, "cnn": cnn.ConvNet, "mlp": mlp.Perceptron}
+__all__ = ["allow_network", "build_module", "describe"]
 _MAXIMUM = 4096  # no image side, class count or channel count that we would build for a stranger is larger
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def describe(base: BaseNetwork) -> Description:
     """The description of a base network; raises ArchitectureError if no such network can be built."""
-    if base.model not in _DESCRIBE:
-        raise ArchitectureError(f"unknown base network {base.model!r:.60}; known are {', '.join(_DESCRIBE)}")
+    return _known(base)[1]
+
+
+def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
+    """A fresh module with the given channels per group, initialised from torch's global generator.
+
+    The full network is initialised by its author's code, layers of a reduced one by their own `reset_parameters`.
+    """
+    skeleton, description = _known(base)
+    whole = {**description.full_sizes, **{block.name: 1 for block in description.blocks}}
+    if all(sizes.get(name, size) == size for name, size in whole.items()):
+        return factory_of(base).build(base)
+    module = reduced(skeleton, description, sizes)
+    missing = unset_tensors(module)
+    if missing:
+        _copy_first_entries(factory_of(base).build(base), module, missing)
+    return module
+
+
+@dataclass(frozen=True)
+class _Identified:
+    """A base network that is equal to others that give the same network."""
+
+    identity: Hashable
+    base: BaseNetwork = field(compare=False)
+
+
+def _known(base: BaseNetwork) -> tuple[nn.Module, Description]:
+    """The full module on the meta device and its description."""
+    _check(base)
+    return _derived(_Identified((base.model, factory_of(base).identity(base)), base))
+
+
+@lru_cache(maxsize=128)
+def _derived(one: _Identified) -> tuple[nn.Module, Description]:
+    base = one.base
+    module = skeleton_of(base)
+    if not factory_of(base).foreign:
+        return module, derive(module, base.input_shape)
+    try:
+        description = derive(module, base.input_shape)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # whatever a stranger's forward raises
+        raise ArchitectureError(
+            f"{base.model} cannot take images of shape {base.input_shape}: {type(error).__name__}: {error}"
+        ) from None
+    if description.classes != base.classes:
+        raise ArchitectureError(f"{base.model} returns {description.classes} logits, not {base.classes}")
+    return module, without_what_breaks(base.model, module, description, base.input_shape)
+
+
+def _copy_first_entries(full: nn.Module, module: nn.Module, names: list[str]) -> None:
+    """Bare parameters start with the first of the values that the full network gives them."""
+    theirs = full.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if name in names:
+                tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
+
+
+def _check(base: BaseNetwork) -> None:
+    factory_of(base)
     if len(base.input_shape) != 3:
         raise ArchitectureError(f"an input shape is (channels, height, width), not {base.input_shape}")
     if not all(1 <= value <= _MAXIMUM for value in (*base.input_shape, base.classes)) or not 0 < base.width <= 4:
         raise ArchitectureError(f"cannot build {base.model} for input {base.input_shape} and {base.classes} classes")
     if len(base.strides) != len(mobilenet_v2.STAGES) or not all(1 <= s <= 4 for s in (base.stem_stride, *base.strides)):
         raise ArchitectureError(f"strides must be {len(mobilenet_v2.STAGES)} numbers from 1 to 4, not {base.strides}")
-    description = _DESCRIBE[base.model](base)
-    if not all(layer.positions > 0 and layer.spread > 0 for layer in description.layers):
-        raise ArchitectureError(f"{base.model} needs larger images than {base.input_shape[1]}x{base.input_shape[2]}")
-    return description
-
-
-def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
-    """A fresh module with the given channels per group, initialised from torch's global generator."""
-    return _MODULE[base.model](base, sizes)

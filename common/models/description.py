@@ -1,14 +1,17 @@
-"""A network as data: channel groups, layers and the tensors alive at each step.
+"""A network as data: channel groups, layers, blocks and the tensors alive at each step.
 
-Costs, slicing and aggregation are all derived from this description, so none of them knows a model by name.
-A channel group is a set of channels that several tensors share: removing a channel of a group removes one index
-from every tensor axis that carries the group.
+Costs, slicing and aggregation are all derived from this description, so none of them knows a model by name; it is
+itself derived from the module by `common.models.trace`. A channel group is a set of channels that several tensors
+share: removing a channel of a group removes it from every tensor axis that carries the group.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from typing import TypeAlias
 
 from common.budget import Costs
 from common.layout import Layout
@@ -21,7 +24,8 @@ FLOOR_CHANNELS = 8  # a prunable group never becomes smaller (the published code
 class BaseNetwork:
     """Which full network architectures are cut from.
 
-    `input_shape` is (C, H, W); `width` multiplies every layer's channels; strides matter to mobilenet_v2 alone.
+    `input_shape` is (C, H, W). `width` multiplies the channels of our own networks' layers (others have width 1);
+    strides matter to mobilenet_v2 alone.
     """
 
     model: str
@@ -34,95 +38,165 @@ class BaseNetwork:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """`size` channels named `name`; `prunable` ones carry a gate in the supernet."""
+    """`size` channels named `name`.
+
+    `prunable` groups are the search space `inner`: they lie inside a block. `frozen` says why a group can never be
+    reduced, and is empty where it can.
+    """
 
     name: str
     size: int
     prunable: bool = False
+    frozen: str = ""
 
     @property
     def floor(self) -> int:
-        """Fewest channels the group may keep."""
+        """Fewest channels the group may keep in the search space `inner`."""
         return min(self.size, FLOOR_CHANNELS) if self.prunable else self.size
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A tensor axis that runs over a channel group, `spread` consecutive entries per channel."""
+    """A stretch of a tensor dimension that runs over a channel group, `spread` consecutive entries per channel."""
 
     group: str
     spread: int = 1
 
 
+# What one dimension of a tensor runs over: stretches one after the other, or nothing where its size is fixed.
+Dimension: TypeAlias = tuple[Axis, ...]
+
+
+def length(dimension: Dimension, sizes: Mapping[str, int]) -> int:
+    """Entries of a dimension that runs over channel groups of these sizes."""
+    return sum(sizes[axis.group] * axis.spread for axis in dimension)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the state dict: its shape in the full network and what its dimensions run over.
+
+    `block` is the block that may vanish together with the tensor, or "".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dimensions: tuple[Dimension, ...]
+    trainable: bool
+    floating: bool
+    block: str = ""
+
+    def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Its shape in a network with `sizes` channels per group."""
+        pairs = zip(self.shape, self.dimensions, strict=True)
+        return tuple(length(dimension, sizes) if dimension else size for size, dimension in pairs)
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights.
+    """One module with weights.
 
-    `kind` is conv, depthwise, linear or batch_norm; `taps` is the kernel's area; `positions` is the number of output
-    positions H*W; `spread` is how many features each source channel became by flattening.
+    `kind` is conv, depthwise, grouped, linear, batch_norm or other (whose weights are carried along); `source` and
+    `target` are what its input's and output's channels run over; `kernel` is a convolution's; `positions` the number
+    of output positions H*W, over all calls; `fan_in` the fixed number of channels that each output of a grouped or
+    depthwise convolution reads; `fixed_macs` what a module of kind other needs. `norm_of` is, for a batch norm, the
+    convolution or linear layer whose output it alone reads.
     """
 
     name: str
     kind: str
-    source: str
-    target: str
-    taps: int = 1
+    source: Dimension
+    target: Dimension
+    kernel: tuple[int, ...] = ()
     positions: int = 1
-    spread: int = 1
+    fan_in: int = 0
     bias: bool = False
+    fixed_macs: int = 0
+    norm_of: str = ""
+    block: str = ""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether every output reads every input channel, so that a gate on an input folds into the weights."""
+        return self.kind in ("conv", "linear")
+
+    def inputs(self, sizes: Mapping[str, int]) -> int:
+        """Channels or features that it is given."""
+        return length(self.source, sizes)
 
     def macs(self, sizes: Mapping[str, int]) -> int:
         """Multiply-accumulates for one image; batch norm counts none."""
-        if self.kind == "batch_norm":
-            return 0
-        inputs = 1 if self.kind == "depthwise" else sizes[self.source] * self.spread
-        return inputs * sizes[self.target] * self.taps * self.positions
+        if self.kind in ("batch_norm", "other"):
+            return self.fixed_macs
+        return (self.fan_in or self.inputs(sizes)) * self.outputs(sizes) * math.prod(self.kernel) * self.positions
 
-    def params(self, sizes: Mapping[str, int]) -> int:
-        """Trainable scalars."""
-        if self.kind == "batch_norm":
-            return 2 * sizes[self.target]
-        inputs = 1 if self.kind == "depthwise" else sizes[self.source] * self.spread
-        return sizes[self.target] * (inputs * self.taps + self.bias)
+    def outputs(self, sizes: Mapping[str, int]) -> int:
+        """Channels or features that it puts out."""
+        return length(self.target, sizes)
 
-    def tensors(self) -> dict[str, tuple[Axis | None, ...]]:
-        """Each tensor of the layer's state dict with what its axes run over; None is an axis of fixed size."""
-        out = Axis(self.target)
-        if self.kind == "batch_norm":
-            names = ("weight", "bias", "running_mean", "running_var")
-            return {**{f"{self.name}.{name}": (out,) for name in names}, f"{self.name}.num_batches_tracked": ()}
-        if self.kind == "linear":
-            weight: tuple[Axis | None, ...] = (out, Axis(self.source, self.spread))
-        elif self.kind == "depthwise":
-            weight = (out, None, None, None)
-        else:
-            weight = (out, Axis(self.source), None, None)
-        bias = {f"{self.name}.bias": (out,)} if self.bias else {}
-        return {f"{self.name}.weight": weight, **bias}
+
+@dataclass(frozen=True)
+class Block:
+    """A submodule added to its own input, so that it may vanish whole and leave the input as it is.
+
+    `scale` is the layer at the end of its branch, which a factor on the branch folds into; `groups` are the channel
+    groups that live inside it.
+    """
+
+    name: str
+    scale: str
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class GatePoint:
-    """Where a gate may sit: the module that is replaced by it and the layer that reads the gated channels.
+    """Where a gate may sit: before the layer `reader`, which reads the gated channels.
 
     `constant_path` is set where a channel gated to zero still leaves a constant behind: the batch norm and the
     convolution that the constant passes through and the batch norm that it ends in.
     """
 
     group: str
-    module: str
     reader: str
     constant_path: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)
+class Step:
+    """The activations alive while one operation of the module `module` runs, for one image.
+
+    Each is (group, entries per channel) pairs, several where channels were joined; "" stands for a fixed number.
+    """
+
+    module: str
+    live: tuple[tuple[tuple[str, int], ...], ...]
+    block: str = ""
+
+    def elements(self, sizes: Mapping[str, int]) -> list[int]:
+        """Entries of each activation."""
+        return [sum(sizes[group] * entries if group else entries for group, entries in one) for one in self.live]
+
+    def entries(self, group: str) -> int:
+        """How many entries one channel of the group has in all that is alive."""
+        return sum(entries for one in self.live for name, entries in one if name == group)
+
+
+@dataclass(frozen=True)
 class Description:
-    """Groups, layers in execution order, and for each step the activations alive: (group, positions) pairs."""
+    """Groups in the order in which they appear, layers and steps in execution order, tensors in state-dict order.
+
+    `depthwise_gates` are the published program's places for a gate, by group: before the depthwise convolution.
+    `classes` is the number of logits.
+    `sizes` given to the methods are channels per group; a block's name may be among them with 0, if it has vanished.
+    """
 
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
-    steps: tuple[tuple[tuple[str, int], ...], ...]
-    gates: Mapping[str, tuple[GatePoint, ...]]
+    tensors: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+    blocks: tuple[Block, ...]
+    depthwise_gates: Mapping[str, GatePoint]
+    classes: int
 
     @cached_property
     def full_sizes(self) -> dict[str, int]:
@@ -131,49 +205,111 @@ class Description:
 
     @cached_property
     def floor_sizes(self) -> dict[str, int]:
-        """Channels of every group in the smallest architecture of the search space."""
+        """Channels of every group in the smallest architecture of the search space `inner`."""
         return {group.name: group.floor for group in self.groups}
 
     @cached_property
     def prunable(self) -> tuple[ChannelGroup, ...]:
-        """The groups that carry gates."""
+        """The groups of the search space `inner`."""
         return tuple(group for group in self.groups if group.prunable)
 
     @cached_property
-    def tensor_axes(self) -> dict[str, tuple[Axis | None, ...]]:
-        """Every tensor of the state dict, in order, with what its axes run over."""
-        return {name: axes for layer in self.layers for name, axes in layer.tensors().items()}
+    def reducible(self) -> tuple[ChannelGroup, ...]:
+        """The groups that may be reduced at all."""
+        return tuple(group for group in self.groups if not group.frozen)
+
+    @cached_property
+    def tensor_axes(self) -> dict[str, tuple[Dimension, ...]]:
+        """Every tensor of the state dict, in order, with what its dimensions run over."""
+        return {tensor.name: tensor.dimensions for tensor in self.tensors}
+
+    @cached_property
+    def tensor_by_name(self) -> dict[str, Tensor]:
+        """Tensors by their name in the state dict."""
+        return {tensor.name: tensor for tensor in self.tensors}
 
     @cached_property
     def layer_by_name(self) -> dict[str, Layer]:
         """Layers by module path."""
         return {layer.name: layer for layer in self.layers}
 
+    @cached_property
+    def block_by_name(self) -> dict[str, Block]:
+        """Blocks that may vanish by module path."""
+        return {block.name: block for block in self.blocks}
+
+    def readers(self, group: str) -> tuple[Layer, ...]:
+        """The layers that mix the channels of a group into theirs, in execution order."""
+        found = (layer for layer in self.layers if layer.mixes)
+        return tuple(layer for layer in found if any(axis.group == group for axis in layer.source))
+
     def costs(self, sizes: Mapping[str, int]) -> Costs:
         """What a network with `sizes` channels per group needs, exactly, by counting.
 
         MACs are the multiply-accumulates of convolution and linear layers for one image. Peak memory is the largest sum
         of live activations over the execution order: inputs and outputs of the running layer and a held residual, at
-        batch 1 in float32; element-wise layers work in place.
+        batch 1 in float32; element-wise layers work in place where nothing else reads their input.
         """
-        macs = sum(layer.macs(sizes) for layer in self.layers)
-        params = sum(layer.params(sizes) for layer in self.layers)
-        return Costs(macs, params, BYTES_PER_VALUE * max(self.live_elements(sizes)))
+        peak = max(self.live_elements(sizes))
+        return Costs(_total(self._macs, sizes), _total(self._params, sizes), BYTES_PER_VALUE * peak)
+
+    @cached_property
+    def _macs(self) -> "tuple[_Term, ...]":
+        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
+        for layer in self.layers:
+            if layer.kind in ("batch_norm", "other"):
+                terms[(), layer.block] += layer.fixed_macs
+                continue
+            each = math.prod(layer.kernel) * layer.positions
+            for target in layer.target:
+                if layer.fan_in:
+                    terms[(target.group,), layer.block] += layer.fan_in * target.spread * each
+                else:
+                    for source in layer.source:
+                        terms[(source.group, target.group), layer.block] += source.spread * target.spread * each
+        return _terms(terms)
+
+    @cached_property
+    def _params(self) -> "tuple[_Term, ...]":
+        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
+        for tensor in self.tensors:
+            if tensor.trainable:
+                choices = [
+                    [(axis.group, axis.spread) for axis in dimension] or [("", size)]
+                    for size, dimension in zip(tensor.shape, tensor.dimensions, strict=True)
+                ]
+                for choice in product(*choices):
+                    groups = tuple(sorted(group for group, _ in choice if group))
+                    terms[groups, tensor.block] += math.prod(factor for _, factor in choice)
+        return _terms(terms)
 
     def live_elements(self, sizes: Mapping[str, int]) -> list[int]:
-        """Elements alive at each step of the forward pass, for one image."""
-        return [sum(sizes[group] * positions for group, positions in step) for step in self.steps]
+        """Elements alive at each step of the forward pass, for one image; 0 in a block that vanished."""
+        return [sum(step.elements(sizes)) if _there(step.block, sizes) else 0 for step in self.steps]
 
     def layout(self, sizes: Mapping[str, int]) -> Layout:
         """The layout of the state dict of a network with `sizes` channels per group."""
-        taps = {layer.name: layer.taps for layer in self.layers}
-        names, shapes = [], []
-        for name, axes in self.tensor_axes.items():
-            if not axes:
-                continue
-            side = math.isqrt(taps[name.rpartition(".")[0]])
-            fixed = [1, side, side] if len(axes) == 4 and axes[1] is None else [side, side]
-            sized = [sizes[axis.group] * axis.spread for axis in axes if axis is not None]
-            names.append(name)
-            shapes.append(tuple(sized + (fixed if len(axes) == 4 else [])))
-        return Layout(tuple(names), tuple(shapes))
+        held = [tensor for tensor in self.tensors if tensor.floating and _there(tensor.block, sizes)]
+        return Layout(tuple(tensor.name for tensor in held), tuple(tensor.shape_at(sizes) for tensor in held))
+
+
+# A cost is a sum of such terms: a number times the sizes of some groups, where the block has not vanished.
+_Term: TypeAlias = tuple[int, tuple[str, ...], str]
+
+
+def _terms(counted: Mapping[tuple[tuple[str, ...], str], int]) -> tuple[_Term, ...]:
+    return tuple((number, groups, block) for (groups, block), number in counted.items() if number)
+
+
+def _total(terms: tuple[_Term, ...], sizes: Mapping[str, int]) -> int:
+    total = 0
+    for number, groups, block in terms:
+        if _there(block, sizes):
+            for group in groups:
+                number *= sizes[group]
+            total += number
+    return total
+
+
+def _there(block: str, sizes: Mapping[str, int]) -> bool:
+    return not block or sizes.get(block, 1) > 0

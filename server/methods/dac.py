@@ -12,6 +12,7 @@ from common.models.description import BaseNetwork
 from dac.files import Member
 from dac.plan import check_feasible
 from dac.search import search
+from dac.space import SearchSpace
 from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
@@ -40,7 +41,7 @@ class DACServer(Averaged):
             return
         for device, budget in budgets.items():
             try:
-                check_feasible(base, [budget])
+                check_feasible(base, [budget], SearchSpace.of(config.search))
             except BudgetError as error:
                 raise BudgetError(f"{device}: {error}") from None
 
@@ -56,7 +57,8 @@ class DACServer(Averaged):
             devices, chosen = choose_members(devices, members, run)
         else:
             base = run.reference.base
-            devices = keep_able(devices, lambda budget: check_feasible(base, [budget]), run)
+            space = SearchSpace.of(run.config.search)
+            devices = keep_able(devices, lambda budget: check_feasible(base, [budget], space), run)
             full = Architecture.full(base).costs
             merged = merge_budgets([one.budget for one in devices], run.config.fleet.max_cohorts, full)
             unique = list(dict.fromkeys(merged))

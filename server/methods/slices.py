@@ -14,11 +14,9 @@ from server.devices import Device
 from server.methods.refusals import keep_able
 from server.run import Run
 
-FIXED = ("input", "classes")
-
 
 def slice_at(base: BaseNetwork, rate: Fraction) -> Architecture:
-    """The first ceil(rate * size) channels of every group but input and classes; `rate` lies in (0, 1].
+    """The first ceil(rate * size) channels of every group that can be reduced; `rate` lies in (0, 1].
 
     Groups that a search may reduce keep no less than it must leave them, so the floor is the same for both.
     """
@@ -55,7 +53,7 @@ def smallest_costs(base: BaseNetwork) -> Costs:
 
 def reducible(base: BaseNetwork) -> tuple[ChannelGroup, ...]:
     """The channel groups that a slice keeps a part of."""
-    return tuple(group for group in describe(base).groups if group.name not in FIXED)
+    return describe(base).reducible
 
 
 def sliceable(devices: Sequence[Device], run: Run) -> list[Device]:

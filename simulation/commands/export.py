@@ -50,14 +50,21 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files (default: the folder export in RUN).", metavar="FOLDER")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network that a single file names, where it is not one of ours.", metavar="MODEL"),
+    ] = None,
 ) -> None:
     """Export trained models to ONNX, float32 and int8, that take raw images and score what the run reports.
 
     Each file is checked against PyTorch and tested on the run's test images, or on those of --data.
     """
+    from common.models import allow_network
     from simulation.display import show_progress
     from simulation.exporting import export_models
 
+    if model is not None:
+        allow_network(model)
     named = {kind: name for kind, name in (("cohort", cohort), ("device", device), ("profile", profile)) if name}
     if len(named) + (which is not None) > 1:
         raise ConfigurationError("name one of a cohort, a device and a profile, or none for all models")

@@ -87,7 +87,9 @@ def train(
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, checker(*GROUPS))
-    of_network = sorted(set(given) & set(ModelSettings.keys()))
+    # a file's network that is not ours must be named here
+    named = {"model"} if ":" in str(given.get("model", "")) else set()
+    of_network = sorted((set(given) & set(ModelSettings.keys())) - named)
     choice = (name, max_macs, max_params)
 
     def choose(model: ModelSettings, material: Material, seed: int) -> "Member":

@@ -207,3 +207,24 @@ def test_a_device_tells_its_owner_what_it_tells_the_server(caplog: pytest.LogCap
         logging.getLogger("flwr").propagate = True
         reply = ask(RecordDict(), "train")
     assert [record.getMessage() for record in caplog.records] == [f"MessageError: {reply.error.reason}"]
+
+
+def test_a_network_is_built_only_if_the_devices_own_configuration_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends a task cannot have a module of their choice imported."""
+    imported: list[str] = []
+    monkeypatch.setattr("common.models.networks._allowed", set())
+    monkeypatch.setattr("common.models.networks.import_module", imported.append)
+    text = ARCHITECTURE.to_json().replace('"mlp"', '"antigravity:fly"')
+    content = TASK.encode()
+    for record in content.config_records.values():
+        if "architecture" in record:
+            record["architecture"] = text
+    for node in ({"partition-id": 0}, {"partition-id": 0, "model": "mlp"}):
+        reply = ask(content, "train", node)
+        assert "unknown base network 'antigravity:fly'" in reply.error.reason
+    # a device whose owner pinned its network does not take the run's word for another either
+    reply = ask(content, "train", {"partition-id": 0, "model": "mlp"}, model="antigravity:fly")
+    assert "unknown base network 'antigravity:fly'" in reply.error.reason
+    assert imported == []
+    ask(content, "train", {"partition-id": 0, "model": "antigravity:fly"})
+    assert imported == ["antigravity"]

@@ -307,3 +307,39 @@ def test_order_of_kept_groups_does_not_matter() -> None:
     names = list(kept)
     random.Random(0).shuffle(names)
     assert Architecture.with_kept(CNN, {name: kept[name] for name in names}) == Architecture.with_kept(CNN, kept)
+
+
+RESNET = BaseNetwork("resnet8", (1, 8, 8), 10)
+WITHOUT = Architecture.with_kept(RESNET, {"stem_conv": range(4)}, ["blocks.0"])
+
+
+def test_a_block_that_vanished_is_part_of_the_architecture() -> None:
+    assert WITHOUT.removed == ("blocks.0",)
+    assert WITHOUT.indices["blocks.0.conv1"] == ()
+    data = WITHOUT.to_dict()
+    assert (data["kept"], data["removed"]) == ({"stem_conv": "0-3"}, ["blocks.0"])
+    assert Architecture.from_dict(data) == WITHOUT != Architecture.with_kept(RESNET, {"stem_conv": range(4)})
+    assert "removed" not in Architecture.full(RESNET).to_dict()
+    state = WITHOUT.build(seed=0).state_dict()
+    assert not [name for name in state if name.startswith("blocks.0.")]
+    assert [name for name, tensor in state.items() if tensor.is_floating_point()] == list(WITHOUT.layout.names)
+
+
+def test_an_architecture_without_a_block_lies_within_the_one_that_has_it() -> None:
+    whole = Architecture.with_kept(RESNET, {"stem_conv": range(4)})
+    assert whole.contains(WITHOUT)
+    assert not WITHOUT.contains(whole)
+    narrower = Architecture.with_kept(RESNET, {"stem_conv": range(3)}, ["blocks.0"])
+    assert WITHOUT.contains(narrower)
+
+
+@pytest.mark.parametrize("removed", [["blocks.1"], ["blocks.9"], [""], "blocks.0", [["blocks.0"]], [0], None, {}])
+def test_only_blocks_with_an_identity_shortcut_may_vanish(removed: Any) -> None:
+    with pytest.raises(ArchitectureError):
+        Architecture.from_dict({**Architecture.full(RESNET).to_dict(), "removed": removed})
+
+
+def test_channels_of_a_block_that_vanished_are_refused() -> None:
+    full = Architecture.full(RESNET)
+    with pytest.raises(ArchitectureError, match="keeps channels of a block that has vanished"):
+        Architecture(RESNET, full.kept, ("blocks.0",))

@@ -28,6 +28,7 @@ IDS = [key_of(one.name) for _, one in FIELDS]
 TEXTS = {
     "architectures": "family",
     "data": "cifar10",
+    "model": "torchvision:resnet18",
     "data_folder": "/data",
     "partition": "dirichlet:0.5",
     "strides": "1,2,2,2,1,2,1",

@@ -236,12 +236,12 @@ def measured_live(module: nn.Module, image: torch.Tensor) -> list[int]:
 @settings(max_examples=25, deadline=None)
 @given(architectures())
 def test_live_memory_is_that_of_the_real_tensors(architecture: Architecture) -> None:
-    sizes, steps = architecture.sizes, architecture.description.steps
-    # steps that pool run no layer with weights: one group that changes its resolution, all else none
+    description = architecture.description
+    kinds = {layer.name: layer.kind for layer in description.layers}
     layers = [
-        sum(sizes[group] * positions for group, positions in step)
-        for step in steps
-        if not (len(step) == 2 and step[0][0] == step[1][0] and not step[0][0].endswith(".inner"))
+        sum(step.elements(architecture.sizes))
+        for step in description.steps
+        if kinds.get(step.module) in ("conv", "depthwise", "linear")
     ]
     measured = measured_live(*probe(architecture))
     assert measured == layers

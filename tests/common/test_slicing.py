@@ -10,7 +10,7 @@ from common.architecture import Architecture
 from common.errors import ArchitectureError
 from common.models import describe
 from common.models.description import Axis, BaseNetwork
-from common.slicing import group_positions, slice_state, slice_tensor
+from common.slicing import Cut, cut, slice_state
 from tests.common.strategies import architectures, subsets
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
@@ -32,33 +32,39 @@ def trained(architecture: Architecture, seed: int = 0) -> nn.Module:
 def test_positions_count_within_the_larger_architecture() -> None:
     larger = Architecture.with_kept(CNN, {"conv1": (0, 2, 3, 5)})
     smaller = Architecture.with_kept(CNN, {"conv1": (2, 5)})
-    assert group_positions(larger, smaller)["conv1"].tolist() == [1, 3]
+    assert cut(larger, smaller).positions["conv1"].tolist() == [1, 3]
 
 
 def test_a_convolution_loses_rows_and_columns() -> None:
     weight = torch.arange(4 * 3).reshape(4, 3, 1, 1)
-    axes = (Axis("target"), Axis("source"), None, None)
-    result = slice_tensor(weight, axes, {"target": torch.tensor([1, 3]), "source": torch.tensor([0, 2])})
+    kept = Cut({"target": torch.tensor([1, 3]), "source": torch.tensor([0, 2])}, {"target": 4, "source": 3})
+    result = kept.tensor(weight, ((Axis("target"),), (Axis("source"),), (), ()))
     assert result.flatten(1).tolist() == [[3, 5], [9, 11]]
 
 
 def test_a_depthwise_convolution_loses_filters() -> None:
     weight = torch.arange(3 * 4).reshape(3, 1, 2, 2)
-    result = slice_tensor(weight, (Axis("inner"), None, None, None), {"inner": torch.tensor([2])})
+    result = Cut({"inner": torch.tensor([2])}, {"inner": 3}).tensor(weight, ((Axis("inner"),), (), (), ()))
     assert result.tolist() == [[[[8, 9], [10, 11]]]]
 
 
 def test_a_linear_layer_after_flattening_loses_the_block_of_each_channel() -> None:
     # three channels of two positions each are the features (0, 1), (2, 3) and (4, 5)
     weight = torch.arange(12).reshape(2, 6)
-    positions = {"hidden": torch.tensor([0, 1]), "conv": torch.tensor([0, 2])}
-    result = slice_tensor(weight, (Axis("hidden"), Axis("conv", spread=2)), positions)
+    kept = Cut({"hidden": torch.tensor([0, 1]), "conv": torch.tensor([0, 2])}, {"hidden": 2, "conv": 3})
+    result = kept.tensor(weight, ((Axis("hidden"),), (Axis("conv", spread=2),)))
     assert result.tolist() == [[0, 1, 4, 5], [6, 7, 10, 11]]
+
+
+def test_joined_channels_are_cut_each_from_its_own_stretch() -> None:
+    # a reader of a (2 channels, 1 entry each) and b (2 channels, 2 entries each), one after the other
+    kept = Cut({"a": torch.tensor([1]), "b": torch.tensor([0])}, {"a": 2, "b": 2})
+    assert kept.tensor(torch.arange(6), ((Axis("a"), Axis("b", spread=2)),)).tolist() == [1, 2, 3]
 
 
 def test_the_step_counter_of_a_batch_norm_is_kept() -> None:
     counter = torch.tensor(7)
-    result = slice_tensor(counter, (), {})
+    result = Cut({}, {}).tensor(counter, ())
     assert result == 7
     assert result is not counter
 
@@ -113,11 +119,10 @@ def silence(state: dict[str, torch.Tensor], larger: Architecture, smaller: Archi
     for group in larger.description.prunable:
         kept = set(smaller.indices[group.name])
         removed = [place for place, channel in enumerate(larger.indices[group.name]) if channel not in kept]
-        for layer in larger.description.layers:
-            if layer.source == group.name and layer.kind in ("conv", "linear"):
-                weight = state[f"{layer.name}.weight"]
-                columns = [place * layer.spread + offset for place in removed for offset in range(layer.spread)]
-                weight[:, columns] = 0
+        for layer in larger.description.readers(group.name):
+            (axis,) = layer.source
+            columns = [place * axis.spread + offset for place in removed for offset in range(axis.spread)]
+            state[f"{layer.name}.weight"][:, columns] = 0
 
 
 @settings(max_examples=15, deadline=None)

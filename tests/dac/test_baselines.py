@@ -1,6 +1,8 @@
 """Baselines: budgets hold strictly, importance is what the papers say, weights are inherited channel by channel."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from dac.baselines import (
     shrink_to,
     slimming,
     slimming_penalty,
+    uniform,
     weight_norms,
     width_multiplier,
 )
@@ -55,6 +58,34 @@ def test_published_width_multipliers_are_found_by_their_parameters() -> None:
     found = width_multiplier(BASE, DeviceBudget(params=1_402_587))
     assert found.costs.params == 1_402_586
     assert width_multiplier(BASE, DeviceBudget(params=1_402_586)).costs.params < 1_402_586
+
+
+@pytest.mark.parametrize("base", [BASE, CNN, BaseNetwork("resnet8", (3, 32, 32), 10)], ids=lambda base: base.model)
+def test_uniform_scales_every_group_to_the_channel(base: BaseNetwork) -> None:
+    full = Architecture.full(base)
+    for share in (0.1, 0.25, 0.5, 0.9):
+        budget = DeviceBudget(macs=int(share * full.costs.macs))
+        found = uniform(base, budget)
+        assert budget.admits(found.costs)
+        groups = full.description.reducible
+        rate = min(Fraction(found.sizes[group.name], group.size) for group in groups)
+        assert all(found.sizes[group.name] == math.ceil(rate * group.size) for group in groups)
+        # the next rate at which any group gains a channel is too large
+        wider = min(Fraction(math.floor(rate * group.size) + 1, group.size) for group in groups)
+        more = {group.name: min(group.size, math.ceil(wider * group.size)) for group in groups}
+        assert not budget.admits(full.description.costs({**full.sizes, **more}))
+
+
+def test_uniform_by_hand() -> None:
+    # stem 3x3 and one block of 4 -> 4: at w = 1/2 of resnet8, every group has half its channels
+    half = uniform(BaseNetwork("resnet8", (3, 32, 32), 10), DeviceBudget(macs=3_300_000))
+    assert {half.sizes[name] for name in ("stem_conv", "blocks.0.conv1")} == {8}
+    assert half.sizes["blocks.2.conv2"] == 32
+
+
+def test_uniform_below_one_channel_is_refused() -> None:
+    with pytest.raises(BudgetError, match="no uniform mobilenet_v2 fits"):
+        uniform(BASE, DeviceBudget(params=100))
 
 
 def test_a_budget_that_does_not_bind_leaves_the_full_network() -> None:
@@ -108,7 +139,7 @@ def test_a_channels_norm_counts_what_writes_and_reads_it() -> None:
 def test_a_flattened_channel_counts_all_its_features() -> None:
     architecture = Architecture.full(CNN)
     state = {name: torch.zeros_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
-    spread = architecture.description.layer_by_name["hidden1"].spread
+    spread = architecture.description.layer_by_name["hidden1"].source[0].spread
     state["hidden1.weight"][:, spread : 2 * spread] = 0.5
     norms = weight_norms(architecture, state)
     assert norms["conv2"].tolist() == [0, 0.5 * spread * 120, *[0] * 14]

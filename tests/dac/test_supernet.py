@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.models.description import BaseNetwork
 from common.seeds import torch_generator
-from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum, slice_momentum
+from dac.attic import Attic
+from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 
 BASES = {
     "mobilenet_v2": BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25),
@@ -84,16 +85,20 @@ def test_a_shrunk_supernet_inherits_weights_gates_and_momentum_channel_by_channe
     supernet.module(torch.randn(4, 1, 8, 8, generator=torch_generator(0))).square().sum().backward()
     optimizer.step()
     part = random_part(base, 1)
-    smaller = supernet.shrunk(part)
+    attic = Attic.of(supernet)
+    smaller = attic.shrunk(supernet, part)
     kept = list(part.indices["conv2"])
     assert torch.equal(smaller.gates["conv2"].weight, supernet.gates["conv2"].weight[kept])
     rows, columns = torch.tensor(kept)[:, None], torch.tensor(part.indices["conv1"])
     assert torch.equal(smaller.state()["conv2.weight"], supernet.state()["conv2.weight"][rows, columns])
     momentum = momentum_of(supernet.module, optimizer)
     restored = make_optimizer(smaller, 0.1, 0.9, 0.0, 0.0)
-    restore_momentum(smaller.module, restored, slice_momentum(momentum, supernet, part))
+    restore_momentum(smaller.module, restored, attic.momentum(momentum, supernet.architecture, smaller))
     assert torch.equal(momentum_of(smaller.module, restored)["conv2.weight"], momentum["conv2.weight"][rows, columns])
-    assert torch.equal(momentum_of(smaller.module, restored)["gate2.weight"], momentum["gate2.weight"][kept])
+    assert torch.equal(
+        momentum_of(smaller.module, restored)["channel_gates.conv2.weight"],
+        momentum["channel_gates.conv2.weight"][kept],
+    )
 
 
 def test_gates_have_their_own_weight_decay() -> None:

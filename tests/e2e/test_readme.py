@@ -20,6 +20,7 @@ SHORT = {
     "report": [],
     "runs": [],
     "compare": [*SEARCH, "--rounds", "1", "--model", "mlp", "--seeds", "0"],
+    "describe": [],
     "search": [*SEARCH, "--width", "0.25", "--max-macs", "400k,300k"],
     "train": ["--epochs", "1"],
     "export": [],

@@ -60,6 +60,9 @@ COVERED_BY = {
     "stem-stride": REFERENCE,
     "strides": REFERENCE,
     "preset": ENDS_ELSEWHERE,
+    "search-space": ENDS_ELSEWHERE,
+    "channel-floor": "tests/dac/test_whole_space.py::test_the_floor_of_the_whole_space_is_far_lower_and_named",
+    "channel-multiple": ENDS_ELSEWHERE,
     "warmup-epochs": ENDS_ELSEWHERE,
     "epochs-per-step": ENDS_ELSEWHERE,
     "step-share": ENDS_ELSEWHERE,
@@ -148,6 +151,8 @@ MOBILE: dict[str, Scalar] = {
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "preset": ("paper", MOBILE),
+    "search-space": ("all", MOBILE),
+    "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),
     "epochs-per-step": (3, SHRINKING),
     "step-share": (0.05, SHRINKING),

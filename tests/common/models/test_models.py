@@ -51,19 +51,31 @@ def test_layers_lie_where_the_description_says(architecture: Architecture) -> No
 
             layer.register_forward_hook(record)
     module(torch.zeros(1, *architecture.base.input_shape, device="meta"))
-    described = {layer.name: (sizes[layer.target], layer.positions) for layer in architecture.description.layers}
+    described = {layer.name: (layer.outputs(sizes), layer.positions) for layer in architecture.description.layers}
     assert seen == described
 
 
 @pytest.mark.parametrize("base", ALL, ids=lambda base: base.model)
-def test_gates_sit_on_identities_and_are_read_by_real_layers(base: BaseNetwork) -> None:
+def test_prunable_groups_have_one_reader_and_published_gates_sit_before_it(base: BaseNetwork) -> None:
     description = describe(base)
-    modules = dict(built(Architecture.full(base)).named_modules())
-    for points in description.gates.values():
-        assert [point.group for point in points] == [group.name for group in description.prunable]
-        for point in points:
-            assert isinstance(modules[point.module], nn.Identity)
-            assert description.layer_by_name[point.reader].source == point.group
+    for group in description.prunable:
+        (reader,) = description.readers(group.name)
+        assert [axis.group for axis in reader.source] == [group.name]
+    published = {group: (point.reader, point.constant_path) for group, point in description.depthwise_gates.items()}
+    if base.model != "mobilenet_v2":
+        assert published == {}
+        return
+    assert published == {
+        f"block{number}.inner": (
+            f"blocks.{number}.depthwise_conv",
+            (
+                f"blocks.{number}.depthwise_norm",
+                f"blocks.{number}.project_conv",
+                f"blocks.{number}.project_norm",
+            ),
+        )
+        for number in range(17)
+    }
 
 
 def test_groups_of_mobilenet_v2() -> None:

@@ -1,0 +1,79 @@
+"""Networks as users write them: with their own ideas of a forward."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Scaled(nn.Module):
+    """A learnt factor per channel, as a bare parameter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.linspace(0.5, 1.5, channels).view(-1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+class ThirtyLines(nn.Module):
+    """A residual block, a grouped convolution, a concatenation and a choice in Python."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 12, 3, padding=1), nn.BatchNorm2d(12), nn.Hardswish())
+        self.left = nn.Conv2d(12, 12, 3, padding=1, groups=4)
+        self.right = nn.Sequential(nn.Conv2d(12, 10, 1, bias=False), nn.BatchNorm2d(10), nn.PReLU(10))
+        self.scaled = Scaled(12)
+        self.join = nn.Conv2d(22, 16, (1, 3), padding=(0, 1))
+        self.drop = nn.Dropout(0.1)
+        self.classifier = nn.Linear(16 * 4, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.left(x)
+        if x.shape[-1] > 4:
+            x = F.adaptive_avg_pool2d(x, 4)
+        x = torch.cat([self.scaled(x), self.right(x)], dim=1)
+        x = F.max_pool2d(F.relu(self.join(x)), 2)
+        logits: torch.Tensor = self.classifier(self.drop(torch.flatten(x, 1)))
+        return logits
+
+
+def thirty_lines(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return ThirtyLines(input_shape[0], classes)
+
+
+class Counting(nn.Module):
+    """Says how many channels there are where they are flattened, so that they cannot be reduced."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 5, 3, padding=1)
+        self.classifier = nn.Linear(5 * 16, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.second(F.relu(self.first(x)))), 2)
+        logits: torch.Tensor = self.classifier(x.view(-1, 5 * 16))
+        return logits
+
+
+def counting(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Counting(classes)
+
+
+def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
+    return "a network"
+
+
+def two_outputs(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    return Two()
+
+
+def wrong_classes(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], classes + 1))
