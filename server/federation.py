@@ -46,7 +46,6 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     if resume:
         folder.truncate_after(saved.state.round if saved else -1)
     run = Run(config, folder, load_reference(config), accelerator, progress)
-    folder.preparation = run.reference.preparation
     record_facts(run)
     half = server_half(config)
     half.check(config, run.reference.base, {})
@@ -76,7 +75,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
         rounds.start()
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
-    _save_models(method, folder)
+    _save_models(method, run)
     summary = {**summarise(method, state, config, folder), **closing_facts(method, run)}
     folder.write_summary(summary)
     return summary
@@ -176,10 +175,10 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
     }
 
 
-def _save_models(method: Method, folder: RunFolder) -> None:
+def _save_models(method: Method, run: Run) -> None:
     for cohort in method.cohorts:
-        facts = metadata(cohort.name, "federated", architecture_of(cohort), folder.preparation)
-        folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
+        facts = metadata(cohort.name, "federated", architecture_of(cohort), run.reference.preparation)
+        run.folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
 
 
 @contextmanager

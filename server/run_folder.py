@@ -33,7 +33,6 @@ from safetensors import SafetensorError
 from common.errors import CheckpointError, ConfigurationError
 from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
 from common.settings import Scalar
-from dac.model_file import Preparation
 from server.run_lock import RunLock
 
 MAX_FILE_BYTES = 2**31
@@ -45,8 +44,7 @@ class RunFolder:
 
     Only one process may write at a time: a new folder, and one that was opened, inside the `with` block, until `close`.
     Whoever only reads needs neither. Reading raises CheckpointError for a file that is missing or damaged. JSON never
-    holds NaN or infinity: they are written as null. `preparation` is what every model file of the run says about its
-    images, once that is known.
+    holds NaN or infinity: they are written as null.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +60,6 @@ class RunFolder:
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
         self._lock: RunLock | None = None
-        self.preparation: Preparation | None = None
         self._log: IO[bytes] | None = None
         self._scalars = _Scalars(self.tensorboard_folder)
 

@@ -65,7 +65,7 @@ def record_architecture(run: Run, cohort: Cohort, member: Member, parent: str | 
         parent=parent,
         seed=run.seed,
         stage="before-federation",
-        preparation=run.folder.preparation,
+        preparation=run.reference.preparation,
     )
     costs = member.architecture.costs
     run.folder.append(

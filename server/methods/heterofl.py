@@ -9,7 +9,7 @@ scaler is left out.
 
 Two things differ from the paper so that the comparison is fair: rates follow from the budgets rather than from the list
 1, 1/2, ..., 1/16, and the network is trained on the server's reference set before the first round, and each slice of it
-fine-tuned, as the architectures of the search are.
+fine-tuned with the whole one as its teacher, as the architectures of the search are.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ from common.progress import Silent
 from common.seeds import derive_seed
 from common.slicing import slice_state, state_of
 from dac.files import Member
+from dac.recipe import RECIPES
 from dac.train import train_architecture
 from server.run import Run
 
@@ -58,6 +59,8 @@ def starting_member(
 ) -> Member:
     """The slice of a `trained` network that `architecture` is, fine-tuned as an architecture of the search would be.
 
+    So it learns the whole network's answers, where the preset has the search's architectures do so.
+
     Its batch norms are measured anew on the reference set: statistics of the whole network's activations are not those
     of a slice's. With random initial weights, and where the slice is the whole, nothing is fine-tuned.
     """
@@ -75,6 +78,7 @@ def starting_member(
             seed=derive_seed(run.seed, "fine-tuning"),
             accelerator=run.accelerator,
             progress=Silent(),
+            teacher=larger.build_from(state) if _teaches(config) else None,
         ).state
     module = place(architecture.build_from(own), run.accelerator)
     if pretrained:
@@ -82,6 +86,10 @@ def starting_member(
         recalibrate(module, feed, run.accelerator)
     accuracy = evaluate(module, reference.validation, run.accelerator).accuracy
     return Member(architecture, budget, state_of(module), accuracy)
+
+
+def _teaches(config: Config) -> bool:
+    return RECIPES[config.search.preset].distillation > 0
 
 
 def _recipe(config: Config, epochs: int) -> TrainSettings:
@@ -93,4 +101,5 @@ def _recipe(config: Config, epochs: int) -> TrainSettings:
         momentum=search.search_momentum,
         weight_decay=search.search_weight_decay,
         label_smoothing=0.0,
+        distillation=RECIPES[search.preset].distillation,
     )
