@@ -27,6 +27,7 @@ from common.errors import ArchitectureError, BudgetError, CheckpointError
 from common.messages import WEIGHTS
 from common.methods import contract_of, network_class
 from common.network import Network
+from common.reading import Unreadable, parse_json
 from common.settings import Scalar
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
 from server.methods.method import Method, Snapshot
@@ -83,7 +84,7 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
     if not latest.exists():
         return None
     try:
-        pointer = json.loads(_read(latest))
+        pointer = parse_json(_read(latest))
         place = folder / Path(pointer["folder"]).name
         document = json.loads(_verified(place / "state.json", pointer["sha256"]))
         if document["format"] != FORMAT or document["version"] != VERSION:
@@ -99,7 +100,16 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
             [_cohort_from_dict(place, entry, network) for entry in document["cohorts"]],
             Snapshot(dict(own["facts"]), _read_arrays(place / METHOD_FILE, own["sha256"])),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, ArchitectureError, BudgetError, SafetensorError) as error:
+    except (
+        Unreadable,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArchitectureError,
+        BudgetError,
+        SafetensorError,
+    ) as error:
         raise CheckpointError(
             f"the checkpoint in {folder} is damaged ({type(error).__name__}: {error}); start a new run"
         ) from None

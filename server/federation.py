@@ -28,6 +28,7 @@ from server.rounds import Rounds
 from server.run import Run
 from server.run_facts import closing_facts, record_facts
 from server.run_folder import RunFolder
+from server.threads import threads_of
 
 
 def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
@@ -39,6 +40,11 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
     require_read(config)
+    with threads_of(folder):
+        return _federate(grid, config, folder, progress, resume)
+
+
+def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
     accelerator = pick_accelerator(config.run.accelerator)
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume and saved is None:

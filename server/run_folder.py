@@ -8,7 +8,7 @@
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
-    checkpoint/                   what `--resume` needs
+    checkpoint/                   what `--resume` needs, and with how many threads the run began
     report.html                   all of it for a reader
     run.lock                      who writes here now
 

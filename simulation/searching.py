@@ -22,6 +22,7 @@ from dac.search import search
 from dac.space import SearchSpace
 from server.reference import base_network
 from server.run_folder import RunFolder
+from server.threads import threads_of
 from simulation.budgets import Budgets
 from simulation.resolve import with_absolute_paths
 from simulation.standalone import Material, load_material
@@ -44,7 +45,7 @@ class SearchJob:
     def run(self, progress: Progress) -> None:
         """Search an architecture for every budget; ends with the same ones if it was cut short and resumed."""
         seed, names = self.config.run.seed, list(self.budgets)
-        with self.folder as folder:
+        with self.folder as folder, threads_of(folder):
             family = search(
                 self.base,
                 list(self.budgets.values()),

@@ -16,6 +16,7 @@ from common.settings import key_of
 from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from server.run_folder import RunFolder
+from server.threads import threads_of
 from simulation.resolve import with_absolute_paths
 from simulation.searching import FEDERATED
 from simulation.standalone import Material, check_fits, load_material
@@ -42,7 +43,7 @@ class TrainJob:
     def run(self, progress: Progress) -> None:
         """Train to the last epoch, then test once; ends with the same weights if it was cut short and resumed."""
         start, guide, material, accelerator = self.start, self.teacher, self.material, self.accelerator
-        with self.folder as folder:
+        with self.folder as folder, threads_of(folder):
             trained = train_architecture(
                 start.architecture,
                 start.state,
