@@ -1,6 +1,7 @@
 """Training to the end: the schedule by hand, who decays, and the same weights to the bit after every kill."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from dac.train import Trained, learning_rate_factor, train_architecture
+from tests.dac.images import bright_corners
 
 CPU = torch.device("cpu")
 CNN = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
@@ -79,8 +81,11 @@ def test_the_recorded_rate_is_that_of_the_last_step(feeds: tuple[Feed, Feed]) ->
 
 
 @pytest.mark.parametrize("architecture", [CNN, MOBILE])
-def test_training_learns(feeds: tuple[Feed, Feed], architecture: Architecture) -> None:
-    trained = run(feeds, architecture, TrainSettings(epochs=25, learning_rate=0.05))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_learns(architecture: Architecture, seed: int) -> None:
+    """From 200 images; forty, in batches of eight, leave a MobileNetV2 to chance (0.70 to 1.00 over six seeds)."""
+    many = replace(bright_corners(200, 0), batch_size=20), bright_corners(20, 1)
+    trained = run(many, architecture, TrainSettings(epochs=12, learning_rate=0.05), seed)
     assert trained.validation_accuracy >= 0.9
 
 
