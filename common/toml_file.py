@@ -15,4 +15,6 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         return parse_toml(read_limited(path))
     except Unreadable as error:
-        raise ConfigurationError(f"{what} {printable(path)} cannot be read: {error}") from None
+        text = str(error)
+        problem = f"is {text}" if text.startswith("not valid") else f"cannot be read: {text}"
+        raise ConfigurationError(f"{what} {printable(path)} {problem}") from None

@@ -30,7 +30,7 @@ def read_weights(path: Path, sha256: object, architecture: Architecture) -> Stat
         raise ArchitectureError(f"{path} is damaged: its SHA-256 is not the one that the architecture file names")
     _check_header(tensor_header(content), architecture, path)
     loaded = load(content)
-    state = {name: loaded[name] for name in architecture.description.tensor_axes}  # in the order of a state dict
+    state = {name: loaded[name] for name in _names(architecture)}  # in the order of a state dict
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ArchitectureError(f"{path}: {name} is not finite")
@@ -44,7 +44,7 @@ def _check_header(header: Mapping[str, Any], architecture: Architecture, path: P
         name: ("F32", list(shape))
         for name, shape in zip(architecture.layout.names, architecture.layout.shapes, strict=True)
     }
-    for name in architecture.description.tensor_axes:
+    for name in _names(architecture):
         expected.setdefault(name, ("I64", []))
     for name in sorted(set(expected) ^ set(header)):
         problem = "lacks" if name in expected else "holds"
@@ -55,3 +55,8 @@ def _check_header(header: Mapping[str, Any], architecture: Architecture, path: P
             raise ArchitectureError(
                 f"{path} does not fit its architecture: {name} is {reprlib.repr(found)} where {wanted} is needed"
             )
+
+
+def _names(architecture: Architecture) -> list[str]:
+    """The tensors of its state dict; those of blocks that have vanished are not among them."""
+    return [one.name for one in architecture.description.tensors if one.block not in architecture.removed]

@@ -63,7 +63,8 @@ def save_federation(run: Run, method: Method, state: FederationState) -> None:
         digest = _write_arrays(place / f"{cohort.name}.safetensors", {WEIGHTS: cohort.weights})
         cohorts.append({**_cohort_to_dict(cohort), "sha256": digest})
     snapshot = method.snapshot()
-    own = {"facts": snapshot.facts, "sha256": _write_arrays(place / METHOD_FILE, snapshot.arrays)}
+    digest = _write_arrays(place / METHOD_FILE, snapshot.arrays) if snapshot.arrays else ""
+    own = {"facts": snapshot.facts, "sha256": digest}
     settings = run.config.to_mapping()
     document = {"format": FORMAT, "version": VERSION, "settings": settings, "state": asdict(state)}
     content = json.dumps({**document, "cohorts": cohorts, "method": own}, indent=1).encode()
@@ -98,7 +99,7 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
         return Saved(
             _state_from_dict(document["state"]),
             [_cohort_from_dict(place, entry, network) for entry in document["cohorts"]],
-            Snapshot(dict(own["facts"]), _read_arrays(place / METHOD_FILE, own["sha256"])),
+            Snapshot(dict(own["facts"]), _read_arrays(place / METHOD_FILE, own["sha256"]) if own["sha256"] else {}),
         )
     except (
         Unreadable,

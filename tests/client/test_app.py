@@ -217,8 +217,8 @@ def test_a_network_is_built_only_if_the_devices_own_configuration_names_it(monke
     text = ARCHITECTURE.to_json().replace('"mlp"', '"antigravity:fly"')
     content = TASK.encode()
     for record in content.config_records.values():
-        if "architecture" in record:
-            record["architecture"] = text
+        if "network" in record:
+            record["network"] = text
     for node in ({"partition-id": 0}, {"partition-id": 0, "model": "mlp"}):
         reply = ask(content, "train", node)
         assert "unknown base network 'antigravity:fly'" in reply.error.reason

@@ -10,6 +10,7 @@ from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
 from common.groups import FleetSettings
+from common.toml_file import read_toml
 
 FLEET = FleetSettings(devices=4, fleet="microcontroller,phone")
 
@@ -38,13 +39,12 @@ def test_a_fleet_file_is_read_once_for_all_devices_of_a_process_and_again_when_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, reads = tmp_path / "fleet.toml", []
-    read_text = Path.read_text
 
-    def counting(path: Path, *arguments: Any, **options: Any) -> str:
+    def counting(path: Path, what: str) -> dict[str, Any]:
         reads.append(path)
-        return read_text(path, *arguments, **options)
+        return read_toml(path, what)
 
-    monkeypatch.setattr(Path, "read_text", counting)
+    monkeypatch.setattr("common.fleet.read_toml", counting)
     file.write_text("[[device]]\ncount = 9\nmacs = 5000\n")
     settings = FleetSettings(devices=9, fleet=str(file))
     budgets = [identify({"partition-id": partition}, settings).budget for partition in range(9)]

@@ -8,6 +8,7 @@ import pytest
 
 from simulation.cli import run
 from tests.e2e.conftest import Finished, feddac
+from tests.simulation.errors import assert_one_clear_line
 
 MISTAKES = [
     (["--data", "fashion-mist"], "fashion-mnist"),
@@ -30,19 +31,12 @@ MISTAKES = [
     (["--config", "missing.toml"], "missing.toml"),
     (["--resume", "missing"], "missing"),
     (["--no-such-flag"], "no-such-flag"),
-    (["--method", "fedprox"], "method"),
+    (["--method", "fedporx"], "did you mean 'fedprox'"),
+    (["--method", "heterofl", "--architectures", "nowhere"], "method heterofl does not read architectures"),
+    (["--method", "fedavg", "--joint-epochs", "2"], "method fedavg does not read joint-epochs"),
     (["--aggregation", "overlaps"], "aggregation"),
     (["--architectures", "nowhere"], "nowhere"),
 ]
-
-
-def assert_one_clear_line(stderr: str, part: str) -> None:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    assert "Traceback" not in stderr
-    errors = [line for line in lines if line.startswith("Error: ")]
-    assert len(errors) == 1, stderr
-    assert part.lower() in errors[0].lower()
-    assert lines[-1] == errors[0]
 
 
 @pytest.mark.parametrize(("flags", "part"), MISTAKES, ids=[" ".join(flags) for flags, _ in MISTAKES])
@@ -83,7 +77,7 @@ def _other_configuration(run: Path) -> list[str]:
 
 
 def _damaged_weights(run: Path) -> list[str]:
-    weights = sorted((run / "checkpoint").glob("round-*/*.safetensors"))[-1]
+    weights = sorted((run / "checkpoint").glob("round-*/cohort-*.safetensors"))[-1]
     content = bytearray(weights.read_bytes())
     content[-20] ^= 255
     weights.write_bytes(content)
@@ -91,7 +85,7 @@ def _damaged_weights(run: Path) -> list[str]:
 
 
 def _truncated_weights(run: Path) -> list[str]:
-    weights = sorted((run / "checkpoint").glob("round-*/*.safetensors"))[-1]
+    weights = sorted((run / "checkpoint").glob("round-*/cohort-*.safetensors"))[-1]
     weights.write_bytes(weights.read_bytes()[:100])
     return ["--resume", str(run)]
 

@@ -129,7 +129,7 @@ def test_a_crash_before_the_last_step_leaves_the_round_before(
 )
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
 def test_damage_is_found(name: str, damage: str, tmp_path: Path, small_config: Make, save: Callable[..., None]) -> None:
-    save(1, tmp_path)
+    save(1, tmp_path, Remembering)
     path = tmp_path / name
     data = path.read_bytes()
     middle = len(data) // 2
@@ -143,7 +143,7 @@ def test_damage_is_found(name: str, damage: str, tmp_path: Path, small_config: M
     "name", ["round-00001/state.json", "round-00001/cohort-0.safetensors", "round-00001/method.safetensors"]
 )
 def test_a_missing_file_is_named(name: str, tmp_path: Path, small_config: Make, save: Callable[..., None]) -> None:
-    save(1, tmp_path)
+    save(1, tmp_path, Remembering)
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match=Path(name).name):
         load_federation(tmp_path, small_config())

@@ -25,7 +25,7 @@ def test_files_beside_each_other_have_one_mode(tmp_path: Path) -> None:
     flags = ["--model", "mlp", "--max-macs", "2k", "--warmup-epochs", "1", "--epochs-per-step", "0"]
     assert run(["search", *flags, "--fine-tune-epochs", "0", "--out", str(tmp_path / "run")]) == 0
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert "budget-1.safetensors" in modes
+    assert "budget-1.search.safetensors" in modes
     assert "search.safetensors" in modes
     assert len(set(modes.values())) == 1, modes
 

@@ -11,6 +11,7 @@ from dac.files import load_member
 from dac.published import read_published
 from server.run_folder import RunFolder
 from simulation.cli import run
+from tests.simulation.errors import assert_one_clear_line
 
 SHORT = ["--warmup-epochs", "1", "--epochs-per-step", "1", "--fine-tune-epochs", "0", "--search-batch-size", "128"]
 CNN = ["search", "--model", "cnn", *SHORT]
@@ -93,9 +94,7 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(
     assert run(["search", *arguments]) == code
     output = capsys.readouterr()
     assert output.out == ""
-    assert message in output.err
-    assert output.err.startswith("Error: ")
-    assert output.err.count("\n") == 1
+    assert_one_clear_line(output.err, message)
     assert list(tmp_path.iterdir()) == []
 
 

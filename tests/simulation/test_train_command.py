@@ -13,6 +13,7 @@ from dac.files import Member, load_member, save_member
 from dac.published import write_published
 from server.run_folder import RunFolder
 from simulation.cli import run
+from tests.simulation.errors import assert_one_clear_line
 
 DIGITS = BaseNetwork("cnn", (1, 8, 8), 10)
 FAST = ["--epochs", "2", "--batch-size", "128", "--learning-rate", "0.05"]
@@ -202,8 +203,7 @@ def test_mistakes_are_one_line(
     assert run(["train", *(str(names.get(one, one)) for one in arguments)]) == code
     output = capsys.readouterr()
     assert output.out == ""
-    assert message in output.err
-    assert output.err.count("\n") == 1
+    assert_one_clear_line(output.err, message)
     assert list(here.iterdir()) == []
 
 

@@ -26,7 +26,7 @@ IMAGES = Images(NOISE + (90 * LABELS).to(torch.uint8)[:, None, None, None], LABE
 FEED = Feed(IMAGES, Preprocessor(torch.tensor([0.5]), torch.tensor([0.3]), "none"), 16)
 
 
-REFERENCE = Reference(BASE, FEED, FEED, FEED)
+REFERENCE = Reference(BASE, FEED, FEED, FEED, ("dark", "grey", "bright"))
 
 MakeRun = Callable[..., Run]
 
