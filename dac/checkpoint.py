@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from common.atomic import replacing
 from common.errors import CheckpointError
 from common.layout import State
 from common.reading import Unreadable, parse_json
@@ -26,16 +26,13 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, state: Checkpoint, signature: str) -> None:
     """Write the state; `signature` names the work it belongs to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
         f"{group}/{name}": t.contiguous() for group, tensors in state.tensors.items() for name, t in tensors.items()
     }
     progress = json.dumps(state.progress)
     metadata = {"progress": progress, "signature": signature, "sha256": _digest(flat, progress)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(flat, temporary, metadata)
-    temporary.chmod(0o644)  # as every other file of a run
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(flat, temporary, metadata)
 
 
 def load_checkpoint(path: Path, signature: str) -> Checkpoint | None:

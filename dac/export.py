@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from common.architecture import Architecture
+from common.atomic import write_atomically
 from common.data.images import Images
 from common.errors import ConfigurationError, FedDACError
 from common.layout import State
@@ -203,10 +204,7 @@ def _complete(classifier: Classifier, network: Any, path: Path, precision: str) 
     }
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(model.SerializeToString())
-    temporary.replace(path)
+    write_atomically(path, model.SerializeToString())
 
 
 def _session(path: Path) -> Any:

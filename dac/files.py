@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from common.architecture import Architecture
+from common.atomic import replacing, write_atomically
 from common.budget import DeviceBudget
 from common.costs import largest_tensor_elements, thop_macs
 from common.errors import ArchitectureError
@@ -53,7 +53,8 @@ def save_member(
     weights = path.with_suffix(".safetensors" if path.stem == stage else f".{stage}.safetensors")
     facts = metadata(name, stage, architecture, preparation)
     tensors = {key: tensor.contiguous() for key, tensor in member.state.items()}
-    _replace(weights, lambda temporary: save_file(tensors, temporary, facts))
+    with replacing(weights) as temporary:
+        save_file(tensors, temporary, facts)
     budget = member.budget
     data = {
         "format": FORMAT,
@@ -75,7 +76,7 @@ def save_member(
         "parent": parent,
         "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
     }
-    _replace(path, lambda temporary: temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8"))
+    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def load_architecture(path: Path) -> Architecture:
@@ -121,10 +122,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} has version {reprlib.repr(data.get('version'))}; this program reads version {VERSION}"
         )
     return data
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read; the JSON beside them is for all
-    os.replace(temporary, path)

@@ -7,7 +7,6 @@ stride], ...]}}`, with one triple per block of MobileNetV2. Its MACs are those o
 
 import json
 import math
-import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.architecture import Architecture
+from common.atomic import write_atomically
 from common.costs import thop_macs
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
@@ -99,9 +99,7 @@ def write_published(path: Path, architectures: Mapping[str, Architecture]) -> No
             "params": float(architecture.costs.params),
             "cfg": [[sizes[inner], sizes[out], stride] for inner, out, stride in _blocks(architecture)],
         }
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(entries) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, (json.dumps(entries) + "\n").encode())
 
 
 def _blocks(architecture: Architecture) -> list[tuple[str, str, int]]:

@@ -21,6 +21,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from common.arrays import Array, Arrays
+from common.atomic import write_atomically
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ArchitectureError, BudgetError, CheckpointError
@@ -32,7 +33,6 @@ from common.settings import Scalar
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
 from server.methods.method import Method, Snapshot
 from server.run import Run
-from server.run_folder import write_atomically
 
 FORMAT = "feddac-checkpoint"
 VERSION = 3

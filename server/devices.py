@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from common.budget import DeviceBudget
 from common.messages import DeviceReport
+from server.budget_entries import BudgetEntry
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,10 @@ class Device:
         """Sorts devices the same way in every run, which node ids, drawn at random, would not."""
         return self.report.partition, self.report.name
 
-    def to_dict(self, cohort: str) -> dict[str, Any]:
-        """The device's entry in budgets.json."""
+    def entry(self, cohort: str) -> BudgetEntry:
+        """The device's line in budgets.json."""
         report = self.report
-        return {
-            "device": report.name,
-            "profile": report.profile,
-            "partition": report.partition,
-            "samples": report.samples,
-            "macs": report.budget.macs,
-            "params": report.budget.params,
-            "peak_memory_bytes": report.budget.peak_memory_bytes,
-            "cohort": cohort,
-        }
+        return BudgetEntry(report.name, report.budget, report.profile, report.partition, report.samples, cohort)
 
 
 def without_duplicates(devices: Iterable[Device]) -> tuple[list[Device], list[Device]]:

@@ -18,7 +18,6 @@ A whole file is written beside its name and then moved there, so that a reader o
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +29,11 @@ import tomli_w
 import torch
 from safetensors import SafetensorError
 
-from common.errors import CheckpointError, ConfigurationError
+from common.atomic import write_atomically
+from common.errors import BudgetError, CheckpointError, ConfigurationError
 from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
 from common.settings import Scalar
+from server.budget_entries import BudgetEntry
 from server.run_lock import RunLock
 
 MAX_FILE_BYTES = 2**31
@@ -144,16 +145,19 @@ class RunFolder:
         except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
 
-    def write_budgets(self, budgets: Sequence[Mapping[str, Any]]) -> None:
-        """Write one entry per device: device, profile, samples, macs, params, peak_memory_bytes, cohort.
+    def write_budgets(self, entries: Sequence[BudgetEntry]) -> None:
+        """Write what each device can afford, or what a search was asked for."""
+        write_json(self.budgets_path, [entry.to_dict() for entry in entries])
 
-        A bound is None where the device has none.
-        """
-        write_json(self.budgets_path, list(budgets))
-
-    def read_budgets(self) -> list[dict[str, Any]]:
-        """The budgets as they were written."""
-        return _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+    def read_budgets(self) -> list[BudgetEntry]:
+        """The entries as they were written; none where there is no such file."""
+        if not self.budgets_path.exists():
+            return []
+        try:
+            rows = _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+            return [BudgetEntry.from_dict(row) for row in rows]
+        except (ValueError, BudgetError) as error:
+            raise CheckpointError(f"{self.budgets_path} is damaged: {error}") from None
 
     def write_partition(self, class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
         """Write how many images of each class each device has, by its name; only a simulation can know."""
@@ -297,23 +301,6 @@ class _Scalars:
 
             self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
         self._writer.add_scalar(tag, value, step)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step that survives a crash or power loss."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp files are private to the owner; results are as readable as any other file.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -81,13 +81,13 @@ def choose_models(models: Sequence[StoredModel], wanted: str, kind: str = "") ->
 
 
 def _federated(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
-    budgets = folder.read_budgets() if folder.budgets_path.exists() else []
+    entries = folder.read_budgets()
     reported = {entry.get("cohort"): entry.get("accuracy") for entry in summary.get("cohorts", [])}
     models = []
     for path in sorted(folder.models_folder.glob("*.safetensors"), key=lambda path: _natural_order(path.stem)):
-        own = [budget for budget in budgets if budget.get("cohort") == path.stem]
-        devices = tuple(str(budget["device"]) for budget in own if "device" in budget)
-        profiles = tuple(dict.fromkeys(str(budget["profile"]) for budget in own if budget.get("profile")))
+        own = [entry for entry in entries if entry.cohort == path.stem]
+        devices = tuple(entry.name for entry in own)
+        profiles = tuple(dict.fromkeys(entry.profile for entry in own if entry.profile))
         models.append(StoredModel(path.stem, path, devices, profiles, reported.get(path.stem)))
     return models
 
@@ -98,8 +98,9 @@ def _trained(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]
 
 
 def _searched(folder: RunFolder) -> list[StoredModel]:
-    names = [str(row["name"]) for row in folder.read_budgets() if "name" in row] if folder.budgets_path.exists() else []
-    paths = {name: folder.architecture_path(name) for name in names}
+    if "rounds" in folder.read_config():
+        return []
+    paths = {entry.name: folder.architecture_path(entry.name) for entry in folder.read_budgets()}
     return [StoredModel(name, weights_path(path)) for name, path in paths.items() if path.exists()]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from common.budget import RESOURCES, DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
@@ -20,6 +19,7 @@ from dac.plan import check_feasible
 from dac.published import write_published
 from dac.search import search
 from dac.space import SearchSpace
+from server.budget_entries import BudgetEntry
 from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
@@ -95,8 +95,7 @@ def prepare_search(
 
 def _begin(config: Config, budgets: Budgets) -> RunFolder:
     folder = RunFolder.create(config.run.out)
-    rows = [{"name": name, **{key: getattr(one, key) for key in RESOURCES}} for name, one in budgets.items()]
-    folder.write_budgets(rows)
+    folder.write_budgets([BudgetEntry(name, budget) for name, budget in budgets.items()])
     omitted = {key_of(name) for name in FEDERATED}
     own = {key for group in GROUPS for key in group.keys()} - omitted  # noqa: SIM118
     folder.write_config({key: value for key, value in config.to_mapping().items() if key in own})
@@ -104,7 +103,6 @@ def _begin(config: Config, budgets: Budgets) -> RunFolder:
 
 
 def _read_budgets(folder: RunFolder) -> Budgets:
-    rows = folder.read_budgets()
-    if not all("name" in row for row in rows):
+    if "warmup-epochs" not in folder.read_config() or "rounds" in folder.read_config():
         raise CheckpointError(f"{folder.path} holds no search; resume it with the command that began it")
-    return {str(row["name"]): DeviceBudget(*(row.get(resource) for resource in RESOURCES)) for row in rows}
+    return {entry.name: entry.budget for entry in folder.read_budgets()}

@@ -163,10 +163,10 @@ def _lede(kind: str, run: Run, folder: RunFolder) -> str:
 
 def _budget_flags(folder: RunFolder) -> str:
     """The flags that ask for the budgets of the folder; a file is needed where they bound different resources."""
-    budgets = folder.read_budgets() if folder.budgets_path.exists() else []
+    budgets = [entry.budget for entry in folder.read_budgets()]
     flags = ""
     for key, flag in (("macs", "--max-macs"), ("params", "--max-params"), ("peak_memory_bytes", "--max-memory")):
-        bounds = [budget.get(key) for budget in budgets]
+        bounds = [getattr(budget, key) for budget in budgets]
         if all(bound is not None for bound in bounds):
             flags += f"{flag} {','.join(map(str, bounds))} "
         elif any(bound is not None for bound in bounds):

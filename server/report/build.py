@@ -12,7 +12,9 @@ from typing import Any
 
 import jinja2
 
+from common.atomic import write_atomically
 from common.config import Config
+from server.budget_entries import BudgetEntry
 from server.damage import values_as_written
 from server.report import figures, outcomes, timeline, wording
 from server.report.alone import kind_of, render_alone
@@ -23,7 +25,7 @@ from server.report.partition import heat_map
 from server.report.record import Cohort, Run, read_run
 from server.report.sections import SECTIONS
 from server.report.wording import count, number_of, printable, size
-from server.run_folder import RunFolder, write_atomically
+from server.run_folder import RunFolder
 
 RESOURCES = (("macs", "MACs", count), ("params", "Parameters", count), ("peak_memory_bytes", "Peak memory", size))
 MOST_TROUBLES = 200
@@ -135,26 +137,25 @@ def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:
 def _budget_rows(run: Run) -> list[BudgetRow]:
     """One row per cohort and distinct bounds, in the order of the cohorts."""
     cohorts = {cohort.name: cohort for cohort in run.cohorts}
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for budget in run.budgets:
-        key = (str(budget.get("cohort")), *(str(budget.get(name)) for name, _, _ in RESOURCES))
-        groups.setdefault(key, []).append(budget)
+    groups: dict[tuple[str, ...], list[BudgetEntry]] = {}
+    for entry in run.budgets:
+        key = (entry.cohort, *(str(getattr(entry.budget, name)) for name, _, _ in RESOURCES))
+        groups.setdefault(key, []).append(entry)
     order = list(cohorts)
     rows = []
     for key in sorted(groups, key=lambda key: (order.index(key[0]) if key[0] in cohorts else len(order), key)):
-        budgets, cohort = groups[key], cohorts.get(key[0])
+        entries, cohort = groups[key], cohorts.get(key[0])
         uses = []
         for name, _, words in RESOURCES:
-            bound = number_of(budgets[0].get(name))
+            bound = number_of(getattr(entries[0].budget, name))
             used = getattr(cohort, name) if cohort else math.nan
             uses.append(Use(words(used), words(bound), used / bound if bound > 0 else math.nan))
-        samples = (number_of(budget.get("samples")) for budget in budgets)
         rows.append(
             BudgetRow(
                 cohort=key[0],
-                devices=tuple(printable(budget.get("device"), 40) for budget in budgets),
-                profiles=", ".join(sorted({printable(budget.get("profile"), 40) for budget in budgets})),
-                samples=int(sum(value for value in samples if math.isfinite(value))),
+                devices=tuple(printable(entry.name, 40) for entry in entries),
+                profiles=", ".join(sorted({printable(entry.profile, 40) for entry in entries})),
+                samples=sum(entry.samples for entry in entries),
                 uses=tuple(uses),
             )
         )

@@ -76,9 +76,9 @@ def outcomes_of(run: Run) -> list[DeviceOutcome]:
 
     A device that was refused before the first round was asked nothing, but counts as rejected once.
     """
-    budgets = {str(budget.get("device")): budget for budget in run.budgets}
-    cohorts = {device: str(budget.get("cohort", "")) for device, budget in budgets.items()}
-    counts: dict[str, Counter[str]] = {device: Counter() for device in budgets}
+    entries = {entry.name: entry for entry in run.budgets}
+    cohorts = {device: entry.cohort for device, entry in entries.items()}
+    counts: dict[str, Counter[str]] = {device: Counter() for device in entries}
     seconds: dict[str, list[float]] = {}
     reasons: dict[str, str] = {}
     for event in run.device_events:
@@ -95,9 +95,9 @@ def outcomes_of(run: Run) -> list[DeviceOutcome]:
     return [
         DeviceOutcome(
             device=printable(device, 80),
-            profile=printable(budgets.get(device, {}).get("profile", ""), 40),
+            profile=printable(entries[device].profile if device in entries else "", 40),
             cohort=cohorts[device],
-            samples=number_of(budgets.get(device, {}).get("samples")),
+            samples=float(entries[device].samples) if device in entries else math.nan,
             asked=counted["asked"],
             trained=counted["trained"],
             late=counted["late"],

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.budget_entries import BudgetEntry
 from server.report.interval import interval
 from server.report.wording import number_of
 from server.run_folder import RunFolder, read_json
@@ -61,7 +62,7 @@ class Run:
     peak_rss_bytes: float
     stages: Mapping[str, float]
     cohorts: tuple[Cohort, ...]
-    budgets: tuple[Mapping[str, Any], ...]
+    budgets: tuple[BudgetEntry, ...]
     channels: Mapping[str, Mapping[str, tuple[int, int]]]
     search_events: tuple[Event, ...]
     round_events: tuple[Event, ...]
@@ -94,7 +95,7 @@ def read_run(folder: RunFolder) -> Run:
         name: tuple(event for event in events if event["event"] == name)
         for name in ("run", "stage", "search", "architecture", "round", "step", "device", "evaluation")
     }
-    budgets = folder.read_budgets() if folder.budgets_path.exists() else []
+    budgets = folder.read_budgets()
     summary = folder.read_summary() if folder.summary_path.exists() else {}
     cohorts = _cohorts(summary, by_name, budgets)
     rounds = by_name["round"]
@@ -148,7 +149,7 @@ def series(events: Iterable[Event], *keys: str) -> tuple[list[float], ...]:
 
 
 def _cohorts(
-    summary: Mapping[str, Any], events: Mapping[str, tuple[Event, ...]], budgets: list[dict[str, Any]]
+    summary: Mapping[str, Any], events: Mapping[str, tuple[Event, ...]], budgets: list[BudgetEntry]
 ) -> tuple[Cohort, ...]:
     """The summary's cohorts; what it lacks comes from the events, latest first."""
     entries = {str(entry["cohort"]): entry for entry in summary.get("cohorts", []) if "cohort" in entry}
@@ -165,7 +166,7 @@ def _cohorts(
             known |= {key: value for key, value in source.items() if value is not None}
         devices = number_of(known.get("devices"))
         if not math.isfinite(devices):
-            devices = sum(budget.get("cohort") == name for budget in budgets)
+            devices = sum(entry.cohort == name for entry in budgets)
         cohorts.append(
             Cohort(
                 name=name,
@@ -182,9 +183,7 @@ def _cohorts(
                     (number_of(one.get("accuracy")) for one in evaluated if one.get("round") == 0), math.nan
                 ),
                 profiles=tuple(
-                    dict.fromkeys(
-                        str(one["profile"]) for one in budgets if one.get("cohort") == name and one.get("profile")
-                    )
+                    dict.fromkeys(entry.profile for entry in budgets if entry.cohort == name and entry.profile)
                 ),
                 class_accuracy=tuple(map(number_of, (summary.get("class_accuracy") or {}).get(name, ()))),
             )

@@ -157,7 +157,7 @@ def described(timeline: Timeline) -> str:
 
 def _devices(run: Run, events: list[Event]) -> list[tuple[str, str]]:
     """(device, cohort) of all that are known, cohort by cohort; a device that changed cohorts has its last one."""
-    found = {str(budget.get("device")): str(budget.get("cohort")) for budget in run.budgets}
+    found = {entry.name: entry.cohort for entry in run.budgets}
     found |= {str(event.get("device")): str(event.get("cohort")) for event in events}
     order = {cohort.name: position for position, cohort in enumerate(run.cohorts)}
     return sorted(found.items(), key=lambda pair: (order.get(pair[1], len(order)), pair[1]))

@@ -71,9 +71,9 @@ def search(
             job.run(progress)
     folder = job.folder
     table = cost_table("Architectures", "validation")
-    for row in folder.read_budgets():
-        member = load_member(folder.architecture_path(str(row["name"])))
-        table.add_row(*cost_row(str(row["name"]), member.architecture.costs, member.validation_accuracy))
+    for entry in folder.read_budgets():
+        member = load_member(folder.architecture_path(entry.name))
+        table.add_row(*cost_row(entry.name, member.architecture.costs, member.validation_accuracy))
     console = Console()
     console.print(table)
     console.print(f"Run folder: {folder.path}", soft_wrap=True, markup=False, highlight=False)

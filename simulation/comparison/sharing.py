@@ -6,15 +6,15 @@ devices share their images, nor on anything that happens after it.
 
 import dataclasses
 import json
-import os
 import shutil
 
+from common.atomic import replacing, write_atomically
 from common.config import Config
 from common.fleet import is_fleet_file, virtual_fleet
 from common.methods import contract_of
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
-from server.run_folder import RunFolder, write_atomically
+from server.run_folder import RunFolder
 
 SEARCH = "search.safetensors"
 FIRST_CHECKPOINT = "latest"
@@ -43,9 +43,8 @@ def has_searched(folder: RunFolder) -> bool:
 
 def copy_search(source: RunFolder, target: RunFolder) -> None:
     """Give `target`, which has not begun its rounds, the finished search of `source` and its record."""
-    temporary = target.checkpoint_folder / f".{SEARCH}.copy"
-    shutil.copyfile(source.checkpoint_folder / SEARCH, temporary)
-    os.replace(temporary, target.checkpoint_folder / SEARCH)
+    with replacing(target.checkpoint_folder / SEARCH) as temporary:
+        shutil.copyfile(source.checkpoint_folder / SEARCH, temporary)
     kept = [event for event in target.events() if event["event"] != "search"]
     lines = [json.dumps(event, ensure_ascii=False) for event in [*kept, *source.events("search")]]
     write_atomically(target.metrics_path, "".join(f"{line}\n" for line in lines).encode())

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.atomic import write_atomically
 from server.report.drawing import marks_of
-from server.run_folder import write_atomically, write_json
+from server.run_folder import write_json
 from simulation.comparison.collect import CellResult, to_json
 from simulation.comparison.execute import Failure
 from simulation.comparison.figures import standalone_svg

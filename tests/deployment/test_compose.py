@@ -208,4 +208,4 @@ def test_every_command_and_health_check_and_the_run_ends_with_its_report(
     assert result["healthy"] == {name: True for name, one in services.items() if one["healthcheck"]}
     assert (tmp_path / "runs" / "compose" / "report.html").stat().st_size > 0
     budgets = json.loads((tmp_path / "runs" / "compose" / "budgets.json").read_text())
-    assert {device["device"] for device in budgets} == set(DEVICES)
+    assert {device["name"] for device in budgets} == set(DEVICES)

@@ -166,7 +166,7 @@ def test_a_device_with_a_new_budget_moves_and_nothing_else_does(
     (event,) = folder.events("assignment")
     assert (event["round"], event["device"], event["cohort"]) == (3, name, cohort)
     assert event["reason"] == f"moves from {AT_HOME[name]} to {cohort}: its budget is now below {params:,} parameters"
-    budgets = {entry["device"]: (entry["params"], entry["cohort"]) for entry in folder.read_budgets()}
+    budgets = {entry.name: (entry.budget.params, entry.cohort) for entry in folder.read_budgets()}
     assert budgets[name] == (params, cohort)
     assert {one: budgets[one][1] for one in ORDER} == moved
 

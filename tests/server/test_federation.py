@@ -65,10 +65,11 @@ def test_every_device_can_hold_its_architecture(config: Config, run: Callable[..
     run(config, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     budgets = folder.read_budgets()
-    assert [entry["device"] for entry in budgets] == ["small-00", "small-01", "large"]
+    assert [entry.name for entry in budgets] == ["small-00", "small-01", "large"]
     for entry in budgets:
-        architecture = Architecture.from_json(folder.architecture_path(entry["cohort"]).read_text())
-        assert architecture.costs.params < entry["params"]
+        architecture = Architecture.from_json(folder.architecture_path(entry.cohort).read_text())
+        assert entry.budget.params is not None
+        assert architecture.costs.params < entry.budget.params
 
 
 def test_events_and_summary_agree_about_what_the_run_cost(

@@ -122,7 +122,7 @@ def test_a_device_that_lies_about_its_samples_does_not_stop_other_cohorts_under_
     for name, app in (("clean", real_client), ("lied", hostile_app(1.0, lies=True))):
         with RunFolder.create(tmp_path / name) as folder:
             run_inline(lambda grid, folder=folder: federate(grid, config, folder, Silent(), False), config, app)
-            (others,) = {entry["cohort"] for entry in folder.read_budgets() if entry["partition"] == 5}
+            (others,) = {entry.cohort for entry in folder.read_budgets() if entry.partition == 5}
             evaluations = [one["accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
             ends.append((evaluations[0], statistics.fmean(evaluations[-3:])))
     (start, clean), (_, lied) = ends

@@ -138,7 +138,7 @@ def test_a_late_device_takes_part_in_the_rounds_after_it_came(
     rounds = run_folder.events("round")
     assert rounds[0]["trained"] == ["device-00", "device-01"]
     assert rounds[-1]["trained"] == ["device-00", "device-01", "device-02"]
-    assert [entry["device"] for entry in run_folder.read_budgets()] == rounds[-1]["trained"]
+    assert [entry.name for entry in run_folder.read_budgets()] == rounds[-1]["trained"]
 
 
 def test_a_restarted_node_is_the_same_device(

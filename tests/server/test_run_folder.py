@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
+from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder, read_json, write_json
 from simulation.cli import run
 
@@ -59,10 +61,14 @@ def test_opening_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
 
 
 def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:
-    budget = {"device": "7", "profile": "phone", "samples": 9, "macs": 10**12, "params": None, "cohort": "cohort-0"}
-    folder.write_budgets([budget])
+    entries = [
+        BudgetEntry("7", DeviceBudget(macs=10**12), "phone", 3, 9, "cohort-0"),
+        BudgetEntry("camera", DeviceBudget(params=5, peak_memory_bytes=6)),
+    ]
+    assert folder.read_budgets() == []
+    folder.write_budgets(entries)
     folder.write_summary({"device_accuracy": 0.5})
-    assert folder.read_budgets() == [budget]
+    assert folder.read_budgets() == entries
     assert folder.read_summary() == {"device_accuracy": 0.5}
 
 
@@ -76,6 +82,16 @@ def test_json_holds_null_where_a_number_is_not_finite(folder: RunFolder) -> None
 @pytest.mark.parametrize("text", ["", "{", "[NaN]", "\x00", "[1] 2", "[" * 100_000])
 def test_damaged_json_is_named(folder: RunFolder, text: str) -> None:
     folder.budgets_path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"budgets\.json is damaged"):
+        folder.read_budgets()
+
+
+@pytest.mark.parametrize(
+    "row",
+    ['{"name": 3}', '{"samples": "9"}', '{"samples": true}', '{"macs": 0}', '{"macs": "30M"}', '{"cohort": null}'],
+)
+def test_a_budget_of_the_wrong_kind_is_damage(row: str, folder: RunFolder) -> None:
+    folder.budgets_path.write_text(f"[{row}]")
     with pytest.raises(CheckpointError, match=r"budgets\.json is damaged"):
         folder.read_budgets()
 

@@ -12,6 +12,7 @@ from common.errors import ArchitectureError, CheckpointError, ConfigurationError
 from common.models.description import BaseNetwork
 from dac.files import Member, save_member
 from dac.model_file import Preparation, metadata, read_model
+from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder
 from server.run_models import StoredModel, choose_models, find_models
 
@@ -35,9 +36,9 @@ def federated(tmp_path: Path) -> Path:
     folder.write_config({"data": "digits", "rounds": 2})
     folder.write_budgets(
         [
-            {"device": "device-00", "profile": "phone", "cohort": "cohort-0"},
-            {"device": "device-01", "profile": "declared", "cohort": "cohort-10"},
-            {"device": "device-02", "profile": "phone", "cohort": "cohort-0"},
+            BudgetEntry("device-00", DeviceBudget(), "phone", cohort="cohort-0"),
+            BudgetEntry("device-01", DeviceBudget(), "declared", cohort="cohort-10"),
+            BudgetEntry("device-02", DeviceBudget(), "phone", cohort="cohort-0"),
         ]
     )
     for cohort, seed in (("cohort-0", 1), ("cohort-10", 2), ("cohort-2", 3)):
@@ -66,7 +67,7 @@ def test_a_trained_folder_has_one_and_a_searched_one_has_one_per_budget(tmp_path
     save(trained.architecture_path("trained"), "trained", 0)
     trained.write_summary({"test_accuracy": 0.5})
     searched.write_config({"warmup-epochs": 3})
-    searched.write_budgets([{"name": "large"}, {"name": "camera"}])
+    searched.write_budgets([BudgetEntry("large", DeviceBudget()), BudgetEntry("camera", DeviceBudget())])
     save(searched.architecture_path("large"), "search", 0)
     save(searched.architecture_path("camera"), "search", 0)
     assert [(one.name, one.reported_accuracy) for one in find_models(trained.path)] == [("trained", 0.5)]

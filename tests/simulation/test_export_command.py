@@ -96,7 +96,7 @@ def test_federated_and_earlier_weights_differ_and_say_so(copied: Path) -> None:
     ],
 )
 def test_one_model_is_named_as_it_was_asked_for(choice: list[str], file: str, copied: Path, tmp_path: Path) -> None:
-    devices = {one["device"]: one["cohort"] for one in json.loads((copied / "budgets.json").read_text())}
+    devices = {one["name"]: one["cohort"] for one in json.loads((copied / "budgets.json").read_text())}
     assert devices["low-00"] == devices["low-01"] == "cohort-1"
     out = tmp_path / "models"
     assert run(["export", str(copied), *choice, "--out", str(out)]) == 0

@@ -38,7 +38,7 @@ def test_the_folder_says_what_was_asked_and_what_happened(found: Path) -> None:
     config = folder.read_config()
     assert (config["model"], config["seed"], config["warmup-epochs"]) == ("cnn", 3, 1)
     assert not {"partition", "reference-fraction", "rounds"} & set(config)
-    assert [row["name"] for row in folder.read_budgets()] == ["budget-1", "budget-2"]
+    assert [entry.name for entry in folder.read_budgets()] == ["budget-1", "budget-2"]
     epochs = [event["epoch"] for event in folder.events("search")]
     assert epochs == list(range(1, len(epochs) + 1))
     assert json.loads((found / "architectures" / "budget-2.json").read_text())["parent"] == "budget-1"

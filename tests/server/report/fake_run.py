@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from common.budget import DeviceBudget
 from common.config import Config
+from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder, write_json
 
 INNER = (32, 96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)
@@ -47,17 +49,14 @@ def _costs(share: float) -> dict[str, int]:
     }
 
 
-def _budget(cohort: str, device: str, costs: dict[str, int]) -> dict[str, Any]:
+def _budget(cohort: str, device: str, costs: dict[str, int]) -> BudgetEntry:
     number = int(cohort.removeprefix("cohort-"))
-    return {
-        "device": device,
-        "profile": PROFILES[number % len(PROFILES)],
-        "samples": 90 + int(device),
-        "macs": round(costs["macs"] * 1.004) + 1,
-        "params": round(costs["params"] * 1.35) if number != 4 else None,
-        "peak_memory_bytes": round(costs["peak_memory_bytes"] * 1.1),
-        "cohort": cohort,
-    }
+    budget = DeviceBudget(
+        macs=round(costs["macs"] * 1.004) + 1,
+        params=round(costs["params"] * 1.35) if number != 4 else None,
+        peak_memory_bytes=round(costs["peak_memory_bytes"] * 1.1),
+    )
+    return BudgetEntry(device, budget, PROFILES[number % len(PROFILES)], int(device), 90 + int(device), cohort)
 
 
 def _search(folder: RunFolder) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -131,10 +132,7 @@ def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
 )
 def test_what_devices_say_stays_text(tmp_path: Path, harmless: Page, hostile: str) -> None:
     folder = write_fake_run(tmp_path / "run", cohorts=2, devices=4, rounds=2, trouble=hostile)
-    budgets = folder.read_budgets()
-    for budget in budgets:
-        budget |= {"device": hostile, "profile": hostile}
-    folder.write_budgets(budgets)
+    folder.write_budgets([replace(entry, name=hostile, profile=hostile) for entry in folder.read_budgets()])
     page = Page(built(folder))
     assert page.balanced
     assert page.tags == harmless.tags
@@ -152,10 +150,10 @@ def test_only_the_page_s_own_script_may_run(text: str) -> None:
 def test_an_over_full_budget_is_marked_and_one_below_is_not(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "run", cohorts=2, devices=2, rounds=1)
     assert '<div class="words over">' not in built(folder)
-    budgets = folder.read_budgets()
+    first, *others = folder.read_budgets()
     # The bounds are strict, so a network exactly at the bound does not fit.
-    budgets[0]["macs"] = next(row["macs"] for row in folder.read_summary()["cohorts"])
-    folder.write_budgets(budgets)
+    bound = next(row["macs"] for row in folder.read_summary()["cohorts"])
+    folder.write_budgets([replace(first, budget=replace(first.budget, macs=bound)), *others])
     assert built(folder).count('<div class="words over">') == 1
 
 

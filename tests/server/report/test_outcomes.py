@@ -4,13 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from common.budget import DeviceBudget
+from server.budget_entries import BudgetEntry
 from server.report.outcomes import MOST_ROWS, DeviceOutcome, most_telling, outcomes_of
 from server.report.record import read_run
 from server.run_folder import RunFolder
 
 BUDGETS = [
-    {"device": "b", "profile": "phone", "samples": 30, "cohort": "cohort-0"},
-    {"device": "a", "profile": "sensor", "samples": 7, "cohort": "cohort-1"},
+    BudgetEntry("b", DeviceBudget(), "phone", 0, 30, "cohort-0"),
+    BudgetEntry("a", DeviceBudget(), "sensor", 1, 7, "cohort-1"),
 ]
 
 
