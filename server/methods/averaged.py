@@ -3,6 +3,7 @@
 A method built on this says which cohorts there are, and may change how devices train and how cohorts are combined.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -25,11 +26,11 @@ from server.methods.reference_training import distil, recalibrate_cohorts
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.run import Run
-from server.sampling import local_epochs
+from server.sampling import epoch_range, local_epochs
 from server.steps import Order, Step
 
 
-class Averaged:
+class Averaged(ABC):
     """`contract` and `find_cohorts` are the method's own.
 
     `aggregation` says whether cohorts learn from each other: no (cohort), by the mean update of all devices (overlap),
@@ -51,11 +52,15 @@ class Averaged:
 
     @classmethod
     def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
-        """Nothing can be wrong beforehand; devices that can hold no model are named when they have reported."""
+        """Raise ConfigurationError for an impossible range of epochs.
 
+        Devices that can hold no model are named when they have reported.
+        """
+        epoch_range(config.federation.local_epochs)
+
+    @abstractmethod
     def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:
         """The cohorts, largest network first; see `prepare` of `server.methods.method.Method`."""
-        raise NotImplementedError
 
     def order(self, cohort: Cohort, device: Device, number: int) -> TrainingOrder:
         """How a device trains in a round."""

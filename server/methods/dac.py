@@ -35,6 +35,7 @@ class DACServer(Averaged):
     @classmethod
     def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
         """Raise BudgetError for a device that no architecture of the search fits, and for files that do not fit."""
+        super().check(config, base, budgets)
         settings = config.of(DACSettings)
         if settings.architectures:
             read_members(Path(settings.architectures), base, settings.aggregation != "cohort")

@@ -16,6 +16,7 @@ from common.models.description import BaseNetwork
 from server.checkpoint import load_federation, save_federation
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
 from server.methods.averaged import Averaged
+from server.methods.dac import DACServer
 from server.methods.method import Snapshot
 from server.run import Run
 
@@ -41,7 +42,7 @@ def state_after(round: int) -> FederationState:
     )
 
 
-class Remembering(Averaged):
+class Remembering(DACServer):
     """A method with a state of its own."""
 
     remembered = Snapshot({"genotype": ["a", 1, 0.1]}, {"alphas": np.float32([[0.1, -3e-9]]), "mask": np.uint8([1, 0])})
@@ -54,7 +55,7 @@ class Remembering(Averaged):
 def save(make_run: Callable[..., Run], small_config: Make) -> Callable[..., None]:
     """Save the state after a round as a checkpoint in the run's folder, or in `folder`."""
 
-    def write(round: int, folder: Path | None = None, method: type[Averaged] = Averaged) -> None:
+    def write(round: int, folder: Path | None = None, method: type[Averaged] = DACServer) -> None:
         run = make_run()
         if folder is not None:
             run.folder.checkpoint_folder = folder
