@@ -24,9 +24,9 @@ class Partition:
 def check(config: Config) -> Partition:
     """Raise the error that the run would end with, or that would cost it a device.
 
-    ConfigurationError for a setting that the method does not read or an unknown fleet; DataError for data that cannot be had or divided; and what the method itself finds wrong, such as BudgetError for a
-    device that no architecture fits. Loading the data here also fills the cache that all processes share. Returns how
-    the data is divided.
+    ConfigurationError for a setting that the method does not read or an unknown fleet; DataError for data that cannot
+    be had or divided; and what the method itself finds wrong, such as BudgetError for a device that no architecture
+    fits. Loading the data here also fills the cache that all processes share. Returns how the data is divided.
     """
     require_read(config)
     half = server_half(config)
