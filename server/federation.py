@@ -81,7 +81,7 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
         rounds.start()
     rounds.run()
     _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
-    _save_models(method, run)
+    save_models(method, run)
     summary = {**summarise(method, state, config, folder), **closing_facts(method, run)}
     folder.write_summary(summary)
     return summary
@@ -181,7 +181,8 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
     }
 
 
-def _save_models(method: Method, run: Run) -> None:
+def save_models(method: Method, run: Run) -> None:
+    """Write every cohort's model with what is needed to use it."""
     for cohort in method.cohorts:
         facts = metadata(cohort.name, "federated", architecture_of(cohort), run.reference.preparation)
         run.folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)

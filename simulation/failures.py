@@ -42,7 +42,10 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
     except Exception as error:
         if problem := storage_problem(error):
             again = f"feddac {command} --resume {shlex.quote(str(folder))}"
-            say(f"Error: cannot write in {folder}: {problem}; once that is mended, resume with: {again}")
+            what = f"cannot write in {folder}: {problem}"
+            if not (folder / "config.toml").exists():
+                what = f"the run folder {folder} was removed, moved or replaced while the run went on"
+            say(f"Error: {what}; once that is mended, resume with: {again}")
             raise typer.Exit(FAILED) from None
         where = folder / "error.txt"
         try:

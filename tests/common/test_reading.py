@@ -1,6 +1,7 @@
 """Every reader of files against damaged and hostile ones: one clear error of ours, little memory, and no traceback."""
 
 import json
+import math
 import struct
 import tracemalloc
 import zlib
@@ -167,12 +168,21 @@ def test_no_bytes_break_a_reader(tmp_path: Path, content: bytes, reader: str) ->
     assert said is None or said.isprintable()
 
 
+def is_unusual(data: Any) -> bool:
+    """Whether a number in it is one that JSON does not have, or that no file of ours holds."""
+    if isinstance(data, dict):
+        return any(map(is_unusual, data.values()))
+    if isinstance(data, list):
+        return any(map(is_unusual, data))
+    return (isinstance(data, float) and not math.isfinite(data)) or (isinstance(data, int) and data == 10**41)
+
+
 @settings(max_examples=200)
 @given(JSON)
 @example({"a": 10**41})
 def test_what_json_holds_comes_back_or_is_refused(data: Any) -> None:
     text = json.dumps(data)
-    if "NaN" in text or "Infinity" in text or str(10**41) in text:
+    if is_unusual(data):
         with pytest.raises(Unreadable):
             parse_json(text)
     else:

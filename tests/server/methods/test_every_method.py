@@ -24,7 +24,7 @@ from common.progress import Silent
 from server.checkpoint import load_federation, save_federation
 from server.cohorts import FederationState
 from server.devices import Device
-from server.federation import federate
+from server.federation import federate, save_models
 from server.handshake import Greeter, handshake
 from server.methods import server_half
 from server.methods.method import Method
@@ -281,8 +281,7 @@ def test_our_loop_and_flowers_end_with_the_same_weights(
             result = strategy.start(grid, strategy.arrays(), num_rounds=ROUNDS, timeout=60)
             for cohort in method.cohorts:
                 assert result.arrays[cohort.name].numpy().tobytes() == cohort.weights.tobytes()
-                metadata = {"network": cohort.network.to_json()}
-                folder.save_model(cohort.name, method.module(cohort).state_dict(), metadata)
+            save_models(method, run)
             ends.append([path.read_bytes() for path in sorted(folder.models_folder.iterdir())])
 
     run_inline(ours, config)
