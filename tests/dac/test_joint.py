@@ -46,8 +46,8 @@ def gradients(architecture: Architecture, state: State, feed: Feed, wanted: torc
     """Of the loss on all images of `feed`, with 0.7 of it the distance from `wanted`; flat like the weights."""
     module = architecture.build_from(state)
     (batch,) = feed.evaluation(CPU)
-    logits = module(batch[0])
-    loss = F.cross_entropy(logits, batch[1])
+    logits = module(batch.images)
+    loss = F.cross_entropy(logits, batch.labels)
     if wanted is not None:
         loss = 0.3 * loss + 0.7 * distance(logits, wanted)
     loss.backward()
@@ -70,7 +70,7 @@ def test_one_step_is_the_mean_gradient_of_the_members_that_hold_a_weight(feeds: 
     start[coordinates(large_one)] = vector(large)  # what both hold starts from the larger
     state = small_one.layout.unflatten(start[coordinates(small_one)].astype(np.float32))
     (batch,) = whole.evaluation(CPU)
-    answers = large_one.build_from(large.state)(batch[0]).detach()
+    answers = large_one.build_from(large.state)(batch.images).detach()
     for architecture, own, wanted in ((large_one, large.state, None), (small_one, state, answers)):
         total[coordinates(architecture)] += gradients(architecture, own, whole, wanted)
         holders[coordinates(architecture)] += 1

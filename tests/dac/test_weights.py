@@ -31,7 +31,7 @@ def member(tmp_path: Path) -> Path:
 
 def rewrite(path: Path, change: Callable[[State], None]) -> None:
     """Change the weights, with a checksum that is right again."""
-    weights = path.with_suffix(".safetensors")
+    weights = path.with_suffix(".search.safetensors")
     state = load_file(weights)
     change(state)
     save_file(state, weights)
@@ -41,7 +41,7 @@ def rewrite(path: Path, change: Callable[[State], None]) -> None:
 
 
 def test_what_was_written_comes_back(member: Path) -> None:
-    state = load_file(member.with_suffix(".safetensors"))
+    state = load_file(member.with_suffix(".search.safetensors"))
     loaded = load_member(member).state
     assert set(loaded) == set(state)
     assert all(torch.equal(loaded[name], state[name]) for name in state)

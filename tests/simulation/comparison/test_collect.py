@@ -42,7 +42,7 @@ def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellR
     """Method large has three devices in two cohorts and is done with seeds 0 and 1; small with seed 0 alone."""
     plan = small_experiment(top="seeds = [0, 1]", settings=SETTINGS, rest=METHODS)
     for seed, shift in ((0, 0.0), (1, 0.06)):
-        with RunFolder(tmp_path / "all/large" / f"seed-{seed}") as folder:
+        with RunFolder.create(tmp_path / "all/large" / f"seed-{seed}") as folder:
             cohorts = [cohort("cohort-1", 2, 100, 0.6 + shift), cohort("cohort-0", 1, 400, 0.9 + shift, 1)]
             finish(folder, [*cohorts, cohort("cohort-2", 0, 50, 0.1)], 0.7 + shift)
             folder.append("evaluation", round=0, cohort="cohort-1", accuracy=0.3)

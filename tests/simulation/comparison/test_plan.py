@@ -92,7 +92,7 @@ def test_files_are_found_beside_the_experiment(small_experiment: Callable[..., E
         ("seeds = [", "is not valid TOML"),
         ('sedes = [0]\n[methods.a]"', "is not valid TOML"),
         ("sedes = [0]\n[methods.a]", "unknown key 'sedes': did you mean 'seeds'?"),
-        ("seeds = []\n[methods.a]", "seeds must be a list of different whole numbers from 0, not []"),
+        ("seeds = []\n[methods.a]", "seeds must be a list of different whole numbers from 0 to 2^63 - 1, not []"),
         ("seeds = [0, 0]\n[methods.a]", "seeds must be a list of different whole numbers"),
         ("seeds = 3\n[methods.a]", "seeds must be a list"),
         ("seeds = [true]\n[methods.a]", "seeds must be a list"),
