@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.config import Config
 from common.fleet import virtual_fleet
 from dac.files import load_architecture
-from simulation.deployment.bundle import app_bundle
-from simulation.deployment.control import Control
-from simulation.deployment.follow import follow
-from simulation.deployment.local import LocalFederation
+from feddac.deployment.bundle import app_bundle
+from feddac.deployment.control import Control
+from feddac.deployment.follow import follow
+from feddac.deployment.local import LocalFederation
 from simulation.environment import set_defaults
 
 SETTINGS = {

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (
     "import numpy; seed = numpy.random.seed; numpy.random.seed = lambda *given: seed(7)\n"
-    "from simulation.cli import main; main()"
+    "from feddac.cli.main import main; main()"
 )
 FLEET = """
 [[device]]

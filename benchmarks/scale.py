@@ -105,7 +105,7 @@ def main() -> None:
 def measure(settings: dict[str, str | int | float], workers: int, run_folder: Path) -> Figures:
     """Run one federation and watch it; raises SystemExit with its last words if it fails."""
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "simulation.cli", "simulate", "--workers", str(workers), *flags]
+    command = [sys.executable, "-m", "feddac.cli.main", "simulate", "--workers", str(workers), *flags]
     start = time.perf_counter()
     peak_server = peak_all = 0
     with subprocess.Popen(

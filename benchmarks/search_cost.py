@@ -25,8 +25,8 @@ from common.groups import DataSettings, ModelSettings, SearchSettings
 from common.learning import Feed
 from common.progress import Silent
 from dac.search import search
+from feddac.standalone.material import load_material
 from server.reference import base_network
-from simulation.standalone import load_material
 
 
 def main() -> None:

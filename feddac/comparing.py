@@ -6,10 +6,10 @@ from pathlib import Path
 
 from common.progress import Progress, Silent
 from common.settings import Scalar, key_of
-from simulation.comparison.collect import CellResult, collect
-from simulation.comparison.execute import execute, prepare_folders
-from simulation.comparison.plan import find_experiment, read_experiment
-from simulation.comparison.write import write_comparison
+from feddac.comparison.collect import CellResult, collect
+from feddac.comparison.execute import execute, prepare_folders
+from feddac.comparison.plan import find_experiment, read_experiment
+from feddac.comparison.write import write_comparison
 from simulation.engines import check_engine
 
 

@@ -12,11 +12,11 @@ from common.progress import Progress
 from common.settings import Scalar
 from dac.classifier import Classifier
 from dac.model_file import read_model
+from feddac.standalone.exporting import Exported, export_models
 from server.report.record import Cohort
 from server.report.record import read_run as read_record
 from server.run_folder import RunFolder
 from server.run_models import StoredModel, choose_models, find_models
-from simulation.exporting import Exported, export_models
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from common.settings import Scalar, key_of
 from dac.files import Member, load_member
 from dac.model_file import read_model
 from feddac.runs import Run, read_run
+from feddac.standalone import searching, training
+from feddac.standalone.material import Material, checker
+from feddac.start import prepare
 from server.federation import federate
 from server.reference import base_network
 from server.report import build_report
 from server.run_folder import RunFolder
-from simulation import searching, training
 from simulation.engines import check_engine, run_federation
-from simulation.standalone import Material, checker
-from simulation.start import prepare
 
 CLIENT_APP = "client.app:app"
 

@@ -1,4 +1,4 @@
-"""Running FedDAC on one machine: engines, command line, progress."""
+"""Running a federation on one machine: engines and virtual devices."""
 
 from simulation.environment import set_defaults
 

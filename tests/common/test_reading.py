@@ -23,10 +23,10 @@ from common.toml_file import read_toml
 from dac.checkpoint import load_checkpoint
 from dac.files import load_architecture, load_member
 from dac.published import is_published
+from feddac.comparison.plan import read_experiment
+from feddac.standalone.budgets import budgets_from_file
 from server.report.build import build_report
 from server.run_folder import RunFolder
-from simulation.budgets import budgets_from_file
-from simulation.comparison.plan import read_experiment
 
 MEBIBYTE = 2**20
 LIMIT_BYTES = 100 * MEBIBYTE

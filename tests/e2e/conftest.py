@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FEDDAC = [sys.executable, "-c", "from simulation.cli import main; main()"]
+FEDDAC = [sys.executable, "-c", "from feddac.cli.main import main; main()"]
 
 FLEET = """
 [[device]]

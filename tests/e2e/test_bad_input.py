@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from simulation.cli import run
+from feddac.cli.main import run
 from tests.e2e.conftest import Finished, feddac
-from tests.simulation.errors import assert_one_clear_line
+from tests.feddac.cli.errors import assert_one_clear_line
 
 MISTAKES = [
     (["--data", "fashion-mist"], "fashion-mnist"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.cli import run
+from feddac.cli.main import run
 from tests.e2e.conftest import FEDDAC, environment, feddac, weights_of
 
 SHORT = [
@@ -20,7 +20,7 @@ mount -t tmpfs -o size="$1" tmpfs "$2" && cd "$2" && shift 2
 "$@" > ../out 2> ../err
 echo $? > ../code
 mount -o remount,size=100m "$PWD"
-"$PYTHON" -c "from simulation.cli import main; main()" simulate --engine inline --resume run > ../again 2>&1
+"$PYTHON" -c "from feddac.cli.main import main; main()" simulate --engine inline --resume run > ../again 2>&1
 cp -r run ../run
 """
 

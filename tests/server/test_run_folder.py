@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
+from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder, read_json, write_json
-from simulation.cli import run
 
 
 @pytest.fixture

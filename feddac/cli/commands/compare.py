@@ -1,0 +1,100 @@
+"""`feddac compare`: methods x seeds from one experiment file, with tables, plots and significance."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.errors import ConfigurationError
+from feddac.cli.failures import FAILED, INTERRUPTED, say
+
+EXAMPLES = """
+Examples:
+
+feddac compare methods --out runs/methods
+
+feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
+
+feddac compare experiment.toml --out runs/experiment --jobs 4
+
+An experiment file names seeds, settings of every run, and methods by the settings in which they differ:
+
+seeds = \\[0, 1, 2]
+
+\\[settings]
+
+data = "digits"
+
+\\[methods.cohort]
+
+\\[methods.overlap]
+
+aggregation = "overlap"
+"""
+
+
+def compare(
+    settings: dict[str, Any],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Experiment file, or one that FedDAC ships: methods, figure4, figure4-growing, figure5.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and results are kept.", show_default=False)],
+    jobs: Annotated[int, typer.Option(metavar="N", min=0, help="Runs at a time; 0 is one per CPU.")] = 0,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Instead of the file's seeds.", show_default=False)] = "",
+    engine: Annotated[
+        str, typer.Option(metavar="ray|inline", help="Where the devices of a run live, as for feddac simulate.")
+    ] = "inline",
+) -> None:
+    """Compare methods over seeds: accuracy, cost, and whether differences are more than chance.
+
+    Every run is a run folder FOLDER/CELL/METHOD/seed-N. The same command, given again, does what is missing. Settings
+    on the command line replace those that the file gives all runs.
+    """
+    from feddac.cli.display import show_progress
+    from feddac.comparison.collect import collect
+    from feddac.comparison.execute import execute, prepare_folders
+    from feddac.comparison.plan import find_experiment, read_experiment
+    from feddac.comparison.tables import cell_tables, rich_table
+    from feddac.comparison.write import write_comparison
+    from server.damage import values_as_written
+    from simulation.engines import check_engine
+
+    check_engine(engine)
+    plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
+    cpus = os.cpu_count() or 1
+    at_a_time = jobs or cpus
+    prepare_folders(plan.runs, out)
+    try:
+        with show_progress(Console(stderr=True)) as progress:
+            failures = execute(plan.runs, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
+    except KeyboardInterrupt:
+        say("Interrupted; the same command goes on where this one stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    with values_as_written(out):
+        results = collect(plan, out)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for table in cell_tables(results):
+        console.print(rich_table(table, console.width))
+    for path in write_comparison(plan, results, failures, out):
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    for failure in failures:
+        say(f"Failed: {failure.run.title}: {failure.reason}")
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _seeds(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--seeds must be whole numbers with commas between them, not {text!r}") from None

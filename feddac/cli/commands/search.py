@@ -1,0 +1,80 @@
+"""`feddac search`: Differentiable Architecture Compression without federation."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.errors import ConfigurationError
+from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
+from feddac.cli.failures import run_ends_well
+from feddac.cli.options import with_settings
+from feddac.resolve import merge
+from feddac.standalone.budgets import Budgets, budgets_from_file, budgets_from_flags
+
+GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
+FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
+
+EXAMPLES = """
+Examples:
+
+feddac search --max-macs 3M,2M,1M --stem-stride 2
+
+feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
+
+feddac search --data cifar10 --budgets devices.toml --out runs/search
+
+feddac search --resume runs/search
+"""
+
+BUDGET_FILE = """TOML file of [[budget]] tables with name, macs, params and memory."""
+
+
+@with_settings(*GROUPS, omit=FEDERATED)
+def search(
+    settings: dict[str, Any],
+    max_macs: Annotated[
+        list[str] | None,
+        typer.Option(help="MACs per image: one bound per budget, as in 3M,2M, or one for all.", metavar="N[,N...]"),
+    ] = None,
+    max_params: Annotated[list[str] | None, typer.Option(help="Parameters, likewise.", metavar="N[,N...]")] = None,
+    max_memory: Annotated[
+        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 2MiB).", metavar="N[,N...]")
+    ] = None,
+    budgets: Annotated[Path | None, typer.Option(help=BUDGET_FILE, metavar="FILE.toml")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the search of this folder.", metavar="RUN_FOLDER")
+    ] = None,
+) -> None:
+    """Search one nested family of architectures, one for each budget, on the training images of a data set."""
+    from dac.files import load_member
+    from feddac.cli.display import show_progress
+    from feddac.standalone.material import cost_row, cost_table
+    from feddac.standalone.searching import prepare_search
+    from server.run_folder import RunFolder
+
+    flags = (max_macs or [], max_params or [], max_memory or [])
+    if resume is not None and (config is not None or budgets is not None or any(flags) or "out" in settings):
+        raise ConfigurationError("--resume continues a search in its own folder: leave out budgets, --config and --out")
+    if budgets is not None and any(flags):
+        raise ConfigurationError("give budgets by --budgets or by --max-macs, --max-params and --max-memory, not both")
+    asked: Budgets | None = None
+    if resume is None:
+        asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
+    given = merge(config if resume is None else RunFolder.open(resume).config_path, settings)
+    with show_progress(Console(stderr=True)) as progress:
+        job = prepare_search(given, asked, progress, resume)
+        with run_ends_well(job.folder.path, "search"):
+            job.run(progress)
+    folder = job.folder
+    table = cost_table("Architectures", "validation")
+    for entry in folder.read_budgets():
+        member = load_member(folder.architecture_path(entry.name))
+        table.add_row(*cost_row(entry.name, member.architecture.costs, member.validation_accuracy))
+    console = Console()
+    console.print(table)
+    console.print(f"Run folder: {folder.path}", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,112 @@
+"""`feddac simulate`: the whole system on one machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.config import Config
+from feddac.cli.failures import run_ends_well
+from feddac.start import prepare
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+    from server.run_folder import RunFolder
+
+CLIENT_APP = "client.app:app"
+
+EXAMPLES = """
+Examples:
+
+feddac simulate
+
+feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
+
+feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
+
+feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
+
+feddac simulate --resume runs/seed-1
+"""
+
+
+def simulate(
+    settings: dict[str, Any],
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where the devices run: ray (one process per worker) or inline (in this process).",
+            metavar="ray|inline",
+            rich_help_panel="Simulation",
+        ),
+    ] = "ray",
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes of the ray engine; 0 is one per CPU.",
+            metavar="N",
+            min=0,
+            rich_help_panel="Simulation",
+        ),
+    ] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Simulation"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue the run of this folder with its settings.",
+            metavar="RUN_FOLDER",
+            rich_help_panel="Simulation",
+        ),
+    ] = None,
+) -> None:
+    """Simulate a federation: devices report budgets, the server searches, cohorts train.
+
+    Without any option it takes handwritten digits that ship with FedDAC and about two minutes on two cores.
+    """
+    from common.learning import pick_accelerator
+    from simulation.engines import check_engine
+
+    check_engine(engine)
+    whole, folder = prepare(settings, config, resume)
+    gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
+    with folder, run_ends_well(folder.path):
+        _run(whole, folder, engine, workers, gpus, resume is not None)
+
+
+def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
+    from feddac.cli.display import print_result, show_progress
+    from server.federation import federate
+    from server.report.build import build_report
+    from server.report.record import read_run
+    from simulation.engines import run_federation
+
+    with show_progress(Console(stderr=True)) as progress:
+        where = "Ray" if engine == "ray" else "this process"
+        progress.start("devices", 1)
+        progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
+
+        def serve(grid: "Grid", context: "Context") -> None:
+            progress.finish("devices", f"{config.fleet.devices} started in {where}")
+            federate(grid, config, folder, progress, resume)
+
+        run_federation(
+            engine,
+            serve,
+            CLIENT_APP,
+            config.to_mapping(),
+            config.fleet.devices,
+            workers,
+            gpus,
+        )
+    report = build_report(folder.path)
+    console = Console()
+    print_result(console, read_run(folder))
+    console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

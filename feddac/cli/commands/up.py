@@ -1,0 +1,87 @@
+"""`feddac up`: a federation of separate processes on this machine."""
+
+import os
+import shlex
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.errors import ConfigurationError, FederationError
+from feddac.cli.failures import run_ends_well, say
+from feddac.start import prepare
+
+EXAMPLES = """
+Examples:
+
+feddac up --devices 4
+
+feddac up --devices 4 --tls --rounds 5 --out runs/tls
+
+feddac up --resume runs/tls
+"""
+
+
+def up(
+    settings: dict[str, Any],
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Encrypt every connection and let in only devices with a registered key.",
+            rich_help_panel="Deployment",
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Deployment"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue the run of this folder with its settings.",
+            metavar="RUN_FOLDER",
+            rich_help_panel="Deployment",
+        ),
+    ] = None,
+) -> None:
+    """Start SuperLink, server and devices as processes of this machine, run the federation, and stop them all.
+
+    The same run as simulate, on the runtime that real machines use; docs/deployment.md says how to spread it.
+    """
+    from common.fleet import virtual_fleet
+    from feddac.cli.display import print_result
+    from feddac.deployment.bundle import app_bundle
+    from feddac.deployment.follow import run_to_the_end
+    from feddac.deployment.local import LocalFederation
+    from server.report.record import read_run
+
+    if os.name != "posix":
+        raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
+    whole, folder = prepare(settings, config, resume)
+    folder.close()  # the server process writes there
+    absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    devices = virtual_fleet(whole.fleet)
+    with run_ends_well(folder.path, "up"), LocalFederation(folder.path / "deployment", devices, tls, say) as federation:
+        federation.wait_until_connected()
+        bundle = app_bundle(absolute)
+        status = run_to_the_end(federation.address, federation.root_certificates, bundle, say, federation.check)
+        if not status.completed:
+            raise FederationError(f"{status}; resume with: feddac up --resume {shlex.quote(str(folder.path))}")
+    console = Console()
+    print_result(console, read_run(folder))
+    console.print(
+        f"Run folder: {folder.path}\nReport:     {folder.report_path}", soft_wrap=True, markup=False, highlight=False
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

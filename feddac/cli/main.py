@@ -1,0 +1,133 @@
+"""The `feddac` command."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import click
+import typer
+
+from common.config import GROUPS
+from common.methods import contract_of
+from common.settings import Settings
+from common.version import version as feddac_version
+from feddac.cli.commands import (
+    compare,
+    describe,
+    device,
+    export,
+    keys,
+    report,
+    runs,
+    search,
+    simulate,
+    submit,
+    train,
+    up,
+)
+from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
+from feddac.cli.options import with_settings
+from simulation.environment import prefer_own_code, restart_with_cpu_tuning
+
+TRAINING_COMMANDS = ("simulate", "search", "train")
+
+
+def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
+    """The command line; commands that run a federation have flags for the groups of settings `own` as well."""
+    app = typer.Typer(
+        name="feddac",
+        help="Federated learning for devices that differ in hardware.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    groups = (*GROUPS, *own)
+    app.command(epilog=simulate.EXAMPLES)(with_settings(*groups)(simulate.simulate))
+    app.command(epilog=compare.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(compare.compare))
+    app.command(epilog=search.EXAMPLES)(search.search)
+    app.command(epilog=train.EXAMPLES)(train.train)
+    app.command(epilog=export.EXAMPLES)(export.export)
+    app.command(epilog=describe.EXAMPLES)(describe.describe)
+    app.command(epilog=device.EXAMPLES)(device.device)
+    app.command()(report.report)
+    app.command()(runs.runs)
+    app.command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
+    app.command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
+    app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
+    app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+    app.command(epilog=keys.UNREGISTER_EXAMPLES)(keys.unregister)
+    app.callback()(feddac)
+    return app
+
+
+def own_settings(arguments: Sequence[str]) -> list[type[Settings]]:
+    """The settings of a method that is not ours, if the arguments name one with --method package.module:Class.
+
+    Raises ConfigurationError if it cannot be imported.
+    """
+    for number, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag == "--method":
+            method = value or "".join(arguments[number + 1 : number + 2])
+            own = contract_of(method).settings if ":" in method else None
+            return [own] if own is not None and own not in GROUPS else []
+    return []
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"feddac {feddac_version()}")
+        raise typer.Exit
+
+
+def feddac(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated learning for devices that differ in hardware: each gets the best architecture it can afford."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    prefer_own_code()
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help"} & set(arguments):
+        restart_with_cpu_tuning()
+    code = run(arguments)
+    if code == INTERRUPTED:
+        # A second Ctrl-C may have left a thread behind, and sys.exit would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """What asks a service to end, such as a job scheduler, ends it as a person does: tidily, and resumable."""
+    raise KeyboardInterrupt
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        app = application(own_settings(arguments))
+        code = app(list(arguments), prog_name="feddac", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except click.UsageError as error:
+        say(f"Error: {' '.join(error.format_message().split())}")
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        return exit_code_of(error)
+
+
+if __name__ == "__main__":
+    main()

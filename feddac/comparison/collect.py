@@ -1,0 +1,255 @@
+"""From run folders to numbers: what each run achieved and cost, and per cell and method the spread over seeds."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feddac.comparison.plan import Cell, Experiment, PlannedRun
+from feddac.comparison.sharing import search_key
+from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
+from server.report.record import Event
+from server.report.wording import number_of
+from server.run_folder import RunFolder
+
+MEASURES = (
+    "accuracy",
+    "worst_accuracy",
+    "macs",
+    "params",
+    "peak_memory_bytes",
+    "device_macs_per_round",
+    "bytes_down",
+    "bytes_up",
+    "server_seconds",
+    "server_bytes",
+    "epochs_on_reference",
+    "seconds",
+    "over_budget",
+    "devices_served",
+)
+"""What is averaged over seeds: fields of Outcome."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished run. Accuracies are of the test set, 0 to 1; costs are means over devices.
+
+    `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each cohort with devices, largest
+    architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those
+    of summary.json; both kinds of seconds include a search that was done by another run of the comparison.
+    `over_budget` devices had to hold more than they can. `curve` is (round, mean accuracy over devices).
+    """
+
+    seed: int
+    folder: str
+    accuracy: float
+    worst_accuracy: float
+    cohort_accuracies: tuple[float, ...]
+    cohort_devices: tuple[int, ...]
+    macs: float
+    macs_range: tuple[float, float]
+    params: float
+    peak_memory_bytes: float
+    device_macs_per_round: float
+    bytes_down: float
+    bytes_up: float
+    server_seconds: float
+    server_bytes: float
+    epochs_on_reference: float
+    seconds: float
+    over_budget: float
+    devices_served: float
+    curve: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself."""
+
+    name: str
+    devices: int
+    outcomes: tuple[Outcome, ...]
+    spreads: Mapping[str, Spread]
+    ranks: tuple[Spread, ...]
+    macs_range: tuple[float, float]
+    curve: tuple[tuple[int, float, float], ...]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All methods in one cell, in the order of the experiment."""
+
+    cell: Cell
+    methods: tuple[MethodResult, ...]
+
+
+def collect(experiment: Experiment, out: Path) -> list[CellResult]:
+    """The results of all runs below `out` that are finished; raises CheckpointError for a damaged run folder."""
+    finished = [run for run in experiment.runs if RunFolder(out / run.folder).summary_path.exists()]
+    summaries = {run.folder: RunFolder(out / run.folder).read_summary() for run in finished}
+    searches = _search_seconds(finished, summaries)
+    results = []
+    for cell in experiment.cells:
+        methods: list[MethodResult] = []
+        outcomes = {
+            name: [
+                read_outcome(run, out, summaries[run.folder], searches.get(search_key(run.config), 0.0))
+                for run in finished
+                if (run.cell, run.method) == (cell.name, name)
+            ]
+            for name in experiment.methods
+        }
+        baseline = {one.seed: one.accuracy for one in outcomes[experiment.baseline]}
+        for name, runs in outcomes.items():
+            difference = paired_difference({one.seed: one.accuracy for one in runs}, baseline)
+            plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
+            methods.append(
+                _method_result(
+                    name, plan.config.fleet.devices, runs, None if name == experiment.baseline else difference
+                )
+            )
+        results.append(CellResult(cell, tuple(methods)))
+    return results
+
+
+def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_seconds: float) -> Outcome:
+    """What a finished run achieved; its search took `search_seconds`, wherever it was done."""
+    cohorts = [one for one in summary["cohorts"] if number_of(one.get("devices")) > 0]
+    cohorts.sort(key=lambda one: -number_of(one.get("macs")))
+    devices = [int(one["devices"]) for one in cohorts]
+    accuracies = [number_of(one.get("accuracy")) for one in cohorts]
+    macs = [number_of(one.get("macs")) for one in cohorts]
+    own_search = number_of(summary.get("stages", {}).get("search", 0.0))
+    events = RunFolder(out / run.folder).events("evaluation")
+    return Outcome(
+        seed=run.seed,
+        folder=run.folder.as_posix(),
+        accuracy=number_of(summary.get("device_accuracy")),
+        worst_accuracy=min(accuracies, default=math.nan),
+        cohort_accuracies=tuple(accuracies),
+        cohort_devices=tuple(devices),
+        macs=_weighted(macs, devices),
+        macs_range=(min(macs, default=math.nan), max(macs, default=math.nan)),
+        params=_weighted([number_of(one.get("params")) for one in cohorts], devices),
+        peak_memory_bytes=_weighted([number_of(one.get("peak_memory_bytes")) for one in cohorts], devices),
+        device_macs_per_round=number_of(summary.get("device_macs_per_round")),
+        bytes_down=number_of(summary.get("bytes_down")),
+        bytes_up=number_of(summary.get("bytes_up")),
+        server_seconds=number_of(summary.get("server_seconds")) + max(0.0, search_seconds - own_search),
+        server_bytes=number_of(summary.get("server_bytes")),
+        epochs_on_reference=number_of(summary.get("epochs_on_reference")),
+        seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
+        over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
+        devices_served=float(sum(devices)),
+        curve=_curve(events, {str(one["cohort"]): int(one["devices"]) for one in cohorts}),
+    )
+
+
+def to_json(experiment: Experiment, results: Sequence[CellResult], failed: Mapping[str, str]) -> dict[str, Any]:
+    """All numbers, ready for comparison.json; `failed` maps a run's folder to the reason."""
+    return {
+        "title": experiment.title,
+        "seeds": list(experiment.seeds),
+        "baseline": experiment.baseline,
+        "methods": {name: dict(settings) for name, settings in experiment.methods.items()},
+        "cells": [
+            {"cell": one.cell.name, "labels": dict(one.cell.labels), "methods": [_method_json(m) for m in one.methods]}
+            for one in results
+        ],
+        "failed": dict(failed),
+    }
+
+
+def _method_json(result: MethodResult) -> dict[str, Any]:
+    return {
+        "method": result.name,
+        "devices": result.devices,
+        "seeds": [one.seed for one in result.outcomes],
+        **{measure: _spread_json(value) for measure, value in result.spreads.items()},
+        "cohort_accuracies": [_spread_json(value) for value in result.ranks],
+        "macs_range": list(result.macs_range),
+        "difference": None
+        if result.difference is None
+        else {
+            "mean": result.difference.mean,
+            "confidence_95": [
+                result.difference.mean - result.difference.half_width,
+                result.difference.mean + result.difference.half_width,
+            ],
+            "p": result.difference.p,
+            "pairs": result.difference.pairs,
+        },
+        "curve": [{"round": n, "mean": mean, "deviation": deviation} for n, mean, deviation in result.curve],
+        "runs": [_outcome_json(one) for one in result.outcomes],
+    }
+
+
+def _spread_json(value: Spread) -> dict[str, Any]:
+    return {"mean": value.mean, "deviation": value.deviation, "count": value.count}
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+
+
+def _method_result(name: str, devices: int, outcomes: Sequence[Outcome], difference: Difference | None) -> MethodResult:
+    ranks = max((len(one.cohort_accuracies) for one in outcomes), default=0)
+    return MethodResult(
+        name=name,
+        devices=devices,
+        outcomes=tuple(outcomes),
+        spreads={measure: spread([getattr(one, measure) for one in outcomes]) for measure in MEASURES},
+        ranks=tuple(
+            spread([one.cohort_accuracies[rank] for one in outcomes if rank < len(one.cohort_accuracies)])
+            for rank in range(ranks)
+        ),
+        macs_range=(
+            min((one.macs_range[0] for one in outcomes), default=math.nan),
+            max((one.macs_range[1] for one in outcomes), default=math.nan),
+        ),
+        curve=_mean_curve([one.curve for one in outcomes]),
+        difference=difference,
+    )
+
+
+def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[tuple[int, float, float], ...]:
+    """(round, mean, deviation) over the seeds, of the rounds that all seeds evaluated."""
+    known = [dict(curve) for curve in curves]
+    if not known:
+        return ()
+    rounds = sorted(set.intersection(*(set(curve) for curve in known)))
+    spreads = [spread([curve[n] for curve in known]) for n in rounds]
+    return tuple((n, one.mean, one.deviation) for n, one in zip(rounds, spreads, strict=True))
+
+
+def _curve(events: Iterable[Event], devices: Mapping[str, int]) -> tuple[tuple[int, float], ...]:
+    """(round, mean accuracy over devices), of the rounds in which every cohort was evaluated."""
+    found: dict[int, dict[str, float]] = {}
+    for event in events:
+        accuracy = number_of(event.get("accuracy"))
+        if event.get("cohort") in devices and math.isfinite(accuracy):
+            found.setdefault(int(event["round"]), {})[str(event["cohort"])] = accuracy
+    return tuple(
+        (n, _weighted([by_cohort[cohort] for cohort in devices], list(devices.values())))
+        for n, by_cohort in sorted(found.items())
+        if len(by_cohort) == len(devices)
+    )
+
+
+def _search_seconds(runs: Iterable[PlannedRun], summaries: Mapping[Path, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of each search: one run did it, and those that took it over spent next to nothing."""
+    seconds: dict[str, float] = {}
+    for run in runs:
+        key = search_key(run.config)
+        own = number_of(summaries[run.folder].get("stages", {}).get("search", 0.0))
+        if key and math.isfinite(own):
+            seconds[key] = max(seconds.get(key, 0.0), own)
+    return seconds
+
+
+def _weighted(values: Sequence[float], weights: Sequence[int]) -> float:
+    total = sum(weights)
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / total if total else math.nan

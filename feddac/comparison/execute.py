@@ -1,0 +1,186 @@
+"""Do the runs of a comparison: each one a `feddac simulate` process of its own, several at a time.
+
+A finished run is left alone and one that was cut short goes on where it stopped, so that the same command, given again,
+completes a comparison. A run that fails does not stop the others.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from common.config import Config
+from common.errors import ConfigurationError
+from common.progress import Progress
+from feddac.comparison.plan import PlannedRun
+from feddac.comparison.sharing import copy_search, has_searched, search_key
+from server.report.wording import NARROW_SPACE, number_of, percent
+from server.run_folder import RunFolder
+from simulation.environment import CODE_ROOT
+
+OUTPUT = "output.txt"
+"""What the process of a run printed, in its run folder."""
+
+PLACES = ("out", "data-folder")
+"""Settings in which a run that is there already may differ from the plan."""
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 10.0
+_STAGE = "runs"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish, and why in one line."""
+
+    run: PlannedRun
+    reason: str
+
+
+@dataclass
+class _Task:
+    run: PlannedRun
+    folder: RunFolder
+    search: str
+
+
+def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
+    """Make the folder of every run that has none yet.
+
+    Raises ConfigurationError if one cannot be written, or holds work done with other settings than the plan's.
+    """
+    for run in runs:
+        place = out / run.folder
+        folder = RunFolder(place)
+        wanted = run.config.to_mapping()
+        if folder.config_path.exists():
+            before = Config.from_mapping(folder.read_config()).to_mapping()
+            changed = [key for key in wanted if key not in PLACES and before[key] != wanted[key]]
+            worked = folder.summary_path.exists() or any(folder.checkpoint_folder.glob("*"))
+            if changed and worked:
+                key = changed[0]
+                raise ConfigurationError(
+                    f"{place} holds a run with {key} = {before[key]!r}, not {wanted[key]!r} as the experiment says: "
+                    "choose another --out, or delete that folder"
+                )
+            if not changed:
+                continue
+        else:
+            folder = RunFolder.create(place)
+        folder.write_config({**wanted, "out": str(place.resolve())})
+        folder.close()  # the run's own process writes from here on
+
+
+def execute(
+    runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progress: Progress, workers: int = 1
+) -> list[Failure]:
+    """Finish all runs below `out`, whose folders are prepared, `jobs` at a time; returns those that failed.
+
+    Runs with the same search wait for the first of them to have done it, and take it over. `workers` is for the `ray`
+    engine. Interrupted, it ends its processes first.
+    """
+    tasks = [_Task(run, RunFolder(out / run.folder), search_key(run.config)) for run in runs]
+    pending = [task for task in tasks if not task.folder.summary_path.exists()]
+    progress.start(_STAGE, len(tasks))
+    if len(pending) < len(tasks):
+        progress.advance(_STAGE, len(tasks) - len(pending), f"{len(tasks) - len(pending)} were there already")
+    active: dict[subprocess.Popen[bytes], _Task] = {}
+    failures: list[Failure] = []
+    with _ended_at_exit(active):
+        while pending or active:
+            while len(active) < jobs and (task := _next(pending, list(active.values()))):
+                pending.remove(task)
+                _take_over_search(task, tasks)
+                active[_start(task.folder, engine, workers)] = task
+            time.sleep(_POLL_SECONDS)
+            for process in [one for one in active if one.poll() is not None]:
+                task = active.pop(process)
+                if process.returncode == 0:
+                    message = f"{task.run.title}: {_accuracy(task.folder)}"
+                else:
+                    failures.append(Failure(task.run, _reason(task.folder.path / OUTPUT, process.returncode)))
+                    message = f"{task.run.title}: failed"
+                progress.advance(_STAGE, 1, message)
+    progress.finish(_STAGE, f"{len(tasks) - len(failures)} of {len(tasks)} finished")
+    return failures
+
+
+def _next(pending: Sequence[_Task], active: Sequence[_Task]) -> _Task | None:
+    """The first run whose search nobody is doing at the moment."""
+    searching = {task.search for task in active if task.search and not has_searched(task.folder)}
+    return next((task for task in pending if task.search not in searching), None)
+
+
+def _take_over_search(task: _Task, tasks: Iterable[_Task]) -> None:
+    if not task.search or has_searched(task.folder):
+        return
+    source = next((one for one in tasks if one.search == task.search and has_searched(one.folder)), None)
+    if source is not None:
+        copy_search(source.folder, task.folder)
+
+
+def _start(folder: RunFolder, engine: str, workers: int) -> "subprocess.Popen[bytes]":
+    """Go on with the run in `folder`; one that has only its settings goes on from the beginning."""
+    # -P: the working folder may have packages of the same names.
+    command = [sys.executable, "-P", "-m", "feddac.cli.main", "simulate", "--resume", str(folder.path.resolve())]
+    command += ["--engine", engine, "--workers", str(workers)]
+    path = os.pathsep.join(filter(None, (str(CODE_ROOT), os.environ.get("PYTHONPATH"))))
+    with open(folder.path / OUTPUT, "wb") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others.
+        )
+
+
+@contextmanager
+def _ended_at_exit(active: "dict[subprocess.Popen[bytes], _Task]") -> Iterator[None]:
+    """End the processes that are still active when the block is left, also by SIGTERM; their runs can be resumed."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for process in active:
+            _signal(process, signal.SIGINT)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for process in active:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                deadline = 0.0
+            _signal(process, signal.SIGKILL)  # also what the process itself may have left behind
+            process.wait()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _accuracy(folder: RunFolder) -> str:
+    accuracy = number_of(folder.read_summary().get("device_accuracy"))
+    return f"accuracy {percent(accuracy).replace(NARROW_SPACE, ' ')}"
+
+
+def _reason(output: Path, code: int) -> str:
+    """The last line that the process began with `Error:`, else its last line, else its exit code."""
+    lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [line for line in lines if line]
+    errors = [line.removeprefix("Error:").strip() for line in lines if line.startswith("Error:")]
+    return (errors or lines or [f"ended with exit code {code}"])[-1]

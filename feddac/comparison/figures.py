@@ -1,0 +1,187 @@
+"""The plots of a comparison, in the look of the run report."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from feddac.comparison.collect import CellResult, MethodResult
+from feddac.comparison.tables import title_of, with_deviation
+from server.report.drawing import SOFT_INK, Mark, new_axes, percent_axis, percent_tick, report_style, round_axis, to_svg
+from server.report.wording import count, percent
+
+Marks: TypeAlias = Mapping[str, Mark]
+
+PANELS_PER_ROW = 3
+_PANEL = (4.2, 3.1)
+# Any, because each of them has a type of its own.
+_ERROR_BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.1, "capthick": 1.1}
+
+
+def overview(results: Sequence[CellResult], marks: Marks) -> Figure:
+    """Accuracy of every method: along the axis of the grid that is a number, else one panel per cell.
+
+    Bars are one standard deviation over seeds to either side. Call it under `report_style`.
+    """
+    axis = _numeric_axis(results)
+    panels = _along(results, axis) if axis else [(title_of(one.cell), [one]) for one in results]
+    columns = min(PANELS_PER_ROW, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    height = _PANEL[1] if axis else 1.2 + 0.34 * len(marks)
+    figure = Figure(figsize=(_PANEL[0] * columns, height * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for position, (title, cells) in enumerate(panels):
+        axes = grid[position // columns][position % columns]
+        axes.set_title(title)
+        if axis:
+            _lines(axes, cells, axis, marks)
+        else:
+            _dots(axes, cells[0], marks)
+    for position in range(len(panels), rows * columns):
+        grid[position // columns][position % columns].set_visible(False)
+    if axis:
+        handles, names = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3 * columns), frameon=False)
+    return figure
+
+
+def standalone_svg(results: Sequence[CellResult], marks: Marks) -> str:
+    """The overview as a file of its own; the same bytes whenever it is drawn from the same results."""
+    buffer = io.StringIO()
+    with report_style():
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        overview(results, marks).savefig(buffer, format="svg", metadata=metadata, facecolor="white")
+    return buffer.getvalue()
+
+
+def overview_panel(results: Sequence[CellResult], marks: Marks) -> str:
+    """The overview for the page."""
+    return to_svg(overview(results, marks), "overview", "Accuracy of every method in every cell")
+
+
+def cell_panels(result: CellResult, number: int, marks: Marks) -> list[str]:
+    """Accuracy after each round, and accuracy against MACs, of one cell; none if no run of it is finished."""
+    panels = []
+    if any(method.curve for method in result.methods):
+        panels.append(_curves(result, number, marks))
+    if any(method.outcomes for method in result.methods):
+        panels.append(_costs(result, number, marks))
+    return panels
+
+
+def _curves(result: CellResult, number: int, marks: Marks) -> str:
+    figure, axes = new_axes(5.2, 3.2, "Accuracy after each round, mean over devices")
+    tips = {}
+    for method in result.methods:
+        if not method.curve:
+            continue
+        rounds, means, deviations = (list(column) for column in zip(*method.curve, strict=True))
+        mark = marks[method.name]
+        every = max(1, len(rounds) // 12)
+        (line,) = axes.plot(rounds, means, color=mark.colour, marker=mark.marker, markevery=every, zorder=3)
+        line.set_gid(f"curve-{method.name}")
+        tips[f"curve-{method.name}"] = f"{method.name}: {percent(means[-1])} at the end"
+        if all(math.isfinite(one) for one in deviations):
+            low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
+            high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
+            axes.fill_between(rounds, low, high, color=mark.colour, alpha=0.15, linewidth=0)
+    percent_axis(axes)
+    round_axis(axes)
+    return to_svg(figure, f"curves-{number}", f"Accuracy after each round, {title_of(result.cell)}", tips)
+
+
+def _costs(result: CellResult, number: int, marks: Marks) -> str:
+    figure, axes = new_axes(5.2, 3.2, "Accuracy against MACs, mean over devices")
+    tips = {}
+    for method in result.methods:
+        if method.outcomes:
+            mark, accuracy, macs = marks[method.name], method.spreads["accuracy"], method.spreads["macs"].mean
+            bars = axes.errorbar([macs], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
+            bars.lines[0].set_gid(f"point-{method.name}")
+            tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {count(macs)} MACs"
+    percent_axis(axes)
+    axes.margins(x=0.14, y=0.18)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    return to_svg(figure, f"costs-{number}", f"Accuracy against MACs, {title_of(result.cell)}", tips)
+
+
+def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> None:
+    """One line per method; the values of the axis stand at equal distances, for they are mostly powers of two."""
+    for name, mark in marks.items():
+        known = [
+            (place, method)
+            for place, cell in enumerate(cells)
+            for method in cell.methods
+            if method.name == name and method.outcomes
+        ]
+        axes.errorbar(
+            [place for place, _ in known],
+            [method.spreads["accuracy"].mean for _, method in known],
+            yerr=[_error(method)[0] for _, method in known],
+            label=name,
+            **{**_look(mark), "linestyle": "-"},
+            **_ERROR_BARS,
+        )
+    axes.set_xticks(range(len(cells)), [cell.cell.labels[axis] for cell in cells])
+    axes.set_xlim(-0.3, len(cells) - 0.7)
+    axes.set_xlabel(axis)
+    percent_axis(axes)
+
+
+def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
+    """One line of dots per method: light ones are seeds, the dark one is their mean."""
+    for row, method in enumerate(cell.methods):
+        mark = marks[method.name]
+        seeds = [one.accuracy for one in method.outcomes]
+        axes.scatter(seeds, [row] * len(seeds), s=26, color=mark.colour, alpha=0.45, linewidths=0)
+        if seeds:
+            axes.errorbar(
+                [method.spreads["accuracy"].mean], [row], xerr=_error(method), **_look(mark), **_ERROR_BARS, zorder=3
+            )
+    names = [method.name for method in cell.methods]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", labelcolor=SOFT_INK, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
+    axes.set_xlabel("accuracy, mean over devices")
+
+
+def _look(mark: Mark) -> dict[str, Any]:
+    return {"color": mark.colour, "marker": mark.marker, "linestyle": "none"}
+
+
+def _error(method: MethodResult) -> list[float]:
+    deviation = method.spreads["accuracy"].deviation
+    return [0.0 if math.isnan(deviation) else deviation]
+
+
+def _numeric_axis(results: Sequence[CellResult]) -> str:
+    """The axis of the grid whose labels are all numbers, the one with most values; empty if there is none."""
+    labels: dict[str, dict[str, None]] = {}
+    for one in results:
+        for axis, label in one.cell.labels.items():
+            labels.setdefault(axis, {})[label] = None
+    numeric = [axis for axis, found in labels.items() if len(found) > 1 and all(map(_is_number, found))]
+    return max(numeric, key=lambda axis: len(labels[axis]), default="")
+
+
+def _along(results: Sequence[CellResult], axis: str) -> list[tuple[str, list[CellResult]]]:
+    """A panel per combination of the other axes: its title, and its cells in the order of `axis`."""
+    panels: dict[str, list[CellResult]] = {}
+    for one in results:
+        others = ", ".join(f"{other} {label}" for other, label in one.cell.labels.items() if other != axis)
+        panels.setdefault(others or "accuracy, mean over devices", []).append(one)
+    return [(title, sorted(cells, key=lambda one: float(one.cell.labels[axis]))) for title, cells in panels.items()]
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False

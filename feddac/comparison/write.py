@@ -1,0 +1,27 @@
+"""The files of a finished comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.atomic import write_atomically
+from feddac.comparison.collect import CellResult, to_json
+from feddac.comparison.execute import Failure
+from feddac.comparison.figures import standalone_svg
+from feddac.comparison.page import render
+from feddac.comparison.plan import Experiment
+from feddac.comparison.tables import markdown
+from server.report.drawing import marks_of
+from server.run_folder import write_json
+
+
+def write_comparison(
+    experiment: Experiment, results: Sequence[CellResult], failed: Sequence[Failure], out: Path
+) -> list[Path]:
+    """Write comparison.json, .md, .svg and .html into `out` and return their paths."""
+    failures = [(one.run.title, one.reason) for one in failed]
+    paths = [out / f"comparison.{kind}" for kind in ("json", "md", "svg", "html")]
+    write_json(paths[0], to_json(experiment, results, {one.run.folder.as_posix(): one.reason for one in failed}))
+    write_atomically(paths[1], markdown(experiment, results, failures).encode())
+    write_atomically(paths[2], standalone_svg(results, marks_of(experiment.methods)).encode())
+    write_atomically(paths[3], render(experiment, results, failures).encode())
+    return paths

@@ -1,0 +1,108 @@
+"""A search without federation, in a run folder: what `feddac search` and `feddac.search` do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.config import Config
+from common.errors import CheckpointError
+from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
+from common.learning import pick_accelerator
+from common.models.description import BaseNetwork
+from common.progress import Progress
+from common.settings import key_of
+from dac.files import save_member
+from dac.plan import check_feasible
+from dac.published import write_published
+from dac.search import search
+from dac.space import SearchSpace
+from feddac.resolve import with_absolute_paths
+from feddac.standalone.budgets import Budgets
+from feddac.standalone.material import Material, load_material
+from server.budget_entries import BudgetEntry
+from server.reference import base_network
+from server.run_folder import RunFolder
+from server.threads import threads_of
+
+GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
+FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """A search that is ready to begin or to go on: `run` does it, and keeps all in `folder`."""
+
+    folder: RunFolder
+    budgets: Budgets
+    config: Config
+    base: BaseNetwork
+    material: Material
+    accelerator: torch.device
+
+    def run(self, progress: Progress) -> None:
+        """Search an architecture for every budget; ends with the same ones if it was cut short and resumed."""
+        seed, names = self.config.run.seed, list(self.budgets)
+        with self.folder as folder, threads_of(folder):
+            family = search(
+                self.base,
+                list(self.budgets.values()),
+                self.material.train,
+                self.material.validation,
+                self.config.search,
+                seed=seed,
+                accelerator=self.accelerator,
+                progress=progress,
+                checkpoint=folder.checkpoint_folder / "search.safetensors",
+                record=folder.epoch_recorder("search"),
+            )
+            for name, member in zip(names, family.members, strict=True):
+                save_member(
+                    folder.architecture_path(name),
+                    member,
+                    name=name,
+                    parent=None if member.parent is None else names[member.parent],
+                    seed=seed,
+                    preparation=self.material.preparation,
+                )
+        if self.base.model == "mobilenet_v2":
+            found = {name: one.architecture for name, one in zip(names, family.members, strict=True)}
+            write_published(self.folder.path / "net_cfg.json", found)
+
+
+def prepare_search(
+    given: Mapping[str, Any], budgets: Budgets | None, progress: Progress, resume: Path | None = None
+) -> SearchJob:
+    """The search of an architecture for every one of `budgets`, with its run folder.
+
+    `given` are kebab-case settings of GROUPS. With `resume` it is the search of that folder, with its own budgets.
+    Mistakes are raised before anything is written: ConfigurationError, DataError, BudgetError for a budget below the
+    floor, CheckpointError for a folder that holds no search.
+    """
+    folder = None if resume is None else RunFolder.open(resume)
+    asked = dict(budgets or {}) if folder is None else _read_budgets(folder)
+    config = with_absolute_paths(Config.from_mapping(given))
+    accelerator = pick_accelerator(config.run.accelerator)
+    progress.start("data", 1)
+    material = load_material(config.data, config.search.search_batch_size, config.run.seed)
+    progress.finish("data", f"{material.data.name}: {len(material.data.train)} training images")
+    base = base_network(config.model, material.data)
+    check_feasible(base, list(asked.values()), SearchSpace.of(config.search))
+    return SearchJob(folder or _begin(config, asked), asked, config, base, material, accelerator)
+
+
+def _begin(config: Config, budgets: Budgets) -> RunFolder:
+    folder = RunFolder.create(config.run.out)
+    folder.write_budgets([BudgetEntry(name, budget) for name, budget in budgets.items()])
+    omitted = {key_of(name) for name in FEDERATED}
+    own = {key for group in GROUPS for key in group.keys()} - omitted  # noqa: SIM118
+    folder.write_config({key: value for key, value in config.to_mapping().items() if key in own})
+    return folder
+
+
+def _read_budgets(folder: RunFolder) -> Budgets:
+    if "warmup-epochs" not in folder.read_config() or "rounds" in folder.read_config():
+        raise CheckpointError(f"{folder.path} holds no search; resume it with the command that began it")
+    return {entry.name: entry.budget for entry in folder.read_budgets()}

@@ -1,0 +1,115 @@
+"""Training one architecture without federation, in a run folder: what `feddac train` and `feddac.train` do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from common.config import Config
+from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.learning import evaluate, pick_accelerator, place
+from common.models import allow_network
+from common.progress import Progress
+from common.settings import key_of
+from dac.files import Member, load_member, save_member
+from dac.train import train_architecture
+from feddac.resolve import with_absolute_paths
+from feddac.standalone.material import Material, check_fits, load_material
+from feddac.standalone.searching import FEDERATED
+from server.run_folder import RunFolder
+from server.threads import threads_of
+
+GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
+START, TEACHER, TRAINED = "start", "teacher", "trained"
+
+Choose: TypeAlias = Callable[[ModelSettings, Material, int], Member]
+"""From the base network's settings, the data and the seed to the architecture to train and its first weights."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A training that is ready to begin or to go on: `run` does it, and keeps all in `folder`."""
+
+    folder: RunFolder
+    start: Member
+    teacher: Member | None
+    recipe: TrainSettings
+    seed: int
+    material: Material
+    accelerator: torch.device
+
+    def run(self, progress: Progress) -> None:
+        """Train to the last epoch, then test once; ends with the same weights if it was cut short and resumed."""
+        start, guide, material, accelerator = self.start, self.teacher, self.material, self.accelerator
+        with self.folder as folder, threads_of(folder):
+            trained = train_architecture(
+                start.architecture,
+                start.state,
+                material.train,
+                material.validation,
+                self.recipe,
+                seed=self.seed,
+                accelerator=accelerator,
+                progress=progress,
+                checkpoint=folder.checkpoint_folder / "train.safetensors",
+                record=folder.epoch_recorder("train"),
+                teacher=None if guide is None else guide.architecture.build_from(guide.state),
+            )
+            module = place(start.architecture.build_from(trained.state), accelerator)
+            test = evaluate(module, material.test, accelerator)
+            accuracy = trained.validation_accuracy
+            result = replace(start, state=trained.state, validation_accuracy=accuracy, parent=None)
+            _save(folder.architecture_path(TRAINED), result, TRAINED, material, self.seed)
+            folder.write_summary({"validation_accuracy": accuracy, "test_accuracy": test.accuracy})
+
+
+def prepare_training(
+    given: Mapping[str, Any],
+    choose: Choose,
+    teacher: Path | None,
+    progress: Progress,
+    resume: Path | None = None,
+    what: str = "the architecture",
+) -> TrainJob:
+    """The training of what `choose` returns, taught by the network of the file `teacher`, with its run folder.
+
+    `given` are kebab-case settings of GROUPS. With `resume` it is the training of that folder, and `choose` and
+    `teacher` are not asked. `what` names the architecture in errors. Mistakes are raised before anything is written.
+    """
+    folder = None if resume is None else RunFolder.open(resume)
+    data, model, recipe, run = (group.picked_from(given) for group in GROUPS)
+    assert isinstance(data, DataSettings)
+    assert isinstance(model, ModelSettings)
+    assert isinstance(recipe, TrainSettings)
+    assert isinstance(run, RunSettings)
+    data = with_absolute_paths(Config(data=data)).data
+    allow_network(model.model)
+    accelerator = pick_accelerator(run.accelerator)
+    progress.start("data", 1)
+    material = load_material(data, recipe.batch_size, run.seed)
+    progress.finish("data", f"{material.data.name}: {len(material.data.train)} training images")
+    if folder is None:
+        start = choose(model, material, run.seed)
+        guide = None if teacher is None else load_member(teacher)
+    else:
+        start = load_member(folder.checkpoint_folder / f"{START}.json")
+        kept = folder.checkpoint_folder / f"{TEACHER}.json"
+        guide = load_member(kept) if kept.exists() else None
+    check_fits(start.architecture, material.data, what)
+    if guide is not None:
+        check_fits(guide.architecture, material.data, str(teacher or resume))
+    if folder is None:
+        folder = RunFolder.create(run.out)
+        for stage, member in ((START, start), (TEACHER, guide)):
+            if member is not None:
+                _save(folder.checkpoint_folder / f"{stage}.json", member, stage, material, run.seed)
+        omitted = {key_of(one) for one in FEDERATED}
+        mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
+        folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
+    return TrainJob(folder, start, guide, recipe, run.seed, material, accelerator)
+
+
+def _save(path: Path, member: Member, stage: str, material: Material, seed: int) -> None:
+    save_member(path, member, name=stage, parent=None, seed=seed, stage=stage, preparation=material.preparation)

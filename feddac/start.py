@@ -1,0 +1,39 @@
+"""What commands that run a federation do before it: settings from flags and files, checks, the run folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.config import Config
+from common.errors import ConfigurationError
+from feddac.resolve import fit_to_fleet_file, merge, with_absolute_paths
+
+if TYPE_CHECKING:
+    from server.run_folder import RunFolder
+
+
+def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | None) -> tuple[Config, "RunFolder"]:
+    """The whole configuration of a run and its folder, a new one that holds config.toml or the one to resume.
+
+    Every mistake that can be found without work is raised here, and then nothing has been written.
+    """
+    from common.learning import pick_accelerator
+    from server.run_folder import RunFolder
+    from simulation.preflight import check
+
+    if resume is not None and (config is not None or "out" in settings):
+        raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
+    file = None
+    if resume is not None:
+        earlier = RunFolder.open(resume)
+        earlier.require_federation()
+        file = earlier.config_path
+    given = merge(config or file, settings)
+    whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
+    pick_accelerator(whole.run.accelerator)
+    partition = check(whole)
+    folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
+    if resume is None:
+        folder.write_config(whole.to_mapping())
+        folder.write_partition(partition.class_names, partition.counts)
+    return whole, folder

@@ -1,0 +1,42 @@
+"""`feddac device`: figures of this machine, for people, for programs and for a SuperNode."""
+
+import json
+
+import pytest
+from flwr.common.config import parse_config_args
+
+from client.identity import identify
+from common.budget import DeviceBudget
+from common.groups import FleetSettings
+from feddac.cli.main import run
+
+
+def test_json_holds_positive_figures_and_the_budget_that_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["device", "--json", "--target-latency-ms", "5"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert all(document[key] > 0 for key in ("macs_per_second", "memory_bytes", "storage_bytes"))
+    assert document["target_latency_ms"] == 5.0
+    assert document["budget"]["macs"] == int(document["macs_per_second"] * 0.005)
+    assert document["budget"]["params"] == int(0.75 * document["storage_bytes"]) // 4
+    assert document["budget"]["peak_memory_bytes"] == int(0.75 * document["memory_bytes"]) // 4 * 4
+
+
+def test_a_supernode_takes_the_line_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["device", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    identity = identify(parse_config_args([document["node_config"]]), FleetSettings())
+    assert identity.profile == "declared"
+    assert identity.budget == DeviceBudget(**document["budget"])
+
+
+def test_the_table_fits_a_terminal_and_ends_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["device"]) == 0
+    table, _, line = capsys.readouterr().out.partition("To declare it, start the device with:\n")
+    assert line.startswith("--node-config 'partition-id=0 device-name=")
+    assert "at most 60 s per epoch of 1,000 images" in table
+    assert all(len(row) <= 80 for row in table.splitlines())
+
+
+def test_an_impossible_latency_is_a_usage_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["device", "--target-latency-ms", "0"]) == 2
+    assert "target-latency-ms must be above 0" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""`feddac search`: budgets in, architecture files out; continues where it was stopped; mistakes are one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.budget import DeviceBudget
+from dac.files import load_member
+from dac.published import read_published
+from feddac.cli.main import run
+from server.run_folder import RunFolder
+from tests.feddac.cli.errors import assert_one_clear_line
+
+SHORT = ["--warmup-epochs", "1", "--epochs-per-step", "1", "--fine-tune-epochs", "0", "--search-batch-size", "128"]
+CNN = ["search", "--model", "cnn", *SHORT]
+SLIM = ["search", "--width", "0.25", "--stem-stride", "2", *SHORT]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search for two budgets."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    assert run([*CNN, "--max-params", "20k,15k", "--max-macs", "100k", "--out", str(folder), "--seed", "3"]) == 0
+    return folder
+
+
+def test_every_budget_gets_an_architecture_below_it(found: Path) -> None:
+    for number, params in ((1, 20_000), (2, 15_000)):
+        member = load_member(found / "architectures" / f"budget-{number}.json")
+        assert member.budget == DeviceBudget(macs=100_000, params=params)
+        assert member.budget.admits(member.architecture.costs)
+
+
+def test_the_folder_says_what_was_asked_and_what_happened(found: Path) -> None:
+    folder = RunFolder.open(found)
+    config = folder.read_config()
+    assert (config["model"], config["seed"], config["warmup-epochs"]) == ("cnn", 3, 1)
+    assert not {"partition", "reference-fraction", "rounds"} & set(config)
+    assert [entry.name for entry in folder.read_budgets()] == ["budget-1", "budget-2"]
+    epochs = [event["epoch"] for event in folder.events("search")]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert json.loads((found / "architectures" / "budget-2.json").read_text())["parent"] == "budget-1"
+
+
+def test_a_finished_search_is_resumed_without_work(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = RunFolder.open(found).events()
+    weights = load_member(found / "architectures" / "budget-1.json").state
+    assert run(["search", "--resume", str(found)]) == 0
+    assert RunFolder.open(found).events() == before
+    again = load_member(found / "architectures" / "budget-1.json").state
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+    output = capsys.readouterr().out
+    assert "budget-2" in output
+    assert "validation" in output
+
+
+def test_mobilenet_families_are_also_written_in_the_published_format(tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text('[[budget]]\nname = "small"\nmacs = "150k"\n[[budget]]\nname = "large"\nmacs = "170k"\n')
+    assert run([*SLIM, "--budgets", str(budgets), "--out", str(tmp_path / "run")]) == 0
+    member = load_member(tmp_path / "run" / "architectures" / "small.json")
+    entries = read_published(tmp_path / "run" / "net_cfg.json", member.architecture.base)
+    assert list(entries) == ["large", "small"]
+    assert entries["small"].architecture.sizes == member.architecture.sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give at least one budget"),
+        (["--max-macs", "many"], 1, "--max-macs must be a positive number"),
+        (["--max-macs", "3M,2M", "--max-params", "1M,2M,3M"], 2, "--max-macs has 2 bounds"),
+        (["--max-macs", "1k"], 1, "the smallest mobilenet_v2 for (1, 8, 8) needs"),
+        (["--max-macs", "3M", "--budgets", "x.toml"], 2, "not both"),
+        (["--budgets", "x.toml"], 2, "cannot be read"),
+        (["--max-macs", "3M", "--data", "cifar"], 1, "did you mean cifar10"),
+        (["--max-macs", "3M", "--preset", "fast"], 2, "preset must be one of default, paper"),
+        (["--max-macs", "3M", "--width", "0"], 2, "width must be above 0"),
+        (["--resume", "/proc"], 1, "there is no run in /proc"),
+        (["--resume", "/proc", "--max-macs", "3M"], 2, "leave out budgets"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing_behind(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["search", *arguments]) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert_one_clear_line(output.err, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_cannot_continue_a_search(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["search", "--resume", str(found), "--seed", "4"]) == 1
+    assert "belongs to other budgets, settings or data" in capsys.readouterr().err
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["search", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert "feddac search --resume" in output
+    assert "--partition" not in output

@@ -1,0 +1,114 @@
+"""From run folders to numbers and rows, against numbers worked out by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feddac.comparison.collect import CellResult, collect
+from feddac.comparison.plan import Experiment
+from feddac.comparison.tables import HEADINGS, cell_tables, rich_table
+from server.report.wording import MISSING
+from server.run_folder import RunFolder
+
+SETTINGS = "[settings]\ndevices = 3\nrounds = 2\n"
+METHODS = '[methods.large]\nmethod = "fedavg"\n[methods.small]\nmethod = "fedavg"\nrounds = 1\n'
+
+
+def cohort(name: str, devices: int, macs: int, accuracy: float, over_budget: int = 0) -> dict[str, Any]:
+    cost = {"macs": macs, "params": 2 * macs, "peak_memory_bytes": 4 * macs}
+    return {"cohort": name, "devices": devices, "accuracy": accuracy, "over_budget": over_budget, **cost}
+
+
+def finish(folder: RunFolder, cohorts: list[dict[str, Any]], accuracy: float) -> None:
+    folder.write_summary(
+        {
+            **{
+                "device_accuracy": accuracy,
+                "cohorts": cohorts,
+                "seconds_total": 12.0,
+                "bytes_down": 30,
+                "bytes_up": 12,
+            },
+            **{"device_macs_per_round": 9000.0, "server_seconds": 5.0, "server_bytes": 77, "epochs_on_reference": 4},
+        }
+    )
+
+
+@pytest.fixture
+def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellResult:
+    """Method large has three devices in two cohorts and is done with seeds 0 and 1; small with seed 0 alone."""
+    plan = small_experiment(top="seeds = [0, 1]", settings=SETTINGS, rest=METHODS)
+    for seed, shift in ((0, 0.0), (1, 0.06)):
+        with RunFolder.create(tmp_path / "all/large" / f"seed-{seed}") as folder:
+            cohorts = [cohort("cohort-1", 2, 100, 0.6 + shift), cohort("cohort-0", 1, 400, 0.9 + shift, 1)]
+            finish(folder, [*cohorts, cohort("cohort-2", 0, 50, 0.1)], 0.7 + shift)
+            folder.append("evaluation", round=0, cohort="cohort-1", accuracy=0.3)
+            folder.append("evaluation", round=0, cohort="cohort-0", accuracy=0.6 + shift)
+            folder.append("evaluation", round=1, cohort="cohort-1", accuracy=0.6 + shift)
+    finish(RunFolder(tmp_path / "all/small/seed-0"), [cohort("cohort-0", 2, 100, 0.5)], 0.5)
+    (one,) = collect(plan, tmp_path)
+    return one
+
+
+def test_means_over_devices_and_seeds(result: CellResult) -> None:
+    large = result.methods[0]
+    means = {measure: value.mean for measure, value in large.spreads.items()}
+    assert means == {
+        "accuracy": pytest.approx(0.73),
+        "worst_accuracy": pytest.approx(0.63),
+        "macs": 200,
+        "params": 400,
+        "peak_memory_bytes": 800,
+        "device_macs_per_round": 9000,
+        "bytes_down": 30,
+        "bytes_up": 12,
+        "server_seconds": 5,
+        "server_bytes": 77,
+        "epochs_on_reference": 4,
+        "seconds": 12,
+        "over_budget": 1,
+        "devices_served": 3,
+    }
+    assert large.spreads["accuracy"].deviation == pytest.approx(0.06 / 2**0.5)
+    assert [rank.mean for rank in large.ranks] == pytest.approx([0.93, 0.63])
+    assert large.macs_range == (100, 400)
+
+
+def test_the_curve_is_the_mean_over_devices_of_rounds_that_all_cohorts_evaluated(result: CellResult) -> None:
+    ((number, mean, deviation),) = result.methods[0].curve
+    assert number == 0
+    assert mean == pytest.approx((2 * 0.3 + 0.63) / 3)
+    assert deviation == pytest.approx(0.02 / 2**0.5)
+
+
+def test_with_one_shared_seed_there_is_no_significance(result: CellResult) -> None:
+    large, small = cell_tables([result])[0].rows
+    difference, p = HEADINGS.index("difference [95 %]"), HEADINGS.index("p")
+    assert (large[difference], large[p]) == ("baseline", "")
+    assert (small[difference], small[p]) == (MISSING, MISSING)
+    assert small[HEADINGS.index("seeds")] == "1"
+
+
+def test_accuracy_of_a_part_of_the_devices_says_so(result: CellResult) -> None:
+    large, small = cell_tables([result])[0].rows
+    assert "of" not in large[1]
+    assert small[1].endswith("(2 of 3)")
+    assert small[HEADINGS.index("devices with a model")] == "2 of 3"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 15)])
+def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, result: CellResult) -> None:
+    assert len(rich_table(cell_tables([result])[0], width).columns) == columns
+
+
+def test_a_run_folder_without_a_summary_does_not_count(
+    small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    plan = small_experiment(top="", settings=SETTINGS, rest=METHODS)
+    folder = tmp_path / "all/large/seed-0"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(json.dumps({}))
+    assert [method.outcomes for method in collect(plan, tmp_path)[0].methods] == [(), ()]

@@ -1,0 +1,119 @@
+"""Over TLS with authentication, only a registered key gets in."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feddac.cli.main import run
+from feddac.deployment import certificates
+from feddac.deployment.certificates import write_certificates
+from feddac.deployment.control import Control
+from feddac.deployment.processes import Process, flower_environment, free_ports, program
+from tests.feddac.deployment.conftest import Deployment
+
+
+@pytest.fixture
+def intrude(tmp_path: Path) -> Callable[..., Process]:
+    """Start a SuperNode with these arguments and wait until it gives up."""
+
+    def start(address: str, *arguments: str) -> Process:
+        folder = tmp_path / "intruder"
+        process = Process(
+            "intruder",
+            [program("flower-supernode"), "--superlink", address, "--port", str(free_ports(1)[0]), *arguments],
+            folder,
+            flower_environment(folder / "flower"),
+        )
+        assert process.wait(60) != 0
+        return process
+
+    (tmp_path / "intruder").mkdir()
+    return start
+
+
+def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
+    deploy: Callable[..., Deployment], intrude: Callable[..., Process], tmp_path: Path
+) -> None:
+    deployment = deploy(devices=["honest"], tls=True)
+    federation = deployment.federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    write_certificates(tmp_path / "other", [], ["stranger"])
+
+    unknown_key = ["--auth-supernode-private-key", str(tmp_path / "other" / "stranger")]
+    stranger = intrude(federation.address, "--root-certificates", str(trusted), *unknown_key)
+    assert "Failed to activate" in stranger.log.read_text()
+
+    anonymous = intrude(federation.address, "--root-certificates", str(trusted))
+    assert "must be registered" in anonymous.log.read_text()
+
+    own_key = ["--auth-supernode-private-key", str(trusted.parent / "device-00")]
+    own_key += ["--max-retries", "1"]
+    misled = intrude(federation.address, "--root-certificates", str(tmp_path / "other" / "ca.crt"), *own_key)
+    assert "certificate" in misled.log.read_text().lower()
+
+    with Control(federation.address, trusted) as control:
+        assert len(control.nodes_online()) == 1
+    assert deployment.federation.supernodes["honest"].exit_code is None
+
+
+def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
+    deploy: Callable[..., Deployment], intrude: Callable[..., Process], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest", "stolen"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    key = trusted.parent / "device-01"
+    to_superlink = ["--superlink", federation.address, "--root-certificates", str(trusted)]
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert run(["unregister", f"{key}.pub", *to_superlink]) == 0
+    assert capsys.readouterr().out == "device-01 is unregistered\ndevice-01 is not registered\n"
+    federation.supernodes["stolen"].wait(60)
+    assert federation.supernodes["honest"].exit_code is None
+    own_key = ["--auth-supernode-private-key", str(key)]
+    again = intrude(federation.address, "--root-certificates", str(trusted), *own_key)
+    assert "Failed to activate" in again.log.read_text()
+    assert run(["register", f"{key}.pub", *to_superlink]) == 1
+    assert "make a new key" in capsys.readouterr().err
+
+
+def test_who_registers_or_submits_is_warned_of_certificates_that_end(
+    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    trusted = federation.root_certificates
+    assert trusted is not None
+    command = ["register", str(trusted.parent / "device-00.pub"), "--superlink", federation.address]
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(certificates, "EXPIRY_WARNING_DAYS", 400)
+    assert run([*command, "--root-certificates", str(trusted)]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: the certificate of {federation.address} expires on ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_crashed_supernode_with_a_key_is_back_after_a_minute_of_trying(deploy: Callable[..., Deployment]) -> None:
+    federation = deploy(devices=["honest"], tls=True).federation
+    first = federation.supernodes["honest"]
+    first.signal(signal.SIGKILL)
+    first.wait(10)
+    began, refused = time.monotonic(), 0
+    while True:  # what the loop in docs/deployment.md does
+        again = federation.start_supernode(0)
+        deadline = time.monotonic() + 20
+        while again.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if again.exit_code is None:
+            break
+        refused += 1
+        assert time.monotonic() - began < 180
+        time.sleep(5)
+    assert refused >= 1
+    assert "Failed to activate" in again.log.read_text()
+    with Control(federation.address, federation.root_certificates) as control:
+        assert len(control.nodes_online()) == 1

@@ -1,0 +1,79 @@
+"""Budgets out of flags and files: lists in step, one bound for all, mistakes in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from common.budget import DeviceBudget
+from common.errors import BudgetError, ConfigurationError, FedDACError
+from feddac.standalone.budgets import budgets_from_file, budgets_from_flags
+
+
+def test_lists_of_equal_length_go_in_step() -> None:
+    assert budgets_from_flags(["3M,2M"], ["1M", "500k"], []) == {
+        "budget-1": DeviceBudget(macs=3_000_000, params=1_000_000),
+        "budget-2": DeviceBudget(macs=2_000_000, params=500_000),
+    }
+
+
+def test_one_bound_holds_for_all() -> None:
+    budgets = budgets_from_flags(["3M"], [], ["256KB,128KB,64KiB"])
+    assert [budget.macs for budget in budgets.values()] == [3_000_000] * 3
+    assert [budget.peak_memory_bytes for budget in budgets.values()] == [256_000, 128_000, 65_536]
+    assert {budget.params for budget in budgets.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        (([], [], []), ConfigurationError, "give at least one budget"),
+        ((["3M,2M"], ["1M,2M,3M"], []), ConfigurationError, "--max-macs has 2 bounds where another flag has 3"),
+        ((["3M,"], [], []), BudgetError, "--max-macs must be a positive number"),
+        (([], ["0"], []), BudgetError, "--max-params must be a positive number"),
+        (([], [], ["1 furlong"]), BudgetError, "--max-memory must be a positive size"),
+    ],
+)
+def test_bad_flags_are_refused(
+    flags: tuple[list[str], list[str], list[str]], error: type[FedDACError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        budgets_from_flags(*flags)
+
+
+def test_a_file_names_its_budgets(tmp_path: Path) -> None:
+    path = tmp_path / "budgets.toml"
+    path.write_text('[[budget]]\nname = "watch"\nmacs = "2M"\nmemory = "64KB"\n[[budget]]\nparams = 500000\n')
+    assert budgets_from_file(path) == {
+        "watch": DeviceBudget(macs=2_000_000, peak_memory_bytes=64_000),
+        "budget-2": DeviceBudget(params=500_000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("[[budget", ConfigurationError, "not valid TOML"),
+        ("", ConfigurationError, "must hold"),
+        ("budget = 3", ConfigurationError, "must hold"),
+        ("seed = 1\n[[budget]]\nmacs = 1", ConfigurationError, "must hold"),
+        ("[[budget]]\nmac = 1", ConfigurationError, "budget 1: unknown setting 'mac': did you mean 'macs'"),
+        ('[[budget]]\nname = "../x"\nmacs = 1', ConfigurationError, "a name is made of"),
+        ('[[budget]]\nname = "a"\nmacs = 1\n[[budget]]\nname = "a"\nmacs = 2', ConfigurationError, "another budget"),
+        ('[[budget]]\nname = "a"', BudgetError, "at least one of macs, params and memory"),
+        ("[[budget]]\nmacs = -5", BudgetError, "budget 1: macs must be a positive number"),
+        ("[[budget]]\nmacs = []", BudgetError, "budget 1: macs must be a positive number"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(
+    tmp_path: Path, content: str, error: type[FedDACError], message: str
+) -> None:
+    path = tmp_path / "budgets.toml"
+    path.write_text(content)
+    with pytest.raises(error, match=message) as caught:
+        budgets_from_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        budgets_from_file(tmp_path / "none.toml")
