@@ -31,14 +31,16 @@ class DataSettings(Settings):
     )
     partition: str = setting(
         "iid",
-        "How devices share the data: iid, dirichlet:ALPHA, classes:N (classes per device), shards:N (shards per "
-        "device), paper-iid:N (N images per class) or paper-shards:N (two single-class shards of N images).",
-        pattern=r"iid|dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
+        "How devices share the data: iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA (a device with its share of all "
+        "images gets no more), classes:N (classes per device), shards:N (shards per device), paper-iid:N (N images per "
+        "class) or paper-shards:N (two single-class shards of N images).",
+        pattern=r"iid|(balanced-)?dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
     )
     augment: str = setting(
         "auto",
-        "Training augmentation: none, crop, crop+flip; auto is crop+flip for colour images, else crop.",
-        choices=("auto", "none", "crop", "crop+flip"),
+        "Training augmentation: none, crop, crop+flip, or crop+flip+cutout, which also blanks a square half as wide as "
+        "the image; auto is crop+flip for colour images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip", "crop+flip+cutout"),
     )
 
 
