@@ -78,14 +78,14 @@ class Preprocessor:
 def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """Normalised images (N, C, H, W) with a square of `side` pixels of each set to zero, which is the mean.
 
-    Its centre is any pixel, so that some of it may lie outside (DeVries and Taylor 2017, arXiv:1708.04552, section 3.2).
+    Its centre is any pixel, so that some of it may lie outside (DeVries and Taylor 2017, arXiv:1708.04552).
     """
     inside = torch.ones(len(images), 1, *images.shape[2:], dtype=torch.bool)
     for dimension, length in ((2, images.shape[2]), (3, images.shape[3])):
         centre = torch.randint(length, (len(images), 1, 1, 1), generator=generator, device=generator.device).cpu()
         along = torch.arange(length).view([-1 if one == dimension else 1 for one in range(4)])
         inside &= (along >= centre - side // 2) & (along < centre - side // 2 + side)
-    return images.masked_fill(inside.to(images.device), 0)
+    return images.clone().masked_fill_(inside.to(images.device), 0)
 
 
 def _crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:

@@ -122,7 +122,7 @@ def _flower(labels: np.ndarray, kind: str, number: int, devices: int, seed: int)
 
 
 def _dirichlet(labels: np.ndarray, kind: str, alpha: float, devices: int, seed: int) -> list[np.ndarray]:
-    """Without balancing, ALPHA means what it says; with it the drawn shares are bent, as FedNAS and FedGKT have them."""
+    """Without balancing, ALPHA means what it says; with it the shares are bent, as FedNAS and FedGKT have them."""
     from flwr_datasets.partitioner import DirichletPartitioner
 
     balanced = kind != "dirichlet"

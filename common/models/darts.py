@@ -57,8 +57,8 @@ class Design:
         match = re.fullmatch(rf"{PREFIX}([0-9]{{1,3}})x([0-9]{{1,3}})(?:_([a-z0-9]+_[a-z0-9]+?)(_auxiliary)?)?", name)
         if match is None:
             raise ArchitectureError(
-                f"{name!r:.80} names no network of DARTS cells; {PREFIX}16x8 is the supernet of 16 channels and 8 cells, "
-                f"{PREFIX}16x8_NORMAL_REDUCE a network of two kinds of cells"
+                f"{name!r:.80} names no network of DARTS cells; {PREFIX}16x8 is the supernet of 16 channels and 8 "
+                f"cells, {PREFIX}16x8_NORMAL_REDUCE a network of two kinds of cells"
             )
         genotype = Genotype.from_code(match[3]) if match[3] else None
         return cls(int(match[1]), int(match[2]), genotype, bool(match[4]))

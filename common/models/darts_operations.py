@@ -1,4 +1,4 @@
-"""The operations of the DARTS cell space as modules (Liu et al. 2019, section 3.1.1); "none", which makes zeros, is none.
+"""The operations of the DARTS cell space as modules (Liu et al. 2019, section 3.1.1); "none" needs no module.
 
 All take and return (N, C, H, W), with H and W halved at stride 2. `affine` says whether batch norms have a scale and a
 shift: they have none while searching, where the scale would compete with the architecture parameters.

@@ -1,8 +1,8 @@
 """The cell space of DARTS as data (Liu et al. 2019, arXiv:1806.09055, section 2.1 and appendix A.1.1), and its cells.
 
-A cell has two inputs (nodes 0 and 1) and four nodes of its own (2 to 5). While searching, each own node has an edge from
-every earlier node, 14 in all, and each edge is a mixture of eight operations. A found cell keeps two edges into each
-node, with one operation each, and its output is its four nodes side by side.
+A cell has two inputs (nodes 0 and 1) and four nodes of its own (2 to 5). While searching, each own node has an edge
+from every earlier node, 14 in all, and each edge is a mixture of eight operations. A found cell keeps two edges into
+each node, with one operation each, and its output is its four nodes side by side.
 """
 
 import reprlib
