@@ -24,13 +24,13 @@ class ArraySpec:
 
     `dtype` is one of DTYPES. A None in `shape` is a number of rows, one per image: at most as many as the device
     registered images, and the same in all arrays of an answer; there is at most one. `low` and `high` are inclusive;
-    `low` may be an array that broadcasts. The Euclidean norm is at most `largest_norm`.
+    both may be arrays that broadcast. The Euclidean norm is at most `largest_norm`.
     """
 
     dtype: str
     shape: tuple[int | None, ...]
     low: float | Vector = -math.inf
-    high: float = math.inf
+    high: float | Vector = math.inf
     largest_norm: float = math.inf
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@
     partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
+    method/                       what the method writes for its user: FedNAS the cells after each round of search
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
@@ -58,6 +59,7 @@ class RunFolder:
         self.report_path = path / "report.html"
         self.architectures_folder = path / "architectures"
         self.models_folder = path / "models"
+        self.method_folder = path / "method"
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
         self._lock: RunLock | None = None

@@ -7,7 +7,7 @@ whose code (`Genotype.code`) follows; with `_auxiliary` after it, it has a secon
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -158,9 +158,9 @@ class _MixedCell(nn.Module):
         return torch.cat(states[INPUTS:], dim=1)
 
 
-def _mixture(operations: Iterable[nn.Module], shares: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+def _mixture(operations: nn.Module, shares: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
     """Equation 2 of DARTS; "none", the first, adds nothing, but its share is lost to the others."""
-    return _sum([share * operation(state) for share, operation in zip(shares[1:], operations, strict=True)])
+    return _sum([share * operation(state) for share, operation in zip(shares[1:], operations.children(), strict=True)])
 
 
 def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -235,6 +235,15 @@ def dropped(x: torch.Tensor, probability: float) -> torch.Tensor:
         return x
     kept = 1 - probability
     return x * (torch.rand(len(x), 1, 1, 1, device=x.device) < kept) / kept
+
+
+def auxiliary_macs(design: Design, base: BaseNetwork) -> int:
+    """Multiply-accumulates of the auxiliary head for one image; 0 where there is none."""
+    if not design.auxiliary:
+        return 0
+    height, width = ((-(-side // 4) - 5) // 3 + 1 for side in base.input_shape[1:])
+    squeeze = 4 * design.channels * NODES * 128 * height * width
+    return squeeze + 4 * 128 * 768 * (height - 1) * (width - 1) + 768 * base.classes
 
 
 def _auxiliary_head(channels: int, classes: int) -> nn.Module:

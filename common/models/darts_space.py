@@ -92,9 +92,14 @@ def chosen(alphas: NDArray[Any]) -> Genotype:
     Into each node go the two edges whose strongest operation (by the softmax over the edge's operations, "none" left
     out) is strongest, the stronger first, each with that operation. Of equal ones the earlier node and operation win.
     """
-    exponentials = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
-    shares = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return Genotype(*(_cell(one) for one in shares))
+    return Genotype(*(_cell(one) for one in shares_of(alphas)))
+
+
+def shares_of(alphas: NDArray[Any]) -> NDArray[np.float64]:
+    """The softmax over the last dimension, the operations (DARTS, equation 2)."""
+    exponentials = np.exp(alphas - alphas.max(axis=-1, keepdims=True), dtype=np.float64)
+    shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def _cell(shares: NDArray[Any]) -> Cell:
@@ -110,16 +115,6 @@ def _cell(shares: NDArray[Any]) -> Cell:
     return tuple(edges)
 
 
-def drawn(generator: np.random.Generator) -> Genotype:
-    """A random genotype: for each node two different earlier nodes and, for each edge, any operation but none."""
-
-    def cell() -> Cell:
-        sources = [int(one) for node in range(NODES) for one in generator.permutation(INPUTS + node)[:2]]
-        return tuple((OPERATIONS[int(generator.integers(1, len(OPERATIONS)))], source) for source in sources)
-
-    return Genotype(cell(), cell())
-
-
 def _check(cell: Sequence[Edge], kind: str) -> None:
     if len(cell) != 2 * NODES:
         raise ArchitectureError(f"a {kind} cell has {2 * NODES} edges, not {len(cell)}")
@@ -131,6 +126,10 @@ def _check(cell: Sequence[Edge], kind: str) -> None:
             raise ArchitectureError(f"node {own} of a {kind} cell reads nodes 0 to {own - 1}, not {node!r:.40}")
     if any(cell[first][1] == cell[first + 1][1] for first in range(0, len(cell), 2)):
         raise ArchitectureError(f"a node of the {kind} cell reads the same node twice")
+
+
+HEAVIEST = Genotype(*(tuple(("sep_conv_5x5", number % 2) for number in range(2 * NODES)) for _ in KINDS))
+"""No other needs more parameters or multiply-accumulates."""
 
 
 def _published(normal: str, reduce: str) -> Genotype:
