@@ -14,9 +14,13 @@ from server.methods.genotypes import read_genotype
 
 def network_of(settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> Architecture:
     """The network of a genotype, or the supernet, for the images and classes of `base`."""
+    return Architecture.full(BaseNetwork(design_of(settings, genotype).name, base.input_shape, base.classes))
+
+
+def design_of(settings: FedNASSettings, genotype: Genotype | None) -> Design:
+    """The network's design; what was found has an auxiliary head where its loss counts."""
     auxiliary = genotype is not None and settings.fednas_auxiliary_coefficient > 0
-    design = Design(settings.fednas_channels, settings.fednas_cells, genotype, auxiliary)
-    return Architecture.full(BaseNetwork(design.name, base.input_shape, base.classes))
+    return Design(settings.fednas_channels, settings.fednas_cells, genotype, auxiliary)
 
 
 def given_genotype(settings: FedNASSettings) -> Genotype | None:

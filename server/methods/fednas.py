@@ -39,7 +39,15 @@ from server.cohorts import Cohort, architecture_of
 from server.devices import Device
 from server.methods.architecture_files import record_architecture
 from server.methods.averaged import Averaged
-from server.methods.cell_networks import alphas_of, given_genotype, is_searching, needs, network_of, require_held
+from server.methods.cell_networks import (
+    alphas_of,
+    design_of,
+    given_genotype,
+    is_searching,
+    needs,
+    network_of,
+    require_held,
+)
 from server.methods.genotypes import write_genotype
 from server.methods.reference_training import recalibrate_cohorts
 from server.methods.refusals import keep_able
@@ -114,8 +122,8 @@ class FedNASServer(Averaged):
         (cohort,) = self.cohorts
         if is_searching(cohort):
             alphas = alphas_of(cohort)
-            network = network_of(self.settings, self.run.reference.base, chosen(alphas))
-            write_genotype(self.run.folder.method_folder / f"genotype-{number:05d}.json", number, alphas, network)
+            model = design_of(self.settings, chosen(alphas)).name
+            write_genotype(self.run.folder.method_folder / f"genotype-{number:05d}.json", number, alphas, model)
 
     def notes(self, cohort: Cohort) -> Mapping[str, object]:
         """The genotype after a round of the search."""

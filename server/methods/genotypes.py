@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.architecture import Architecture
 from common.atomic import write_atomically
 from common.errors import ArchitectureError, ConfigurationError
 from common.models.darts_space import OPERATIONS, PUBLISHED, Genotype, chosen, shares_of
@@ -16,8 +15,8 @@ FORMAT = "feddac-genotype"
 VERSION = 1
 
 
-def write_genotype(path: Path, number: int, alphas: NDArray[np.float32], network: Architecture) -> None:
-    """Write what `alphas`, shape (2, edges, operations), stand for after round `number`; `network` would be trained.
+def write_genotype(path: Path, number: int, alphas: NDArray[np.float32], model: str) -> None:
+    """Write what `alphas`, shape (2, edges, operations), stand for after round `number`; `model` is its network.
 
     `shares` are the softmax over each edge's operations, in the order of `operations`.
     """
@@ -27,7 +26,7 @@ def write_genotype(path: Path, number: int, alphas: NDArray[np.float32], network
         "version": VERSION,
         "round": number,
         **genotype.to_dict(),
-        "model": network.base.model,
+        "model": model,
         "operations": OPERATIONS,
         "shares": [[[round(float(one), 6) for one in edge] for edge in kind] for kind in shares_of(alphas)],
     }
