@@ -1,11 +1,12 @@
-"""FedNAS on a device: the architecture's step by hand, what each half of the images does, and the found cells' training."""
+"""FedNAS on a device: steps by hand, what each half of the images does, and the training of what was found."""
 
 import math
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from client.data import DeviceData
@@ -54,11 +55,19 @@ def tensors(one: Task, result: Result) -> State:
     return one.network.layout.unflatten(result.arrays[WEIGHTS])
 
 
-def slopes(data: Images, seed: int = 0) -> dict[str, torch.Tensor]:
+def fresh(one: Task) -> nn.Module:
+    """The module as the task has it, in training mode and without gradients."""
+    module = module_for(one, CPU).train()
+    module.zero_grad()
+    return module
+
+
+@cache
+def slopes() -> dict[str, torch.Tensor]:
     """Of the loss over each half, one batch each, with respect to the architecture parameters."""
     found = {}
-    for name, half in zip(("training", "validation"), halves(data, seed), strict=True):
-        module = module_for(task(SUPERNET, SEARCH), CPU).train()
+    for name, half in zip(("training", "validation"), halves(images(), 0), strict=True):
+        module = fresh(task(SUPERNET, SEARCH))
         loss = F.cross_entropy(module(PLAIN.eval_batch(half.images)), half.labels)
         (found[name],) = torch.autograd.grad(loss, [module.get_parameter(ALPHAS)])
     return found
@@ -77,7 +86,7 @@ def test_the_architecture_steps_by_adam_along_both_losses_with_their_coefficient
         fednas_architecture_weight_decay=0.5,
     )
     before = SUPERNET.layout.unflatten(one.weights)[ALPHAS]
-    by_half = slopes(images())
+    by_half = slopes()
     gradient = training * by_half["training"] + validation * by_half["validation"] + 0.5 * before
     expected = before - RATE * gradient / (gradient.abs() + 1e-8)
     after = tensors(one, run(one))[ALPHAS]
@@ -89,7 +98,7 @@ def test_weights_step_once_on_the_training_half_at_the_new_architecture() -> Non
     one = task(SUPERNET, SEARCH)
     after = tensors(one, run(one))
     first, _ = halves(images(), one.seed)
-    module = module_for(one, CPU).train()
+    module = fresh(one)
     with torch.no_grad():
         module.get_parameter(ALPHAS).copy_(after[ALPHAS])
     F.cross_entropy(module(PLAIN.eval_batch(first.images)), first.labels).backward()  # type: ignore[no-untyped-call]
@@ -101,8 +110,8 @@ def test_weights_step_once_on_the_training_half_at_the_new_architecture() -> Non
 
 def other_half_changed(number: int) -> Images:
     data = images()
-    half = halves(Images(torch.arange(12)[:, None, None, None].repeat(1, 1, 8, 8), data.labels), 0)[number]
-    for position in half.images[:, 0, 0, 0].tolist():
+    numbered = Images(torch.arange(12, dtype=torch.uint8)[:, None, None, None], data.labels)
+    for position in halves(numbered, 0)[number].images.flatten().tolist():
         data.images[position] = 255 - data.images[position]
     return data
 
@@ -120,8 +129,7 @@ def test_weights_never_learn_from_the_validation_half_but_the_architecture_does(
 
 
 def test_halves_are_apart_equal_stratified_and_the_same_in_every_round() -> None:
-    data = images(24)
-    data = Images(torch.arange(24)[:, None, None, None], data.labels)
+    data = Images(torch.arange(24, dtype=torch.uint8)[:, None, None, None], images(24).labels)
     first, second = halves(data, 7)
     assert sorted([*first.images.flatten().tolist(), *second.images.flatten().tolist()]) == list(range(24))
     assert first.labels.bincount().tolist() == second.labels.bincount().tolist() == [4, 4, 4]
@@ -160,7 +168,7 @@ def test_only_gradients_of_weights_are_clipped(network: Architecture, step: str)
 def test_the_found_network_is_trained_on_all_images() -> None:
     one = task(FOUND, TRAIN, batch_size=12)
     after = tensors(one, run(one))
-    module = module_for(one, CPU).train()
+    module = fresh(one)
     data = images()
     F.cross_entropy(module(PLAIN.eval_batch(data.images)), data.labels).backward()  # type: ignore[no-untyped-call]
     for name, parameter in module.named_parameters():
@@ -172,7 +180,7 @@ def test_the_auxiliary_heads_loss_has_its_coefficient() -> None:
     data = images(6, side=32)
     one = task(HEADED, TRAIN, fednas_auxiliary_coefficient=0.4)
     after = tensors(one, run(one, data))
-    module = module_for(one, CPU).train()
+    module = fresh(one)
     loss = F.cross_entropy(module(PLAIN.eval_batch(data.images)), data.labels)
     (loss + 0.4 * F.cross_entropy(module.auxiliary_logits, data.labels)).backward()  # type: ignore[arg-type]
     for name, parameter in module.named_parameters():
@@ -190,7 +198,7 @@ def test_dropped_paths_are_drawn_from_the_seed_and_end_elsewhere() -> None:
 
 def test_each_step_needs_its_network() -> None:
     with pytest.raises(MessageError, match="no architecture parameters"):
-        run(replace(task(FOUND, SEARCH)))
+        run(task(FOUND, SEARCH))
     with pytest.raises(MessageError, match="not one of found cells"):
         run(task(SUPERNET, TRAIN))
 
