@@ -128,7 +128,7 @@ def test_an_edge_is_the_mean_of_its_operations_by_the_softmax_with_nothing_for_n
     torch.manual_seed(0)
     module = build_darts(SMALL).eval()
     assert isinstance(module, Supernet)
-    cell = module.cells[0]
+    cell = module.get_submodule("cells.0")
     with torch.no_grad():
         module.alphas.normal_()
         shares = torch.softmax(module.alphas, -1)

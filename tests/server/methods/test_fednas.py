@@ -13,7 +13,7 @@ from common.budget import DeviceBudget
 from common.config import Config, require_read
 from common.errors import ArchitectureError, BudgetError, ConfigurationError, MessageError
 from common.messages import WEIGHTS, Result
-from common.methods.fednas import ALPHAS, SEARCH, CellOrder, search_macs
+from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs
 from common.methods.training import TRAIN
 from common.models.darts import Design
 from common.models.darts_space import EDGES, HEAVIEST, PUBLISHED, chosen
@@ -22,7 +22,7 @@ from dac.model_file import read_model
 from server.cohorts import architecture_of
 from server.devices import Device
 from server.methods.cell_networks import alphas_of, network_of, require_held
-from server.methods.fednas import FedNASServer, FedNASSettings
+from server.methods.fednas import FedNASServer
 from server.methods.genotypes import read_genotype, write_genotype
 from server.methods.method import Snapshot
 from server.report import build_report
