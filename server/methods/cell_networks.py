@@ -1,15 +1,21 @@
-"""The networks that FedNAS sends to devices, what they need, and what to tell a device that cannot hold them."""
+"""The networks that FedNAS sends to devices, what they cost, and what to tell a device that cannot hold them."""
+
+from dataclasses import replace
 
 from common.architecture import Architecture
 from common.arrays import Vector
 from common.budget import RESOURCES, Costs, DeviceBudget
 from common.errors import BudgetError
-from common.methods.fednas import ALPHAS, FedNASSettings
-from common.models.darts import Design
+from common.messages import WEIGHTS
+from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs, search_spec
+from common.methods.training import PASSES
+from common.models.darts import Design, auxiliary_macs
 from common.models.darts_space import HEAVIEST, Genotype
 from common.models.description import BaseNetwork
 from server.cohorts import Cohort, architecture_of
+from server.devices import Device
 from server.methods.genotypes import read_genotype
+from server.steps import Order, Step
 
 
 def network_of(settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> Architecture:
@@ -36,6 +42,23 @@ def is_searching(cohort: Cohort) -> bool:
 def alphas_of(cohort: Cohort) -> Vector:
     """The supernet's architecture parameters, shape (2, edges, operations)."""
     return cohort.network.layout.tensor(cohort.weights, ALPHAS)
+
+
+def of_cells(step: Step) -> Step:
+    """The training step that every method has, with what it costs here; while searching, as a step of the search."""
+    cohort, base = step.cohort, architecture_of(step.cohort).base
+    searching = is_searching(cohort)
+
+    def order(device: Device) -> Order:
+        told = step.order(device)
+        settings = CellOrder.from_mapping(told.settings.to_mapping())
+        macs = told.macs_per_sample + PASSES * settings.epochs * auxiliary_macs(Design.of(base.model), base)
+        return replace(told, macs_per_sample=search_macs(cohort.network.costs.macs, settings) if searching else macs)
+
+    if not searching:
+        return replace(step, order=order)
+    spec = search_spec(step.reply[WEIGHTS], cohort.network.layout)
+    return replace(step, name=SEARCH, reply={WEIGHTS: spec}, order=order)
 
 
 def needs(settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> Costs:

@@ -10,7 +10,6 @@ could hold.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,23 +18,12 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ConfigurationError
 from common.learning import evaluate
-from common.messages import WEIGHTS
-from common.methods.fednas import (
-    SEARCH,
-    CellOrder,
-    CellTraining,
-    FedNAS,
-    FedNASSettings,
-    search_macs,
-    search_spec,
-)
-from common.methods.training import PASSES
-from common.models.darts import Design, auxiliary_macs
+from common.methods.fednas import CellOrder, CellTraining, FedNAS, FedNASSettings
 from common.models.darts_space import HEAVIEST, chosen
 from common.models.description import BaseNetwork
 from common.seeds import derive_seed
 from dac.files import Member
-from server.cohorts import Cohort, architecture_of
+from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.architecture_files import record_architecture
 from server.methods.averaged import Averaged
@@ -46,13 +34,14 @@ from server.methods.cell_networks import (
     is_searching,
     needs,
     network_of,
+    of_cells,
     require_held,
 )
 from server.methods.genotypes import write_genotype
 from server.methods.reference_training import recalibrate_cohorts
 from server.methods.refusals import keep_able
 from server.run import Run
-from server.steps import Order, Step
+from server.steps import Step
 
 
 class FedNASServer(Averaged):
@@ -108,7 +97,7 @@ class FedNASServer(Averaged):
             genotype = chosen(alphas_of(cohort))
             self._begin(cohort, network_of(self.settings, self.run.reference.base, genotype), number)
             self.run.progress.note(f"round {number}: the search is over, and devices train what it found")
-        return [_of_cells(step) for step in super().steps(number)]
+        return [of_cells(step) for step in super().steps(number)]
 
     def order(self, cohort: Cohort, device: Device, number: int) -> CellOrder:
         """How a device trains in either stage."""
@@ -139,20 +128,3 @@ class FedNASServer(Averaged):
             recalibrate_cohorts([cohort], run)
         cohort.search_accuracy = evaluate(self.module(cohort), run.reference.validation, run.accelerator).accuracy
         record_architecture(run, cohort, Member(network, DeviceBudget(), state, cohort.search_accuracy), number=number)
-
-
-def _of_cells(step: Step) -> Step:
-    """The training step that every method has, with what it costs here; while searching, as a step of the search."""
-    cohort, base = step.cohort, architecture_of(step.cohort).base
-    searching = is_searching(cohort)
-
-    def order(device: Device) -> Order:
-        told = step.order(device)
-        settings = CellOrder.from_mapping(told.settings.to_mapping())
-        macs = told.macs_per_sample + PASSES * settings.epochs * auxiliary_macs(Design.of(base.model), base)
-        return replace(told, macs_per_sample=search_macs(cohort.network.costs.macs, settings) if searching else macs)
-
-    if not searching:
-        return replace(step, order=order)
-    spec = search_spec(step.reply[WEIGHTS], cohort.network.layout)
-    return replace(step, name=SEARCH, reply={WEIGHTS: spec}, order=order)

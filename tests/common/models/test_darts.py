@@ -138,7 +138,7 @@ def test_an_edge_is_the_mean_of_its_operations_by_the_softmax_with_nothing_for_n
         for _ in range(4):
             total = torch.zeros_like(states[0])
             for state in states:
-                for number, operation in enumerate(cell.edges[edge], start=1):
+                for number, operation in enumerate(cell.get_submodule(f"edges.{edge}").children(), start=1):
                     total += shares[0, edge, number] * operation(state)
                 edge += 1
             states.append(total)

@@ -102,7 +102,7 @@ def test_robust_means_and_their_notes_are_those_of_every_method(make_server: Cal
     assert method.notes(cohort)["protected"] is True
 
 
-def test_the_stages_follow_each_other_with_a_genotype_after_each_round_of_the_search(
+def test_the_stages_follow_with_a_genotype_after_each_round_of_the_search(
     make_server: Callable[..., Any],
 ) -> None:
     method, devices = make_server()
@@ -134,7 +134,14 @@ def test_the_stages_follow_each_other_with_a_genotype_after_each_round_of_the_se
 
 
 def test_devices_are_told_how_to_train_cells_and_charged_for_it(make_server: Callable[..., Any]) -> None:
-    own = {"fednas_drop_path": 0.25, "fednas_training_coefficient": 0.5, "fednas_architecture_learning_rate": 0.01}
+    own = {
+        "fednas_drop_path": 0.25,
+        "fednas_training_coefficient": 0.5,
+        "fednas_validation_coefficient": 0.25,
+        "fednas_architecture_learning_rate": 0.01,
+        "fednas_architecture_weight_decay": 0.02,
+        "fednas_lowest_learning_rate": 0.002,
+    }
     method, devices = make_server(**own, local_epochs="2", fednas_search_rounds=1)
     (step,) = method.steps(1)
     order = step.order(devices[0])
@@ -243,6 +250,13 @@ def test_a_genotype_file_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert data["round"] == 7
     assert np.allclose(np.sum(data["shares"], axis=-1), 1, atol=1e-5)
     assert read_genotype(str(tmp_path / "one.json")) == chosen(alphas)
+
+
+def test_the_network_has_so_many_channels_and_cells() -> None:
+    for channels, cells in ((1, 3), (2, 4)):
+        settings = FedNASSettings(fednas_channels=channels, fednas_cells=cells)
+        assert network_of(settings, BASE, None).base.model == f"darts_{channels}x{cells}"
+        assert network_of(settings, BASE, HEAVIEST).base.model == Design(channels, cells, HEAVIEST).name
 
 
 def test_a_given_genotype_is_trained_from_the_first_round(make_server: Callable[..., Any], tmp_path: Path) -> None:
