@@ -140,12 +140,15 @@ class MethodSettings(Settings):
     method: str = setting(
         "dac",
         "dac: an architecture per budget from the search; fedavg: one model for all; fedprox: fedavg with devices kept "
-        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; or a "
-        "method of your own as package.module:Class (docs/add-a-method.md).",
+        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fednas: "
+        "cells that the devices search for, then train; or a method of your own as package.module:Class "
+        "(docs/add-a-method.md).",
         pattern=r"[a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
     )
     pretraining_epochs: int = setting(
-        30, "Epochs all methods but dac, which searches, train on the reference set before the first round.", minimum=0
+        30,
+        "Epochs all methods but dac and fednas, which search, train on the reference set before the first round.",
+        minimum=0,
     )
     batch_norm: str = setting(
         "average",

@@ -65,6 +65,11 @@ class FedNASSettings(CellTraining):
     fednas_search_rounds: int = setting(
         5, "Rounds of search before those in which what was found is trained (fednas).", minimum=1
     )
+    fednas_search_epochs: int = setting(
+        0,
+        "Epochs a device searches per round (fednas); 0 takes local-epochs, as the rounds after the search do.",
+        minimum=0,
+    )
     fednas_genotype: str = setting(
         "", "Train these cells and search for none: FedNAS_V1, DARTS_V2, or a genotype file of an earlier run (fednas)."
     )

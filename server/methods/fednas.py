@@ -103,6 +103,8 @@ class FedNASServer(Averaged):
         """How a device trains in either stage."""
         own = self.settings.to_mapping()
         told = {key: own[key] for key in CellTraining.keys()}  # noqa: SIM118
+        if is_searching(cohort) and self.settings.fednas_search_epochs:
+            told["epochs"] = self.settings.fednas_search_epochs
         return CellOrder.from_mapping({**super().order(cohort, device, number).to_mapping(), **told})
 
     def finish(self, number: int) -> None:

@@ -95,6 +95,7 @@ COVERED_BY = {
     "fednas-drop-path": CELLS,
     "fednas-auxiliary-coefficient": f"{CELL_STEPS}::test_the_auxiliary_heads_loss_has_its_coefficient",
     "fednas-search-rounds": f"{FEDNAS}::test_the_stages_follow_with_a_genotype_after_each_round_of_the_search",
+    "fednas-search-epochs": CELLS,
     "fednas-genotype": f"{FEDNAS}::test_a_given_genotype_is_trained_from_the_first_round",
     "fednas-channels": f"{FEDNAS}::test_a_device_that_cannot_hold_the_supernet_is_told_how_many_channels_it_could",
     "fednas-cells": f"{FEDNAS}::test_the_network_has_so_many_channels_and_cells",

@@ -142,14 +142,15 @@ def test_devices_are_told_how_to_train_cells_and_charged_for_it(make_server: Cal
         "fednas_architecture_weight_decay": 0.02,
         "fednas_lowest_learning_rate": 0.002,
     }
-    method, devices = make_server(**own, local_epochs="2", fednas_search_rounds=1)
+    method, devices = make_server(**own, local_epochs="2", fednas_search_epochs=3, fednas_search_rounds=1)
     (step,) = method.steps(1)
     order = step.order(devices[0])
     assert isinstance(order.settings, CellOrder)
     assert {name: getattr(order.settings, name) for name in own} == own
-    assert order.settings.epochs == 2
+    assert order.settings.epochs == 3
     assert order.macs_per_sample == search_macs(step.cohort.network.costs.macs, order.settings)
     (step,) = method.steps(2)
+    assert step.order(devices[0]).settings.to_mapping()["epochs"] == 2
     assert step.order(devices[0]).macs_per_sample == 3 * 2 * step.cohort.network.costs.macs
     assert "fednas-genotype" not in step.order(devices[0]).settings.to_mapping()  # a path of this machine
 
