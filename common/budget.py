@@ -1,13 +1,18 @@
-"""What a device can afford: strict upper bounds on MACs, parameters and peak activation memory."""
+"""What a device can afford: strict upper bounds on what an architecture needs to be run, held and trained."""
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 from common.errors import BudgetError
+from common.rates import LatencyBound
 
-RESOURCES = ("macs", "params", "peak_memory_bytes")
+COUNTS = ("macs", "params", "peak_memory_bytes")
+"""What an architecture needs on every device alike."""
+RESOURCES = (*COUNTS, "training_memory_bytes", "latency")
+"""All that can be bounded; the last two depend on how the device trains, and on how fast it is."""
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _BYTE_UNITS = {
@@ -20,20 +25,57 @@ _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9]*)?(?
 
 
 @dataclass(frozen=True)
+class LocalTraining:
+    """How a device trains, as far as that takes memory: images per step, and whether the optimizer has a momentum."""
+
+    batch_size: int = 16
+    momentum: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise BudgetError(f"a training step takes at least one image, not {self.batch_size}")
+
+
+class Network(Protocol):
+    """Where the costs that depend on the device are counted from."""
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        """Bytes of weights, gradients, optimizer state and of what the backward pass needs of the forward pass."""
+
+    def work(self) -> Sequence[int]:
+        """Units of each of `common.rates.COUNTED` for one image."""
+
+
+@dataclass(frozen=True)
 class Costs:
     """What an architecture needs: exact counts for one image.
 
     `macs` are multiply-accumulates of convolution and linear layers, `params` are trainable scalars,
-    `peak_memory_bytes` is the largest sum of live float32 activations at batch 1.
+    `peak_memory_bytes` is the largest sum of live float32 activations at batch 1. What training takes and how long one
+    image takes depend on the device as well; they are counted from `network` when they are asked for.
     """
 
     macs: int
     params: int
     peak_memory_bytes: int
+    network: Network | None = field(default=None, compare=False, repr=False)
 
     def get(self, resource: str) -> int:
-        """The amount of one of RESOURCES."""
+        """The amount of one of COUNTS."""
         return int(getattr(self, resource))
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        """Bytes it takes to train it so."""
+        return self._counted_from().training_memory_bytes(training)
+
+    def work(self) -> Sequence[int]:
+        """Units of each of `common.rates.COUNTED` for one image."""
+        return self._counted_from().work()
+
+    def _counted_from(self) -> Network:
+        if self.network is None:
+            raise ValueError("these costs were written down, not counted from a network")
+        return self.network
 
     def __str__(self) -> str:
         return f"{self.macs:,} MACs, {self.params:,} parameters and {self.peak_memory_bytes:,} bytes of peak memory"
@@ -43,6 +85,8 @@ class Costs:
 class DeviceBudget:
     """Strict upper bounds, None where the device does not care. Raises BudgetError for a bound that is not positive.
 
+    `training_memory_bytes` holds while it trains as `training` says, which is of no meaning without that bound.
+
     >>> DeviceBudget(macs=100).admits(Costs(macs=100, params=1, peak_memory_bytes=4))
     False
     """
@@ -50,9 +94,12 @@ class DeviceBudget:
     macs: int | None = None
     params: int | None = None
     peak_memory_bytes: int | None = None
+    training_memory_bytes: int | None = None
+    latency: LatencyBound | None = None
+    training: LocalTraining = LocalTraining()
 
     def __post_init__(self) -> None:
-        for resource in RESOURCES:
+        for resource in (*COUNTS, "training_memory_bytes"):
             bound = getattr(self, resource)
             if bound is None:
                 continue
@@ -60,15 +107,31 @@ class DeviceBudget:
                 raise BudgetError(f"the {resource} bound must be a whole number, not {bound!r}")
             if bound <= 0:
                 raise BudgetError(f"the {resource} bound must be positive, not {bound}")
+        if self.training_memory_bytes is None:
+            object.__setattr__(self, "training", LocalTraining())  # equal budgets are equal
 
     def bound(self, resource: str) -> float:
-        """The bound on one of RESOURCES; infinity where there is none."""
+        """The bound on one of RESOURCES, in the unit of `amount`; infinity where there is none."""
+        if resource == "latency":
+            return math.inf if self.latency is None else 1.0
         value: int | None = getattr(self, resource)
         return math.inf if value is None else value
 
+    def amount(self, costs: Costs, resource: str) -> float:
+        """How much of one of RESOURCES `costs` take on this device; 0 of what it does not bound and others do not know.
+
+        Of latency, it is the share of the bound.
+        """
+        if resource == "training_memory_bytes":
+            bounded = self.training_memory_bytes is not None
+            return costs.training_memory_bytes(self.training) if bounded else 0
+        if resource == "latency":
+            return 0.0 if self.latency is None else self.latency.used(costs.work())
+        return costs.get(resource)
+
     def violated(self, costs: Costs) -> list[str]:
         """The resources of which `costs` takes as much as the bound or more."""
-        return [resource for resource in RESOURCES if costs.get(resource) >= self.bound(resource)]
+        return [resource for resource in RESOURCES if self.amount(costs, resource) >= self.bound(resource)]
 
     def admits(self, costs: Costs) -> bool:
         """Whether every cost is strictly below its bound."""
@@ -76,19 +139,73 @@ class DeviceBudget:
 
     def meet(self, other: "DeviceBudget") -> "DeviceBudget":
         """The budget that is as tight as either: the smaller of each bound."""
-        return DeviceBudget(*(_to_bound(min(self.bound(r), other.bound(r))) for r in RESOURCES))
+        counts = (_to_bound(min(self.bound(r), other.bound(r))) for r in (*COUNTS, "training_memory_bytes"))
+        latency = self.latency or other.latency
+        if self.latency is not None and other.latency is not None:
+            latency = self.latency.meet(other.latency)
+        return DeviceBudget(*counts, latency, self._training_with(other, max))
 
     def join(self, other: "DeviceBudget") -> "DeviceBudget":
         """The tightest budget that is as loose as both: the larger of each bound."""
-        return DeviceBudget(*(_to_bound(max(self.bound(r), other.bound(r))) for r in RESOURCES))
+        counts = (_to_bound(max(self.bound(r), other.bound(r))) for r in (*COUNTS, "training_memory_bytes"))
+        both = self.latency is not None and other.latency is not None
+        latency = self.latency.join(other.latency) if both and self.latency and other.latency else None
+        return DeviceBudget(*counts, latency, self._training_with(other, min))
+
+    def _training_with(self, other: "DeviceBudget", choose: Any) -> LocalTraining:
+        """The training of whoever bounds its memory; of two, the one that takes the most or the least of it."""
+        bounded = [one.training for one in (self, other) if one.training_memory_bytes is not None]
+        if not bounded:
+            return LocalTraining()
+        return LocalTraining(
+            choose(one.batch_size for one in bounded), bool(choose(one.momentum for one in bounded))
+        )
 
     def within(self, other: "DeviceBudget") -> bool:
         """Whether whatever this budget admits, `other` admits too."""
-        return all(self.bound(r) <= other.bound(r) for r in RESOURCES)
+        if any(self.bound(r) > other.bound(r) for r in RESOURCES):
+            return False
+        if self.training_memory_bytes is not None and other.training_memory_bytes is not None:
+            mine, theirs = self.training, other.training
+            if mine.batch_size < theirs.batch_size or mine.momentum < theirs.momentum:
+                return False
+        return self.latency is None or other.latency is None or self.latency.within(other.latency)
+
+    def looseness(self) -> tuple[float, ...]:
+        """A key that is largest for a budget that lies within no other."""
+        shares = () if self.latency is None else self.latency.shares
+        counts = tuple(self.bound(r) for r in (*COUNTS, "training_memory_bytes"))
+        return (*counts, -self.training.batch_size, -self.training.momentum, self.bound("latency"), *(-s for s in shares))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: all of COUNTS, None where there is no bound, and of the others those that are bounded."""
+        data: dict[str, Any] = {resource: getattr(self, resource) for resource in COUNTS}
+        if self.training_memory_bytes is not None:
+            data["training_memory_bytes"] = self.training_memory_bytes
+            data["training"] = {"batch_size": self.training.batch_size, "momentum": self.training.momentum}
+        if self.latency is not None:
+            data["latency"] = self.latency.to_dict()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; keys it does not know are not looked at. Raises BudgetError."""
+        training, latency = data.get("training"), data.get("latency")
+        counts = (data.get(resource) for resource in (*COUNTS, "training_memory_bytes"))
+        try:
+            how = LocalTraining() if training is None else LocalTraining(**training)
+        except TypeError:
+            raise BudgetError(f"training is a batch_size and a momentum, not {training!r:.60}") from None
+        return cls(*counts, None if latency is None else LatencyBound.from_dict(latency), how)
 
     def __str__(self) -> str:
         names = {"macs": "MACs", "params": "parameters", "peak_memory_bytes": "bytes of peak memory"}
-        bounds = [f"{getattr(self, r):,} {names[r]}" for r in RESOURCES if getattr(self, r) is not None]
+        bounds = [f"{getattr(self, r):,} {names[r]}" for r in COUNTS if getattr(self, r) is not None]
+        if self.training_memory_bytes is not None:
+            images = self.training.batch_size
+            bounds.append(f"{self.training_memory_bytes:,} bytes while it trains on {images} images at once")
+        if self.latency is not None:
+            bounds.append(f"{self.latency.milliseconds:g} ms for one image")
         return "below " + ", ".join(bounds) if bounds else "unbounded"
 
 
@@ -106,19 +223,31 @@ def parse_bytes(text: str, what: str) -> int:
     return _parse(text, what, _BYTE_UNITS, "a positive size such as 512KB or 2MiB")
 
 
-def parse_bounds(values: Mapping[str, object], prefix: str = "") -> DeviceBudget:
-    """The budget whose bounds are under `macs`, `params` and `memory`, each after `prefix`; a missing one is none.
+def parse_bounds(
+    values: Mapping[str, object], prefix: str = "", training: LocalTraining = LocalTraining()
+) -> DeviceBudget:
+    """The budget whose bounds are under BOUND_KEYS, each after `prefix`; a missing one is none.
 
-    Raises BudgetError that names the key.
+    `training` is how the device trains. Raises BudgetError that names the key.
 
     >>> str(parse_bounds({"max-macs": "30M", "max-memory": "512KB"}, "max-"))
     'below 30,000,000 MACs, 512,000 bytes of peak memory'
     """
-    parsers = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
-    keys = {name: prefix + name for name in parsers}
-    return DeviceBudget(
-        *(parsers[name](str(values[key]), key) if key in values else None for name, key in keys.items())
-    )
+    parsed = {
+        resource: parse(str(values[prefix + key]), prefix + key)
+        for key, (resource, parse) in BOUND_KEYS.items()
+        if prefix + key in values
+    }
+    return DeviceBudget(**parsed, training=training)
+
+
+BOUND_KEYS = {
+    "macs": ("macs", parse_count),
+    "params": ("params", parse_count),
+    "memory": ("peak_memory_bytes", parse_bytes),
+    "training-memory": ("training_memory_bytes", parse_bytes),
+}
+"""What bounds are called by people, the field of a DeviceBudget, and how they are read."""
 
 
 def _parse(text: str, what: str, units: dict[str, int], wanted: str) -> int:

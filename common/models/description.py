@@ -6,15 +6,17 @@ share: removing a channel of a group removes it from every tensor axis that carr
 """
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from typing import TypeAlias
 
-from common.budget import Costs
+from common.budget import Costs, LocalTraining
 from common.layout import Layout
+from common.rates import COUNTED
 
 BYTES_PER_VALUE = 4
 FLOOR_CHANNELS = 8  # a prunable group never becomes smaller (the published code's value)
@@ -65,6 +67,11 @@ class Axis:
 
 # What one dimension of a tensor runs over: stretches one after the other, or nothing where its size is fixed.
 Dimension: TypeAlias = tuple[Axis, ...]
+
+
+def total(entries: "Entries", sizes: Mapping[str, int]) -> int:
+    """How many entries there are in a network with these sizes."""
+    return sum(sizes[group] * number if group else number for group, number in entries)
 
 
 def length(dimension: Dimension, sizes: Mapping[str, int]) -> int:
@@ -120,6 +127,11 @@ class Layer:
         """Whether every output reads every input channel, so that a gate on an input folds into the weights."""
         return self.kind in ("conv", "linear")
 
+    @property
+    def work_kind(self) -> str:
+        """Its kind among `common.rates.KINDS`: a convolution of single pixels is pointwise."""
+        return "pointwise" if self.kind == "conv" and set(self.kernel) == {1} else self.kind
+
     def inputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it is given."""
         return length(self.source, sizes)
@@ -161,20 +173,52 @@ class GatePoint:
     constant_path: tuple[str, str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Step:
-    """The activations alive while one operation of the module `module` runs, for one image.
+# How many entries something has: (group, entries per channel) pairs, several where channels were joined; "" stands for
+# a fixed number.
+Entries: TypeAlias = tuple[tuple[str, int], ...]
 
-    Each is (group, entries per channel) pairs, several where channels were joined; "" stands for a fixed number.
+
+@dataclass(frozen=True)
+class Work:
+    """One operation, of a kind of `common.rates.KINDS`, and the activations it reads and writes for one image."""
+
+    kind: str
+    values: tuple[Entries, ...]
+    block: str = ""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A tensor that the backward pass needs of the forward pass: its entries, and the bytes of one.
+
+    `per_image` says whether it is there once for every image of a batch, or once. It is kept while the block that makes
+    it is there ("" for none), and if for one of `wanted` the first block is there and all the others have vanished.
     """
 
+    entries: Entries
+    entry_bytes: int
+    per_image: bool
+    maker: str
+    wanted: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def there(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a network with these sizes keeps it."""
+        return _there(self.maker, sizes) and any(
+            _there(block, sizes) and not any(_there(other, sizes) for other in gone) for block, gone in self.wanted
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """The activations alive while one operation of the module `module` runs, for one image."""
+
     module: str
-    live: tuple[tuple[tuple[str, int], ...], ...]
+    live: tuple[Entries, ...]
     block: str = ""
 
     def elements(self, sizes: Mapping[str, int]) -> list[int]:
         """Entries of each activation."""
-        return [sum(sizes[group] * entries if group else entries for group, entries in one) for one in self.live]
+        return [total(one, sizes) for one in self.live]
 
     def entries(self, group: str) -> int:
         """How many entries one channel of the group has in all that is alive."""
@@ -186,6 +230,7 @@ class Description:
     """Groups in the order in which they appear, layers and steps in execution order, tensors in state-dict order.
 
     `depthwise_gates` are the published program's places for a gate, by group: before the depthwise convolution.
+    `work` are the operations of one forward pass, and `watch` finds out what training saves (see `saved`).
     `classes` is the number of logits.
     `sizes` given to the methods are channels per group; a block's name may be among them with 0, if it has vanished.
     """
@@ -197,6 +242,13 @@ class Description:
     blocks: tuple[Block, ...]
     depthwise_gates: Mapping[str, GatePoint]
     classes: int
+    work: tuple[Work, ...] = ()
+    watch: Callable[[], tuple[Saved, ...]] = field(default=tuple, compare=False, repr=False)
+
+    @cached_property
+    def saved(self) -> tuple[Saved, ...]:
+        """What the backward pass needs of the forward pass beside parameters; derived when it is first asked for."""
+        return self.watch()
 
     @cached_property
     def full_sizes(self) -> dict[str, int]:
@@ -251,12 +303,31 @@ class Description:
         batch 1 in float32; element-wise layers work in place where nothing else reads their input.
         """
         peak = max(self.live_elements(sizes))
-        return Costs(_total(self._macs, sizes), _total(self._params, sizes), BYTES_PER_VALUE * peak)
+        macs, params = _total(self._macs, sizes), _total(self._params, sizes)
+        return Costs(macs, params, BYTES_PER_VALUE * peak, _Reduced(self, dict(sizes)))
+
+    def training_memory_bytes(self, sizes: Mapping[str, int], training: LocalTraining) -> int:
+        """Bytes of weights, gradients, momentum and of all that the backward pass needs of the forward pass.
+
+        What autograd keeps for it is counted once per storage, in float32, with cross-entropy as the loss.
+        """
+        state = _total(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * _total(self._params, sizes)
+        saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
+        images = [training.batch_size if one.per_image else 1 for one in self.saved if one.there(sizes)]
+        return state + sum(map(operator.mul, saved, images))
+
+    def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Units of each of `common.rates.COUNTED` for one image."""
+        return tuple(_total(terms, sizes) for terms in self._work)
 
     @cached_property
     def _macs(self) -> "tuple[_Term, ...]":
-        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
-        for layer in self.layers:
+        return _terms(self._mac_terms(self.layers))
+
+    @staticmethod
+    def _mac_terms(layers: Iterable[Layer]) -> "_Counted":
+        terms: _Counted = Counter()
+        for layer in layers:
             if layer.kind in ("batch_norm", "other"):
                 terms[(), layer.block] += layer.fixed_macs
                 continue
@@ -267,21 +338,27 @@ class Description:
                 else:
                     for source in layer.source:
                         terms[(source.group, target.group), layer.block] += source.spread * target.spread * each
-        return _terms(terms)
+        return terms
 
     @cached_property
     def _params(self) -> "tuple[_Term, ...]":
-        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
-        for tensor in self.tensors:
-            if tensor.trainable:
-                choices = [
-                    [(axis.group, axis.spread) for axis in dimension] or [("", size)]
-                    for size, dimension in zip(tensor.shape, tensor.dimensions, strict=True)
-                ]
-                for choice in product(*choices):
-                    groups = tuple(sorted(group for group, _ in choice if group))
-                    terms[groups, tensor.block] += math.prod(factor for _, factor in choice)
-        return _terms(terms)
+        return _terms(_entry_terms((tensor, 1) for tensor in self.tensors if tensor.trainable))
+
+    @cached_property
+    def _state_bytes(self) -> "tuple[_Term, ...]":
+        """Of all weights and statistics; what is no float, torch keeps in 64 bits."""
+        return _terms(_entry_terms((one, BYTES_PER_VALUE if one.floating else 8) for one in self.tensors))
+
+    @cached_property
+    def _work(self) -> "tuple[tuple[_Term, ...], ...]":
+        counted: dict[tuple[str, str], _Counted] = {key: Counter() for key in COUNTED}
+        for layer in self.layers:
+            counted[layer.work_kind, "mac"].update(self._mac_terms([layer]))
+        for one in self.work:
+            counted[one.kind, "call"][(), one.block] += 1
+            for group, entries in chain.from_iterable(one.values):
+                counted[one.kind, "value"][(group,) if group else (), one.block] += entries
+        return tuple(_terms(counted[key]) for key in COUNTED)
 
     def live_elements(self, sizes: Mapping[str, int]) -> list[int]:
         """Elements alive at each step of the forward pass, for one image; 0 in a block that vanished."""
@@ -293,8 +370,37 @@ class Description:
         return Layout(tuple(tensor.name for tensor in held), tuple(tensor.shape_at(sizes) for tensor in held))
 
 
+@dataclass(frozen=True)
+class _Reduced:
+    """A network with `sizes` channels per group, for what is counted only when it is asked for."""
+
+    description: Description
+    sizes: Mapping[str, int]
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        return self.description.training_memory_bytes(self.sizes, training)
+
+    def work(self) -> tuple[int, ...]:
+        return self.description.units_of_work(self.sizes)
+
+
 # A cost is a sum of such terms: a number times the sizes of some groups, where the block has not vanished.
 _Term: TypeAlias = tuple[int, tuple[str, ...], str]
+_Counted: TypeAlias = "Counter[tuple[tuple[str, ...], str]]"
+
+
+def _entry_terms(tensors: Iterable[tuple[Tensor, int]]) -> _Counted:
+    """The entries of tensors, each times its number."""
+    terms: _Counted = Counter()
+    for tensor, times in tensors:
+        choices = [
+            [(axis.group, axis.spread) for axis in dimension] or [("", size)]
+            for size, dimension in zip(tensor.shape, tensor.dimensions, strict=True)
+        ]
+        for choice in product(*choices):
+            groups = tuple(sorted(group for group, _ in choice if group))
+            terms[groups, tensor.block] += times * math.prod(factor for _, factor in choice)
+    return terms
 
 
 def _terms(counted: Mapping[tuple[tuple[str, ...], str], int]) -> tuple[_Term, ...]:
@@ -302,13 +408,13 @@ def _terms(counted: Mapping[tuple[tuple[str, ...], str], int]) -> tuple[_Term, .
 
 
 def _total(terms: tuple[_Term, ...], sizes: Mapping[str, int]) -> int:
-    total = 0
+    result = 0
     for number, groups, block in terms:
         if _there(block, sizes):
             for group in groups:
                 number *= sizes[group]
-            total += number
-    return total
+            result += number
+    return result
 
 
 def _there(block: str, sizes: Mapping[str, int]) -> bool:
