@@ -9,9 +9,10 @@ from typing import Any, Protocol, Self
 from common.errors import BudgetError
 from common.rates import LatencyBound
 
-COUNTS = ("macs", "params", "peak_memory_bytes")
+RESOURCES = ("macs", "params", "peak_memory_bytes")
 """What an architecture needs on every device alike."""
-RESOURCES = (*COUNTS, "training_memory_bytes", "latency")
+WHOLE_NUMBERS = (*RESOURCES, "training_memory_bytes")
+BOUNDED = (*WHOLE_NUMBERS, "latency")
 """All that can be bounded; the last two depend on how the device trains, and on how fast it is."""
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
@@ -34,6 +35,10 @@ class LocalTraining:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise BudgetError(f"a training step takes at least one image, not {self.batch_size}")
+
+
+USUAL_TRAINING = LocalTraining()
+"""How devices train where nothing else is said."""
 
 
 class Network(Protocol):
@@ -61,7 +66,7 @@ class Costs:
     network: Network | None = field(default=None, compare=False, repr=False)
 
     def get(self, resource: str) -> int:
-        """The amount of one of COUNTS."""
+        """The amount of one of RESOURCES."""
         return int(getattr(self, resource))
 
     def training_memory_bytes(self, training: LocalTraining) -> int:
@@ -81,6 +86,26 @@ class Costs:
         return f"{self.macs:,} MACs, {self.params:,} parameters and {self.peak_memory_bytes:,} bytes of peak memory"
 
 
+def largest(costs: Sequence[Costs]) -> Costs:
+    """What suffices for any of several networks: the most of each cost, of training memory and of each kind of work."""
+    networks = [one.network for one in costs if one.network is not None]
+    counts = {resource: max(one.get(resource) for one in costs) for resource in RESOURCES}
+    return Costs(**counts, network=_Largest(networks) if len(networks) == len(costs) else None)
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The most of several networks."""
+
+    networks: Sequence[Network]
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        return max(one.training_memory_bytes(training) for one in self.networks)
+
+    def work(self) -> Sequence[int]:
+        return [max(units) for units in zip(*(one.work() for one in self.networks), strict=True)]
+
+
 @dataclass(frozen=True)
 class DeviceBudget:
     """Strict upper bounds, None where the device does not care. Raises BudgetError for a bound that is not positive.
@@ -96,10 +121,10 @@ class DeviceBudget:
     peak_memory_bytes: int | None = None
     training_memory_bytes: int | None = None
     latency: LatencyBound | None = None
-    training: LocalTraining = LocalTraining()
+    training: LocalTraining = USUAL_TRAINING
 
     def __post_init__(self) -> None:
-        for resource in (*COUNTS, "training_memory_bytes"):
+        for resource in WHOLE_NUMBERS:
             bound = getattr(self, resource)
             if bound is None:
                 continue
@@ -111,14 +136,14 @@ class DeviceBudget:
             object.__setattr__(self, "training", LocalTraining())  # equal budgets are equal
 
     def bound(self, resource: str) -> float:
-        """The bound on one of RESOURCES, in the unit of `amount`; infinity where there is none."""
+        """The bound on one of BOUNDED, in the unit of `amount`; infinity where there is none."""
         if resource == "latency":
             return math.inf if self.latency is None else 1.0
         value: int | None = getattr(self, resource)
         return math.inf if value is None else value
 
     def amount(self, costs: Costs, resource: str) -> float:
-        """How much of one of RESOURCES `costs` take on this device; 0 of what it does not bound and others do not know.
+        """How much of one of BOUNDED `costs` take on this device; 0 of what it does not bound and others do not know.
 
         Of latency, it is the share of the bound.
         """
@@ -129,9 +154,13 @@ class DeviceBudget:
             return 0.0 if self.latency is None else self.latency.used(costs.work())
         return costs.get(resource)
 
+    def latency_ms(self, costs: Costs) -> float:
+        """Predicted milliseconds of one image on this device; 0 where it does not bound them."""
+        return 0.0 if self.latency is None else self.latency.milliseconds * self.amount(costs, "latency")
+
     def violated(self, costs: Costs) -> list[str]:
         """The resources of which `costs` takes as much as the bound or more."""
-        return [resource for resource in RESOURCES if self.amount(costs, resource) >= self.bound(resource)]
+        return [resource for resource in BOUNDED if self.amount(costs, resource) >= self.bound(resource)]
 
     def admits(self, costs: Costs) -> bool:
         """Whether every cost is strictly below its bound."""
@@ -139,31 +168,26 @@ class DeviceBudget:
 
     def meet(self, other: "DeviceBudget") -> "DeviceBudget":
         """The budget that is as tight as either: the smaller of each bound."""
-        counts = (_to_bound(min(self.bound(r), other.bound(r))) for r in (*COUNTS, "training_memory_bytes"))
-        latency = self.latency or other.latency
-        if self.latency is not None and other.latency is not None:
-            latency = self.latency.meet(other.latency)
-        return DeviceBudget(*counts, latency, self._training_with(other, max))
+        counts: dict[str, Any] = {r: _to_bound(min(self.bound(r), other.bound(r))) for r in WHOLE_NUMBERS}
+        latency = self.latency.meet(other.latency) if self.latency and other.latency else self.latency or other.latency
+        return DeviceBudget(**counts, latency=latency, training=self._training_with(other, max))
 
     def join(self, other: "DeviceBudget") -> "DeviceBudget":
         """The tightest budget that is as loose as both: the larger of each bound."""
-        counts = (_to_bound(max(self.bound(r), other.bound(r))) for r in (*COUNTS, "training_memory_bytes"))
-        both = self.latency is not None and other.latency is not None
-        latency = self.latency.join(other.latency) if both and self.latency and other.latency else None
-        return DeviceBudget(*counts, latency, self._training_with(other, min))
+        counts: dict[str, Any] = {r: _to_bound(max(self.bound(r), other.bound(r))) for r in WHOLE_NUMBERS}
+        latency = self.latency.join(other.latency) if self.latency and other.latency else None
+        return DeviceBudget(**counts, latency=latency, training=self._training_with(other, min))
 
     def _training_with(self, other: "DeviceBudget", choose: Any) -> LocalTraining:
         """The training of whoever bounds its memory; of two, the one that takes the most or the least of it."""
         bounded = [one.training for one in (self, other) if one.training_memory_bytes is not None]
         if not bounded:
             return LocalTraining()
-        return LocalTraining(
-            choose(one.batch_size for one in bounded), bool(choose(one.momentum for one in bounded))
-        )
+        return LocalTraining(choose(one.batch_size for one in bounded), bool(choose(one.momentum for one in bounded)))
 
     def within(self, other: "DeviceBudget") -> bool:
         """Whether whatever this budget admits, `other` admits too."""
-        if any(self.bound(r) > other.bound(r) for r in RESOURCES):
+        if any(self.bound(r) > other.bound(r) for r in BOUNDED):
             return False
         if self.training_memory_bytes is not None and other.training_memory_bytes is not None:
             mine, theirs = self.training, other.training
@@ -174,12 +198,13 @@ class DeviceBudget:
     def looseness(self) -> tuple[float, ...]:
         """A key that is largest for a budget that lies within no other."""
         shares = () if self.latency is None else self.latency.shares
-        counts = tuple(self.bound(r) for r in (*COUNTS, "training_memory_bytes"))
-        return (*counts, -self.training.batch_size, -self.training.momentum, self.bound("latency"), *(-s for s in shares))
+        counts = tuple(self.bound(r) for r in WHOLE_NUMBERS)
+        training = (-self.training.batch_size, -self.training.momentum)
+        return (*counts, *training, self.bound("latency"), *(-share for share in shares))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON: all of COUNTS, None where there is no bound, and of the others those that are bounded."""
-        data: dict[str, Any] = {resource: getattr(self, resource) for resource in COUNTS}
+        """As JSON: all of RESOURCES, None where there is no bound, and of the others those that are bounded."""
+        data: dict[str, Any] = {resource: getattr(self, resource) for resource in RESOURCES}
         if self.training_memory_bytes is not None:
             data["training_memory_bytes"] = self.training_memory_bytes
             data["training"] = {"batch_size": self.training.batch_size, "momentum": self.training.momentum}
@@ -191,16 +216,17 @@ class DeviceBudget:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; keys it does not know are not looked at. Raises BudgetError."""
         training, latency = data.get("training"), data.get("latency")
-        counts = (data.get(resource) for resource in (*COUNTS, "training_memory_bytes"))
+        counts: dict[str, Any] = {resource: data.get(resource) for resource in WHOLE_NUMBERS}
         try:
             how = LocalTraining() if training is None else LocalTraining(**training)
         except TypeError:
             raise BudgetError(f"training is a batch_size and a momentum, not {training!r:.60}") from None
-        return cls(*counts, None if latency is None else LatencyBound.from_dict(latency), how)
+        bound = None if latency is None else LatencyBound.from_dict(latency)
+        return cls(**counts, latency=bound, training=how)
 
     def __str__(self) -> str:
         names = {"macs": "MACs", "params": "parameters", "peak_memory_bytes": "bytes of peak memory"}
-        bounds = [f"{getattr(self, r):,} {names[r]}" for r in COUNTS if getattr(self, r) is not None]
+        bounds = [f"{getattr(self, r):,} {names[r]}" for r in RESOURCES if getattr(self, r) is not None]
         if self.training_memory_bytes is not None:
             images = self.training.batch_size
             bounds.append(f"{self.training_memory_bytes:,} bytes while it trains on {images} images at once")
@@ -223,8 +249,19 @@ def parse_bytes(text: str, what: str) -> int:
     return _parse(text, what, _BYTE_UNITS, "a positive size such as 512KB or 2MiB")
 
 
+def parse_milliseconds(value: object, what: str) -> float:
+    """A time such as `20` or `2.5`; raises BudgetError naming `what` otherwise."""
+    try:
+        result = float(str(value))
+    except ValueError:
+        result = math.nan
+    if isinstance(value, bool) or not (0 < result < math.inf):
+        raise BudgetError(f"{what} must be a positive number of milliseconds such as 20 or 2.5, not {value!r:.60}")
+    return result
+
+
 def parse_bounds(
-    values: Mapping[str, object], prefix: str = "", training: LocalTraining = LocalTraining()
+    values: Mapping[str, object], prefix: str = "", training: LocalTraining = USUAL_TRAINING
 ) -> DeviceBudget:
     """The budget whose bounds are under BOUND_KEYS, each after `prefix`; a missing one is none.
 
@@ -233,7 +270,7 @@ def parse_bounds(
     >>> str(parse_bounds({"max-macs": "30M", "max-memory": "512KB"}, "max-"))
     'below 30,000,000 MACs, 512,000 bytes of peak memory'
     """
-    parsed = {
+    parsed: dict[str, Any] = {
         resource: parse(str(values[prefix + key]), prefix + key)
         for key, (resource, parse) in BOUND_KEYS.items()
         if prefix + key in values

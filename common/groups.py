@@ -1,8 +1,13 @@
 """The settings that commands and methods share; a method's own are in `common.methods`."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.budget import LocalTraining
 from common.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from common.models.description import BaseNetwork
 
 LONGEST_SECONDS = 30 * 24 * 3600.0
 """No wait is longer than a month; the alarms of some systems count no further than a few years."""
@@ -55,6 +60,13 @@ class ModelSettings(Settings):
     width: float = setting(1.0, "Width multiplier of our own base networks.", above=0.0, maximum=4.0)
     stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
     strides: str = setting("1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}")
+
+    def base(self, input_shape: tuple[int, int, int], classes: int) -> "BaseNetwork":
+        """The base network for images of `input_shape` (C, H, W)."""
+        from common.models.description import BaseNetwork
+
+        strides = tuple(int(stride) for stride in self.strides.split(","))
+        return BaseNetwork(self.model, input_shape, classes, self.width, self.stem_stride, strides)
 
 
 @dataclass(frozen=True)
@@ -122,12 +134,19 @@ class FleetSettings(Settings):
         "microcontroller,large-microcontroller,single-board,phone,workstation",
         "Device profiles, dealt to the devices in turn, or a TOML file of devices.",
     )
-    target_latency_ms: float = setting(
-        20.0, "Time one inference may take; turns a profile's speed into a MAC budget.", above=0.0
+    max_latency_ms: float = setting(
+        20.0,
+        "Time one image may take on a device that declares no budget: by its profile's rates, or as measured on it.",
+        above=0.0,
     )
     max_macs: str = setting("", "MACs per image every device must stay below (30M, 1.2e6).")
     max_params: str = setting("", "Parameters every device must stay below.")
     max_memory: str = setting("", "Peak activation memory every device must stay below (512KB, 2MiB).")
+    max_training_memory: str = setting(
+        "",
+        "Memory every device must stay below while it trains: weights, gradients, momentum and what the backward pass "
+        "needs, at the local batch size (8MB).",
+    )
     max_cohorts: int = setting(0, "Merge near budgets into at most this many; 0 keeps them all.", minimum=0)
 
 
@@ -227,6 +246,11 @@ class FederationSettings(Settings):
     round_timeout: float = setting(
         600.0, "Seconds a round may take before late replies are dropped.", above=0.0, maximum=LONGEST_SECONDS
     )
+
+    @property
+    def local_training(self) -> LocalTraining:
+        """How devices train, as far as it takes memory."""
+        return LocalTraining(self.local_batch_size, self.momentum > 0)
 
 
 @dataclass(frozen=True)

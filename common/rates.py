@@ -1,9 +1,9 @@
 """How long a device takes for each kind of operation, and what part of a time limit that makes of it.
 
-The time of one image is a sum over the operations of a network, each of a kind: so long per call, per multiply-accumulate
-and per value read or written. One rate for everything would be wrong by factors: a depthwise convolution does a
-multiply-accumulate several times slower than a plain one, and what no layer counts (normalisation, activations, sums)
-takes time as well.
+The time of one image is a sum over the operations of a network, each of a kind: so long per call, per
+multiply-accumulate and per value read or written. One rate for everything would be wrong by factors: a depthwise
+convolution does a multiply-accumulate slower than a plain one, and what no layer counts (normalisation, activations,
+sums) takes time as well.
 """
 
 import math

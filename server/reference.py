@@ -49,5 +49,4 @@ def load_reference(config: Config) -> Reference:
 def base_network(settings: ModelSettings, data: DataSet) -> BaseNetwork:
     """The base network that the settings describe, for the images and classes of `data`."""
     allow_network(settings.model)
-    strides = tuple(int(stride) for stride in settings.strides.split(","))
-    return BaseNetwork(settings.model, data.input_shape, data.classes, settings.width, settings.stem_stride, strides)
+    return settings.base(data.input_shape, data.classes)

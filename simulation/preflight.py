@@ -30,7 +30,7 @@ def check(config: Config) -> Partition:
     """
     require_read(config)
     half = server_half(config)
-    fleet = virtual_fleet(config.fleet)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
     base = base_network(config.model, data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))

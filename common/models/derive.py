@@ -18,6 +18,7 @@ from common.models.description import (
     Step,
     Tensor,
     Work,
+    work_kind,
 )
 from common.models.liveness import moments
 from common.models.saving import saved_in_training
@@ -189,16 +190,15 @@ class _Derivation:
         moving = {self.trace.image.storage}
         for operation in self.trace.operations:
             data = [one for one in operation.inputs if one.storage in moving]
-            if not data or all(one.storage in moving for one in operation.outputs) and not operation.name.endswith("_"):
+            if not data or (
+                all(one.storage in moving for one in operation.outputs) and not operation.name.endswith("_")
+            ):
                 continue  # of weights alone, or a view
             moving |= {one.storage for one in operation.outputs}
             use = self._use_of(operation)
-            kind = self._kind(use) if use is not None else "other"
+            kind = work_kind(use.kind, use.kernel) if use is not None else "other"
             values = tuple(self._alive(one) for one in (*data, *operation.outputs) if one.size)
             yield Work(kind, values, self._block_of(operation.path))
-
-    def _kind(self, use: Use) -> str:
-        return "pointwise" if use.kind == "conv" and set(use.kernel) == {1} else use.kind
 
     # Blocks
 

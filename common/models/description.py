@@ -6,7 +6,6 @@ share: removing a channel of a group removes it from every tensor axis that carr
 """
 
 import math
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -127,11 +126,6 @@ class Layer:
         """Whether every output reads every input channel, so that a gate on an input folds into the weights."""
         return self.kind in ("conv", "linear")
 
-    @property
-    def work_kind(self) -> str:
-        """Its kind among `common.rates.KINDS`: a convolution of single pixels is pointwise."""
-        return "pointwise" if self.kind == "conv" and set(self.kernel) == {1} else self.kind
-
     def inputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it is given."""
         return length(self.source, sizes)
@@ -145,6 +139,11 @@ class Layer:
     def outputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it puts out."""
         return length(self.target, sizes)
+
+
+def work_kind(kind: str, kernel: tuple[int, ...]) -> str:
+    """A layer's kind among `common.rates.KINDS`: a convolution of single pixels is pointwise."""
+    return "pointwise" if kind == "conv" and set(kernel) == {1} else kind
 
 
 @dataclass(frozen=True)
@@ -311,10 +310,12 @@ class Description:
 
         What autograd keeps for it is counted once per storage, in float32, with cross-entropy as the loss.
         """
-        state = _total(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * _total(self._params, sizes)
+        state = _total(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * _total(
+            self._params, sizes
+        )
         saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
         images = [training.batch_size if one.per_image else 1 for one in self.saved if one.there(sizes)]
-        return state + sum(map(operator.mul, saved, images))
+        return state + sum(each * times for each, times in zip(saved, images, strict=True))
 
     def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Units of each of `common.rates.COUNTED` for one image."""
@@ -353,7 +354,7 @@ class Description:
     def _work(self) -> "tuple[tuple[_Term, ...], ...]":
         counted: dict[tuple[str, str], _Counted] = {key: Counter() for key in COUNTED}
         for layer in self.layers:
-            counted[layer.work_kind, "mac"].update(self._mac_terms([layer]))
+            counted[work_kind(layer.kind, layer.kernel), "mac"].update(self._mac_terms([layer]))
         for one in self.work:
             counted[one.kind, "call"][(), one.block] += 1
             for group, entries in chain.from_iterable(one.values):

@@ -17,7 +17,7 @@ Wanted: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def saved_in_training(
-    module: nn.Module, input_shape: tuple[int, int, int], tensors: Sequence[Tensor], blocks: Sequence[Block]
+    module: nn.Module, input_shape: tuple[int, ...], tensors: Sequence[Tensor], blocks: Sequence[Block]
 ) -> tuple[Saved, ...]:
     """What is kept when `module`, on the meta device, trains on images of `input_shape` with cross-entropy.
 

@@ -92,7 +92,7 @@ class Trace:
     saves: list[Save] = field(default_factory=list)
 
 
-def record(module: nn.Module, input_shape: tuple[int, int, int], training: bool = False) -> Trace:
+def record(module: nn.Module, input_shape: tuple[int, ...], training: bool = False) -> Trace:
     """Run the module, which lies on the meta device, once; raises whatever its forward raises.
 
     In `training` it runs in training mode, with gradients, and cross-entropy follows.

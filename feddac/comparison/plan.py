@@ -169,7 +169,7 @@ def _config(settings: Table, path: Path, where: str) -> Config:
     try:
         config = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
         require_read(config)
-        virtual_fleet(config.fleet)
+        virtual_fleet(config.fleet, config.federation.local_training)
         epoch_range(config.federation.local_epochs)
     except (ConfigurationError, BudgetError) as error:
         raise ConfigurationError(f"{where}: {error}") from None

@@ -10,14 +10,14 @@ from feddac.standalone.budgets import budgets_from_file, budgets_from_flags
 
 
 def test_lists_of_equal_length_go_in_step() -> None:
-    assert budgets_from_flags(["3M,2M"], ["1M", "500k"], []) == {
+    assert budgets_from_flags({"macs": ["3M,2M"], "params": ["1M", "500k"]}) == {
         "budget-1": DeviceBudget(macs=3_000_000, params=1_000_000),
         "budget-2": DeviceBudget(macs=2_000_000, params=500_000),
     }
 
 
 def test_one_bound_holds_for_all() -> None:
-    budgets = budgets_from_flags(["3M"], [], ["256KB,128KB,64KiB"])
+    budgets = budgets_from_flags({"macs": ["3M"], "memory": ["256KB,128KB,64KiB"]})
     assert [budget.macs for budget in budgets.values()] == [3_000_000] * 3
     assert [budget.peak_memory_bytes for budget in budgets.values()] == [256_000, 128_000, 65_536]
     assert {budget.params for budget in budgets.values()} == {None}
