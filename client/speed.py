@@ -24,8 +24,8 @@ from common.models.description import BaseNetwork
 from common.rates import COUNTED, FIGURES, KINDS, Rates
 from common.seeds import numpy_generator
 
-PARTS = 9
-RUNS, LEAST_RUNS, IN_A_ROW = 10, 2, 4
+PARTS = 8
+RUNS, LEAST_RUNS, IN_A_ROW = 8, 2, 3
 LONGEST_SECONDS = 5.0
 ROW = 6  # equal layers in a row
 SIZES = ((8, 16), (16, 32), (32, 4), (32, 16), (64, 8), (128, 2), (128, 8), (256, 4))  # channels, side of the image
@@ -90,7 +90,7 @@ def layer_rates(clock: Clock) -> Rates:
 
 def fitted(work: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Seconds per unit of each column of `work`, none negative, that explain the times of its rows best."""
-    from scipy.optimize import nnls  # type: ignore[import-untyped]
+    from scipy.optimize import nnls
 
     scale = np.maximum(work.max(axis=0), 1.0)  # columns of like size
     found, _ = nnls(work / scale / seconds[:, None], np.ones(len(work)))
