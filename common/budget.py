@@ -21,6 +21,8 @@ _BYTE_UNITS = {
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
+FLOAT32_BYTES = 4
+STORED = {"int8": 1, "float32": FLOAT32_BYTES}
 # A comma only groups three digits, so that the 1,5M of other countries is refused, not read as 15M.
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9]*)?(?:e[+-]?[0-9]{1,3})?"
 
@@ -249,6 +251,35 @@ def parse_bytes(text: str, what: str) -> int:
     return _parse(text, what, _BYTE_UNITS, "a positive size such as 512KB or 2MiB")
 
 
+def parse_params(text: str, what: str) -> int:
+    """Parameters as a count (`500k`), or as what they take where they are stored (`77KB:int8`, `2MB:float32`).
+
+    >>> parse_params("77KiB:int8", "--max-params")
+    78848
+    """
+    size, bytes_each = _stored(text)
+    if not bytes_each:
+        return parse_count(text, what)
+    count = parse_bytes(size, what) // bytes_each
+    if count == 0:
+        raise BudgetError(f"{what} must hold at least one parameter, not {text!r}")
+    return count
+
+
+def parse_memory(text: str, what: str) -> int:
+    """Bytes of activations as FedDAC counts them, in float32: `64KB:int8` is four times that, `64KB` is itself."""
+    size, bytes_each = _stored(text)
+    return parse_bytes(size, what) * (FLOAT32_BYTES // bytes_each if bytes_each else 1)
+
+
+def _stored(text: str) -> tuple[str, int]:
+    """A size without the type that values are stored in, and the bytes of one value; 0 where no type is named."""
+    for name, bytes_each in STORED.items():
+        if text.lower().rstrip().endswith(f":{name}"):
+            return text.rpartition(":")[0], bytes_each
+    return text, 0
+
+
 def parse_milliseconds(value: object, what: str) -> float:
     """A time such as `20` or `2.5`; raises BudgetError naming `what` otherwise."""
     try:
@@ -280,8 +311,8 @@ def parse_bounds(
 
 BOUND_KEYS = {
     "macs": ("macs", parse_count),
-    "params": ("params", parse_count),
-    "memory": ("peak_memory_bytes", parse_bytes),
+    "params": ("params", parse_params),
+    "memory": ("peak_memory_bytes", parse_memory),
     "training-memory": ("training_memory_bytes", parse_bytes),
 }
 """What bounds are called by people, the field of a DeviceBudget, and how they are read."""

@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.budget import BOUND_KEYS, USUAL_TRAINING, DeviceBudget, LocalTraining, parse_bounds, parse_milliseconds
+from common.budget import (
+    BOUND_KEYS,
+    FLOAT32_BYTES,
+    USUAL_TRAINING,
+    DeviceBudget,
+    LocalTraining,
+    parse_bounds,
+    parse_milliseconds,
+)
 from common.device_names import DEVICE_NAME
 from common.errors import BudgetError, ConfigurationError
 from common.groups import FleetSettings
@@ -27,8 +35,6 @@ SUSTAINED_SHARE = 0.2
 
 DEPTHWISE_SHARE = 0.5
 """Speed of depthwise and grouped convolutions against plain ones, as measured on one x86 server (docs/latency.md)."""
-
-FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,10 @@ class FleetSettings(Settings):
         above=0.0,
     )
     max_macs: str = setting("", "MACs per image every device must stay below (30M, 1.2e6).")
-    max_params: str = setting("", "Parameters every device must stay below.")
-    max_memory: str = setting("", "Peak activation memory every device must stay below (512KB, 2MiB).")
+    max_params: str = setting("", "Parameters every device must stay below: a count, or their size (500k, 77KB:int8).")
+    max_memory: str = setting(
+        "", "Peak activation memory every device must stay below, in float32 or as named (512KB, 64KB:int8)."
+    )
     max_training_memory: str = setting(
         "",
         "Memory every device must stay below while it trains: weights, gradients, momentum and what the backward pass "

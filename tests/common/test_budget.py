@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.budget import RESOURCES, Costs, DeviceBudget, LocalTraining, largest, parse_bytes, parse_count
+from common.budget import RESOURCES, Costs, DeviceBudget, LocalTraining, largest, parse_bounds, parse_bytes, parse_count
 from common.errors import BudgetError
 from common.rates import COUNTED, LatencyBound
 
@@ -220,3 +220,24 @@ def test_the_largest_of_several_costs_suffices_for_each() -> None:
     assert most == Costs(3, 9, 7)
     assert most.training_memory_bytes(LocalTraining(2, False)) == 10
     assert next(iter(most.work())) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"params": "77KB:int8"}, DeviceBudget(params=77_000)),
+        ({"params": "2MB:float32"}, DeviceBudget(params=500_000)),
+        ({"params": "77k"}, DeviceBudget(params=77_000)),
+        ({"memory": "64KiB:INT8"}, DeviceBudget(peak_memory_bytes=4 * 65_536)),
+        ({"memory": "64KB:float32"}, DeviceBudget(peak_memory_bytes=64_000)),
+    ],
+)
+def test_sizes_may_name_the_type_that_values_are_stored_in(given: dict[str, str], expected: DeviceBudget) -> None:
+    assert parse_bounds(given) == expected
+
+
+@pytest.mark.parametrize("text", ["64KB:int4", ":int8", "0.5B:int8", "64KB:", "int8"])
+def test_sizes_in_other_types_are_refused(text: str) -> None:
+    for key in ("params", "memory"):
+        with pytest.raises(BudgetError, match=f"{key} must"):
+            parse_bounds({key: text})

@@ -77,11 +77,10 @@ def test_training_memory_and_latency_bind_as_macs_do(which: str, share: float, s
     rates = PROFILES["phone"].rates
     least, most = floor.training_memory_bytes(training), full.training_memory_bytes(training)
     shortest, longest = rates.seconds_for(floor.work()), rates.seconds_for(full.work())
+    milliseconds = 1001 * (shortest + share * (longest - shortest))
     target = DeviceBudget(
         training_memory_bytes=least + 1 + int(share * (most - least)) if which != "latency" else None,
-        latency=LatencyBound.by(rates, 1001 * (shortest + share * (longest - shortest)))
-        if which != "training"
-        else None,
+        latency=LatencyBound.by(rates, milliseconds) if which != "training" else None,
         training=training,
     )
     path = shrink_to(target, seed, space=space)

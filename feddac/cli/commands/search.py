@@ -41,9 +41,12 @@ def search(
         list[str] | None,
         typer.Option(help="MACs per image: one bound per budget, as in 3M,2M, or one for all.", metavar="N[,N...]"),
     ] = None,
-    max_params: Annotated[list[str] | None, typer.Option(help="Parameters, likewise.", metavar="N[,N...]")] = None,
+    max_params: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameters, likewise: a count or a size (500k, 77KB:int8).", metavar="N[,N...]"),
+    ] = None,
     max_memory: Annotated[
-        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 2MiB).", metavar="N[,N...]")
+        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 64KB:int8).", metavar="N[,N...]")
     ] = None,
     max_training_memory: Annotated[
         list[str] | None,

@@ -54,7 +54,7 @@ def test_a_perceptron_by_hand() -> None:
     # 64 inputs, 200 hidden units with ReLU and dropout, 10 classes; batch 16, SGD with momentum
     architecture = Architecture.full(random_part("mlp", 0).base)
     params = 64 * 200 + 200 + 200 * 10 + 10
-    # input, ReLU's output, dropout's noise and output, log-softmax, and the label
-    per_image = 4 * (64 + 200 + 200 + 200 + 10) + 8
+    # the input, dropout's noise, what ReLU made of it, log-softmax, and the label
+    per_image = 4 * (64 + 200 + 200 + 10) + 8
     found = architecture.costs.training_memory_bytes(LocalTraining(16))
     assert found - (3 * 4 * params + 16 * per_image) in (0, 4)  # and the sum of the labels' weights, one number
