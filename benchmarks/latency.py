@@ -143,7 +143,7 @@ def interleaved(files: Sequence[Path], shape: tuple[int, int, int]) -> list[floa
 def _exported(architecture: Architecture, folder: Path, number: int) -> tuple[Path, Path]:
     mean = (0.5,) * architecture.input_shape[0]
     preparation = Preparation(mean, mean, tuple(str(one) for one in range(architecture.classes)))
-    model = Model("found", "search", architecture, architecture.build(0).state_dict(), preparation)
+    model = Model("found", "search", architecture, preparation, "", architecture.build(0).state_dict())
     classifier = Classifier(model)
     program = network_program(classifier)
     plain, small = folder / f"{number}.onnx", folder / f"{number}.int8.onnx"
