@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from common.settings import Settings, setting
 
+AUTO_STEM, AUTO_STRIDES = 0, "auto"
+"""What stands for strides that are yet to be chosen, by `dac.strides`."""
+
 LONGEST_SECONDS = 30 * 24 * 3600.0
 """No wait is longer than a month; the alarms of some systems count no further than a few years."""
 
@@ -53,8 +56,18 @@ class ModelSettings(Settings):
         pattern=r"[a-z0-9_]+|torchvision:[a-z0-9_]+|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*",
     )
     width: float = setting(1.0, "Width multiplier of our own base networks.", above=0.0, maximum=4.0)
-    stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
-    strides: str = setting("1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}")
+    stem_stride: int = setting(
+        AUTO_STEM,
+        "Stride of the first convolution (mobilenet_v2); 0 chooses it, as strides does.",
+        maximum=8,
+        minimum=0,
+    )
+    strides: str = setting(
+        AUTO_STRIDES,
+        "Strides of the seven stages (mobilenet_v2), such as 1,1,2,2,1,2,1, those of the paper; auto chooses the least "
+        "that suit the image size and fit the smallest budget.",
+        pattern=rf"{AUTO_STRIDES}|[1-4](,[1-4]){{6}}",
+    )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
     given = merge(config or file, settings)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)
-    partition = check(whole)
+    whole, partition = check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:
         folder.write_config(whole.to_mapping())

@@ -12,6 +12,7 @@ from common.learning import Feed
 from common.models import allow_network
 from common.models.description import BaseNetwork
 from dac.model_file import Preparation
+from dac.strides import numbers, with_strides
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ def load_reference(config: Config) -> Reference:
 
 
 def base_network(settings: ModelSettings, data: DataSet) -> BaseNetwork:
-    """The base network that the settings describe, for the images and classes of `data`."""
+    """The base network that the settings describe, for the images and classes of `data`.
+
+    Strides that are not chosen yet are those that suit the size of the images.
+    """
     allow_network(settings.model)
-    strides = tuple(int(stride) for stride in settings.strides.split(","))
-    return BaseNetwork(settings.model, data.input_shape, data.classes, settings.width, settings.stem_stride, strides)
+    chosen = with_strides(settings, data.input_shape, data.classes)
+    return BaseNetwork(
+        chosen.model, data.input_shape, data.classes, chosen.width, chosen.stem_stride, numbers(chosen.strides)
+    )

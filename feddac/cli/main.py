@@ -1,9 +1,10 @@
 """The `feddac` command."""
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -11,8 +12,9 @@ import click
 import typer
 
 from common.config import GROUPS
+from common.errors import BudgetError
 from common.methods import contract_of
-from common.settings import Settings
+from common.settings import Scalar, Settings
 from common.version import version as feddac_version
 from feddac.cli.commands import (
     compare,
@@ -125,8 +127,28 @@ def run(arguments: Sequence[str]) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except BudgetError as error:
+        works = f"; this works: {with_changes(arguments, error.remedy)}" if error.remedy else ""
+        return exit_code_of(BudgetError(f"{error}{works}"))
     except Exception as error:
         return exit_code_of(error)
+
+
+def with_changes(arguments: Sequence[str], changes: Mapping[str, Scalar]) -> str:
+    """The command of `arguments` with these settings instead of those it gives.
+
+    >>> with_changes(["simulate", "--width=2", "--seed", "1"], {"width": 0.5})
+    'feddac simulate --seed 1 --width 0.5'
+    """
+    flags = {f"--{key}" for key in changes}
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.partition("=")[0] not in flags:
+            kept.append(argument)
+        elif "=" not in argument:
+            next(rest, None)
+    return shlex.join(["feddac", *kept, *(word for key, value in changes.items() for word in (f"--{key}", str(value)))])
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def describe(
     from common.models import allow_network
     from common.models.description import BaseNetwork
     from dac.files import load_architecture
+    from dac.strides import numbers, with_strides
 
     file = Path(what).suffix == ".json"
     if file and (settings or input_shape or classes):
@@ -57,10 +58,10 @@ def describe(
         architecture = load_architecture(Path(what))
     else:
         chosen = ModelSettings.from_mapping({**settings, "model": what})
-        strides = tuple(int(stride) for stride in chosen.strides.split(","))
         shape = _shape(input_shape or "3x32x32")
         number = 10 if classes is None else classes
-        base = BaseNetwork(what, shape, number, chosen.width, chosen.stem_stride, strides)
+        chosen = with_strides(chosen, shape, number)
+        base = BaseNetwork(what, shape, number, chosen.width, chosen.stem_stride, numbers(chosen.strides))
         architecture = Architecture.full(base)
     console = Console()
     for table in (_layers(architecture), _groups(architecture), _blocks(architecture), _costs(architecture)):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.errors import ConfigurationError
+from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import with_settings
@@ -19,7 +19,7 @@ FEDERATED = ("reference_fraction", "partition")  # settings of the data with no 
 EXAMPLES = """
 Examples:
 
-feddac search --max-macs 3M,2M,1M --stem-stride 2
+feddac search --max-macs 3M,2M,1M
 
 feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
 
@@ -67,7 +67,12 @@ def search(
         asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
     given = merge(config if resume is None else RunFolder.open(resume).config_path, settings)
     with show_progress(Console(stderr=True)) as progress:
-        job = prepare_search(given, asked, progress, resume)
+        try:
+            job = prepare_search(given, asked, progress, resume)
+        except BudgetError as error:  # the bounds of a file are no flags
+            flags_help = budgets is None and resume is None
+            kept = {key: value for key, value in error.remedy.items() if flags_help or not key.startswith("max-")}
+            raise BudgetError(str(error), kept) from None
         with run_ends_well(job.folder.path, "search"):
             job.run(progress)
     folder = job.folder
