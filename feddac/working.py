@@ -12,6 +12,7 @@ from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
+from common.presets import without_preset
 from common.progress import Progress, Silent
 from common.seeds import derive_seed
 from common.settings import Scalar, key_of, name_of
@@ -83,6 +84,7 @@ def search(
     given = _settings(settings, out)
     if resume is not None:
         given = {**RunFolder.open(resume).read_config(), **given}
+    given = without_preset(given, [key for group in searching.GROUPS for key in group.keys()])  # noqa: SIM118
     checker(*searching.GROUPS)(given)
     asked = None if budgets is None else _named(budgets)
     with _keywords_that_work(omit=CAPS.values()):

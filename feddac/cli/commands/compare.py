@@ -12,26 +12,18 @@ from feddac.cli.failures import FAILED, INTERRUPTED, say
 
 EXAMPLES = """
 Examples:
+  feddac compare methods --out runs/methods
+  feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
+  feddac compare experiment.toml --out runs/experiment --jobs 4
 
-feddac compare methods --out runs/methods
-
-feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
-
-feddac compare experiment.toml --out runs/experiment --jobs 4
-
-An experiment file names seeds, settings of every run, and methods by the settings in which they differ:
-
-seeds = \\[0, 1, 2]
-
-\\[settings]
-
-data = "digits"
-
-\\[methods.cohort]
-
-\\[methods.overlap]
-
-aggregation = "overlap"
+An experiment file names seeds, settings of every run, and methods by the
+settings in which they differ:
+  seeds = [0, 1, 2]
+  [settings]
+  data = "digits"
+  [methods.cohort]
+  [methods.overlap]
+  aggregation = "overlap"
 """
 
 

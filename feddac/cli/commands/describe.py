@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Examples:
-
-feddac describe mobilenet_v2
-
-feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
-
-feddac describe runs/search/architectures/budget-1.json
+  feddac describe mobilenet_v2
+  feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
+  feddac describe runs/search/architectures/budget-1.json
 """
 
 

@@ -20,10 +20,8 @@ EPOCH_IMAGES = 1000
 
 EXAMPLES = """
 Examples:
-
-feddac device
-
-feddac device --target-latency-ms 5 --json
+  feddac device
+  feddac device --target-latency-ms 5 --json
 """
 
 

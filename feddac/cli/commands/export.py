@@ -20,14 +20,10 @@ USED = ("data", "data_folder")
 
 EXAMPLES = """
 Examples:
-
-feddac export runs/mine
-
-feddac export runs/mine phone
-
-feddac export runs/mine --device device-03 --out models
-
-feddac export runs/train
+  feddac export runs/mine
+  feddac export runs/mine phone
+  feddac export runs/mine --device device-03 --out models
+  feddac export runs/train
 """
 
 

@@ -18,14 +18,10 @@ FEDERATED = ("reference_fraction", "partition")  # settings of the data with no 
 
 EXAMPLES = """
 Examples:
-
-feddac search --max-macs 3M,2M,1M
-
-feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
-
-feddac search --data cifar10 --budgets devices.toml --out runs/search
-
-feddac search --resume runs/search
+  feddac search --max-macs 3M,2M,1M
+  feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
+  feddac search --data cifar10 --budgets devices.toml --out runs/search
+  feddac search --resume runs/search
 """
 
 BUDGET_FILE = """TOML file of [[budget]] tables with name, macs, params and memory."""
@@ -65,7 +61,8 @@ def search(
     asked: Budgets | None = None
     if resume is None:
         asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
-    given = merge(config if resume is None else RunFolder.open(resume).config_path, settings)
+    file = config if resume is None else RunFolder.open(resume).config_path
+    given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:
         try:
             job = prepare_search(given, asked, progress, resume)

@@ -20,16 +20,11 @@ CLIENT_APP = "client.app:app"
 
 EXAMPLES = """
 Examples:
-
-feddac simulate
-
-feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
-
-feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
-
-feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
-
-feddac simulate --resume runs/seed-1
+  feddac simulate
+  feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
+  feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
+  feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
+  feddac simulate --resume runs/seed-1
 """
 
 

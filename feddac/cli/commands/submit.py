@@ -13,10 +13,8 @@ from feddac.resolve import merge
 
 EXAMPLES = """
 Examples:
-
-feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
-
-feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
 """
 
 

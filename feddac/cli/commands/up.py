@@ -17,12 +17,9 @@ from feddac.start import prepare
 
 EXAMPLES = """
 Examples:
-
-feddac up --devices 4
-
-feddac up --devices 4 --tls --rounds 5 --out runs/tls
-
-feddac up --resume runs/tls
+  feddac up --devices 4
+  feddac up --devices 4 --tls --rounds 5 --out runs/tls
+  feddac up --resume runs/tls
 """
 
 
