@@ -11,7 +11,7 @@ from functools import reduce
 
 from common.budget import Costs, DeviceBudget
 from common.groups import AUTO_STEM, AUTO_STRIDES, ModelSettings
-from common.models import describe
+from common.models import allow_network, describe
 from common.models.description import BaseNetwork
 from dac.space import SearchSpace
 
@@ -36,8 +36,9 @@ LARGEST_FLOOR = 0.9
 
 
 def is_chosen(settings: ModelSettings) -> bool:
-    """Whether the settings say both strides in numbers."""
-    return settings.strides != AUTO_STRIDES and settings.stem_stride != AUTO_STEM
+    """Whether nothing is left to choose: both strides are numbers, or the network has none."""
+    has_strides = settings.model == "mobilenet_v2"
+    return not has_strides or (settings.strides != AUTO_STRIDES and settings.stem_stride != AUTO_STEM)
 
 
 def with_strides(
@@ -56,8 +57,6 @@ def with_strides(
     """
     if is_chosen(settings):
         return settings
-    if settings.model != "mobilenet_v2":
-        return _filled(settings, (1, PUBLISHED))
     steps = _steps(settings)
     large = [step for step in steps if _last_map(step, input_shape) <= LARGEST_MAP] or steps[-1:]
     space = replace(space or SearchSpace(), kind="inner")
@@ -69,13 +68,18 @@ def with_strides(
     return next(fitting, last)
 
 
-def numbers(strides: str) -> tuple[int, ...]:
-    """The strides of the stages; `auto` is the published ones.
+def base_of(settings: ModelSettings, input_shape: tuple[int, int, int], classes: int) -> BaseNetwork:
+    """The base network for images of shape (C, H, W); strides that are left to choose suit the size of the images."""
+    allow_network(settings.model)
+    chosen = with_strides(settings, input_shape, classes)
+    if chosen.strides == AUTO_STRIDES:  # a network without strides
+        chosen = replace(chosen, strides=PUBLISHED)
+    stem = chosen.stem_stride or LADDER[0][0]
+    return BaseNetwork(chosen.model, input_shape, classes, chosen.width, stem, _numbers(chosen.strides))
 
-    >>> numbers("1,2,2,2,1,2,1")
-    (1, 2, 2, 2, 1, 2, 1)
-    """
-    return tuple(int(one) for one in (PUBLISHED if strides == AUTO_STRIDES else strides).split(","))
+
+def _numbers(strides: str) -> tuple[int, ...]:
+    return tuple(map(int, strides.split(",")))
 
 
 def _steps(settings: ModelSettings) -> tuple[tuple[int, str], ...]:
@@ -98,16 +102,14 @@ def _filled(settings: ModelSettings, step: tuple[int, str]) -> ModelSettings:
 def _last_map(step: tuple[int, str], input_shape: tuple[int, int, int]) -> int:
     """Positions a side that are left of the longer side."""
     side = max(input_shape[1:])
-    for stride in (step[0], *numbers(step[1])):
+    for stride in (step[0], *_numbers(step[1])):
         side = -(-side // stride)
     return side
 
 
 def _floor(settings: ModelSettings, input_shape: tuple[int, int, int], classes: int, space: SearchSpace) -> Costs:
     """What the smallest network of the search needs."""
-    strides = numbers(settings.strides)
-    base = BaseNetwork(settings.model, input_shape, classes, settings.width, settings.stem_stride, strides)
-    description = describe(base)
+    description = describe(base_of(settings, input_shape, classes))
     return description.costs(space.floor_sizes(description))
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -12,6 +13,7 @@ from flwr.serverapp import Grid
 from common.budget import DeviceBudget
 from common.config import Config, require_read
 from common.errors import CheckpointError
+from common.fleet import is_fleet_file
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
@@ -19,7 +21,7 @@ from common.process import peak_rss_bytes
 from common.progress import Progress
 from dac.model_file import metadata
 from dac.space import SearchSpace
-from dac.strides import is_chosen, numbers, with_strides
+from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
 from server.cohorts import Cohort, FederationState, Spent, architecture_of
 from server.evaluation import mean_over_devices
@@ -61,6 +63,9 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     record_facts(run)
     half = server_half(config)
     half.check(config, run.reference.base, {})
+    fleet = Path(config.fleet.fleet)
+    if is_fleet_file(config.fleet.fleet) and fleet.is_file() and not folder.fleet_path.exists():
+        folder.keep_fleet_file(fleet)
     if resume:
         folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation
@@ -113,7 +118,7 @@ def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
     model = with_strides(run.config.model, old.input_shape, old.classes, budgets, space)
     config = replace(run.config, model=model)
     run.folder.write_config(config.to_mapping())
-    base = replace(old, stem_stride=model.stem_stride, strides=numbers(model.strides))
+    base = base_of(model, old.input_shape, old.classes)
     return replace(run, config=config, reference=replace(run.reference, base=base))
 
 

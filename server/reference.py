@@ -9,10 +9,9 @@ from common.data.sources import load
 from common.data.split import split_reference
 from common.groups import ModelSettings
 from common.learning import Feed
-from common.models import allow_network
 from common.models.description import BaseNetwork
 from dac.model_file import Preparation
-from dac.strides import numbers, with_strides
+from dac.strides import base_of
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,4 @@ def base_network(settings: ModelSettings, data: DataSet) -> BaseNetwork:
 
     Strides that are not chosen yet are those that suit the size of the images.
     """
-    allow_network(settings.model)
-    chosen = with_strides(settings, data.input_shape, data.classes)
-    return BaseNetwork(
-        chosen.model, data.input_shape, data.classes, chosen.width, chosen.stem_stride, numbers(chosen.strides)
-    )
+    return base_of(settings, data.input_shape, data.classes)

@@ -2,6 +2,7 @@
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
+    fleet.toml                    the devices, where a file describes them
     partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
@@ -52,6 +53,7 @@ class RunFolder:
         self.path = path
         self.config_path = path / "config.toml"
         self.budgets_path = path / "budgets.json"
+        self.fleet_path = path / "fleet.toml"
         self.partition_path = path / "partition.json"
         self.metrics_path = path / "metrics.jsonl"
         self.summary_path = path / "summary.json"
@@ -144,6 +146,11 @@ class RunFolder:
             return parse_toml(_read(self.config_path))
         except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
+
+    def keep_fleet_file(self, path: Path) -> Path:
+        """Copy the file that describes the devices into the folder, and return where it is there."""
+        write_atomically(self.fleet_path, _read(path))
+        return self.fleet_path.resolve()
 
     def write_budgets(self, entries: Sequence[BudgetEntry]) -> None:
         """Write what each device can afford, or what a search was asked for."""

@@ -9,7 +9,7 @@ from common.groups import FleetSettings, ModelSettings
 from common.models import describe
 from common.models.description import BaseNetwork
 from dac.space import SearchSpace
-from dac.strides import LADDER, numbers, with_strides
+from dac.strides import LADDER, base_of, with_strides
 
 FLEET = [device.budget for device in virtual_fleet(FleetSettings())]
 SIX_MILLION = (2, "1,2,2,2,1,2,1")
@@ -24,7 +24,7 @@ def chosen(
 
 def floor(side: int, step: tuple[int, str]) -> "DeviceBudget":
     """The budget that the smallest network just breaks."""
-    base = BaseNetwork("mobilenet_v2", (3, side, side), 10, 1.0, step[0], numbers(step[1]))
+    base = base_of(ModelSettings(stem_stride=step[0], strides=step[1]), (3, side, side), 10)
     costs = describe(base).costs(SearchSpace().floor_sizes(describe(base)))
     return DeviceBudget(costs.macs, costs.params, costs.peak_memory_bytes)
 
@@ -71,7 +71,9 @@ def test_what_a_user_says_is_kept() -> None:
 
 
 def test_networks_without_strides_have_none_chosen() -> None:
-    assert chosen(224, FLEET, ModelSettings(model="resnet8")) == (1, "1,1,2,2,1,2,1")
+    settings = ModelSettings(model="resnet8")
+    assert with_strides(settings, (3, 224, 224), 10, FLEET) is settings
+    assert base_of(settings, (3, 32, 32), 10) == BaseNetwork("resnet8", (3, 32, 32), 10)
 
 
 def test_a_stem_stride_has_a_limit() -> None:

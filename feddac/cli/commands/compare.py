@@ -48,7 +48,7 @@ def compare(
     Every run is a run folder FOLDER/CELL/METHOD/seed-N. The same command, given again, does what is missing. Settings
     on the command line replace those that the file gives all runs.
     """
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.comparison.collect import collect
     from feddac.comparison.execute import execute, prepare_folders
     from feddac.comparison.plan import find_experiment, read_experiment
@@ -70,9 +70,7 @@ def compare(
         raise typer.Exit(INTERRUPTED) from None
     with values_as_written(out):
         results = collect(plan, out)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = result_console()
     for table in cell_tables(results):
         console.print(rich_table(table, console.width))
     for path in write_comparison(plan, results, failures, out):

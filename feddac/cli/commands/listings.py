@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+
+from feddac.cli.display import result_console
 
 PROFILE_EXAMPLES = """
 Examples:
@@ -28,7 +29,7 @@ def presets() -> None:
             for key, value in preset.settings.items()
         )
         table.add_row(name, preset.purpose, flags or "no flag")
-    Console().print(table)
+    result_console().print(table)
 
 
 def profiles(
@@ -49,4 +50,4 @@ def profiles(
         budget = profile.budget(target_latency_ms)
         figures = (count(budget.bound("macs")), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
         table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), profile.source)
-    Console().print(table)
+    result_console().print(table)

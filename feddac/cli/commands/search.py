@@ -48,7 +48,7 @@ def search(
 ) -> None:
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
     from dac.files import load_member
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.standalone.material import cost_row, cost_table
     from feddac.standalone.searching import prepare_search
     from server.run_folder import RunFolder
@@ -77,6 +77,6 @@ def search(
     for entry in folder.read_budgets():
         member = load_member(folder.architecture_path(entry.name))
         table.add_row(*cost_row(entry.name, member.architecture.costs, member.validation_accuracy))
-    console = Console()
+    console = result_console()
     console.print(table)
     console.print(f"Run folder: {folder.path}", soft_wrap=True, markup=False, highlight=False)

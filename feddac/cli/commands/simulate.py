@@ -77,7 +77,7 @@ def simulate(
 
 
 def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
-    from feddac.cli.display import print_result, show_progress
+    from feddac.cli.display import print_result, result_console, show_progress
     from server.federation import federate
     from server.report.build import build_report
     from server.report.record import read_run
@@ -102,6 +102,6 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
             gpus,
         )
     report = build_report(folder.path)
-    console = Console()
+    console = result_console()
     print_result(console, read_run(folder))
     console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)
