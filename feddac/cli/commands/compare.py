@@ -49,6 +49,7 @@ def compare(
     on the command line replace those that the file gives all runs.
     """
     from feddac.cli.display import result_console, show_progress
+    from feddac.comparison.announce import announcement
     from feddac.comparison.collect import collect
     from feddac.comparison.execute import execute, prepare_folders
     from feddac.comparison.plan import find_experiment, read_experiment
@@ -61,9 +62,10 @@ def compare(
     plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
     cpus = os.cpu_count() or 1
     at_a_time = jobs or cpus
-    prepare_folders(plan.runs, out)
     try:
         with show_progress(Console(stderr=True)) as progress:
+            progress.note(announcement(plan, out, at_a_time))
+            prepare_folders(plan.runs, out)
             failures = execute(plan.runs, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
