@@ -24,8 +24,8 @@ class ArraySpec:
 
     `dtype` is one of DTYPES. A None in `shape` is a number of rows, one per image: at most as many as the device
     registered images, and the same in all arrays of an answer; there is at most one. `low` and `high` are inclusive;
-    `low` may be an array that broadcasts. The Euclidean norm is at most `largest_norm`. With `sample_ids` the values say
-    which of the device's images a row is about: 0 up to the images it registered, none of them twice.
+    `low` may be an array that broadcasts. The Euclidean norm is at most `largest_norm`. With `sample_ids` the values
+    say which of the device's images a row is about: from 0, below the number that it registered, and none twice.
     """
 
     dtype: str

@@ -20,6 +20,7 @@ EXPANSION = 4
 DEPTHS = {"resnet11": 1, "resnet29": 3, "resnet56": 6, "resnet110": 12}  # blocks in each stage
 WHOLE = "_bottleneck"
 STEMLESS = "_bottleneck_stemless"
+STEM = "stem_"  # what the names of the stem's tensors begin with
 DEVICE_NETWORK = "resnet8" + WHOLE
 
 
@@ -59,6 +60,8 @@ class BottleneckResNet(nn.Module):
         super().__init__()
         stages = channels(base)
         source = base.input_shape[0]
+        self.classes = base.classes
+        self.feature_shape = feature_shape(base)
         if has_stem:
             self.stem_conv = nn.Conv2d(source, stages[0], 3, 1, 1, bias=False)
             self.stem_norm = nn.BatchNorm2d(stages[0])
@@ -84,6 +87,11 @@ class BottleneckResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, classes)."""
         return self.classify(self.features(x) if self.has_stem else x)
+
+
+def feature_shape(base: BaseNetwork) -> tuple[int, int, int]:
+    """Shape (C, H, W) of what the stem makes of one image; its stride is 1."""
+    return channels(base)[0], base.input_shape[1], base.input_shape[2]
 
 
 FACTORIES = {
