@@ -7,6 +7,7 @@ the first stage with a classifier of their own, and a server a network that is w
 are the stem's output. Tensors that two of these networks share have one name in both.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -94,7 +95,7 @@ def feature_shape(base: BaseNetwork) -> tuple[int, int, int]:
     return channels(base)[0], base.input_shape[1], base.input_shape[2]
 
 
-FACTORIES = {
+FACTORIES: dict[str, Callable[[BaseNetwork], nn.Module]] = {
     DEVICE_NETWORK: partial(BottleneckResNet, (2,), True),
     **{name + WHOLE: partial(BottleneckResNet, (depth,) * 3, True) for name, depth in DEPTHS.items()},
     **{name + STEMLESS: partial(BottleneckResNet, (depth,) * 3, False) for name, depth in DEPTHS.items()},

@@ -32,7 +32,7 @@ TEXTS = {
     "data_folder": "/data",
     "partition": "dirichlet:0.5",
     "strides": "1,2,2,2,1,2,1",
-    "fedgkt-server-epochs": "20,10@31",
+    "fedgkt_server_epochs": "20,10@31",
     "fleet": "phone",
     "max_macs": "30M",
     "max_params": "1.2e6",
