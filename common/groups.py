@@ -17,7 +17,7 @@ class DataSettings(Settings):
 
     data: str = setting(
         "digits",
-        "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, hub:NAME, or "
+        "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, cinic10, a folder, a Parquet file, hub:NAME, or "
         "package.module:function.",
         common=True,
     )
@@ -170,8 +170,9 @@ class MethodSettings(Settings):
     method: str = setting(
         "dac",
         "dac: an architecture per budget from the search; fedavg: one model for all; fedprox: fedavg with devices kept "
-        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; or a "
-        "method of your own as package.module:Class (docs/add-a-method.md).",
+        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fedgkt: "
+        "small networks on the devices and a large one on the server that teach each other; or a method of "
+        "your own as package.module:Class (docs/add-a-method.md).",
         pattern=r"[a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
         common=True,
     )

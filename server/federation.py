@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dac.model_file import metadata
 from dac.space import SearchSpace
 from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
-from server.cohorts import Cohort, FederationState, Spent, architecture_of
+from server.cohorts import Cohort, FederationState, Spent, require_architecture
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
@@ -217,10 +218,10 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 
 
 def save_models(method: Method, run: Run) -> None:
-    """Write every cohort's model with what is needed to use it."""
-    for cohort in method.cohorts:
-        facts = metadata(cohort.name, "federated", architecture_of(cohort), run.reference.preparation)
-        run.folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
+    """Write the models that the method keeps of every cohort, with what is needed to use them."""
+    for one in chain.from_iterable(map(method.models, method.cohorts)):
+        facts = metadata(one.name, "federated", require_architecture(one.network, one.name), run.reference.preparation)
+        run.folder.save_model(one.name, one.module.state_dict(), facts)
 
 
 @contextmanager

@@ -45,6 +45,10 @@ TASKS = f"{HERE}::test_devices_are_asked_as_the_settings_say"
 LOCAL = "tests/client/test_training.py::test_the_task_decides_how_a_device_trains"
 BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_give_it"
 
+FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
+FEDGKT_SENDS = "tests/client/methods/test_fedgkt.py::test_it_is_what_the_server_admits"
+FEDGKT_SERVER = "tests/server/methods/test_fedgkt.py::test_its_settings_change_what_the_server_learns"
+
 COVERED_BY = {
     "data": f"{HERE}::test_data_are_found_by_name_and_folder",
     "image-size": "tests/common/data/test_sources.py::test_images_of_any_size_are_brought_to_one",
@@ -90,6 +94,17 @@ COVERED_BY = {
     "masked-loss": ENDS_ELSEWHERE,
     "distillation-epochs": ENDS_ELSEWHERE,
     "distillation-learning-rate": ENDS_ELSEWHERE,
+    "fedgkt-temperature": FEDGKT,
+    "fedgkt-alpha": FEDGKT,
+    "fedgkt-optimizer": FEDGKT,
+    "fedgkt-feature-type": FEDGKT_SENDS,
+    "fedgkt-feature-clip": FEDGKT_SENDS,
+    "fedgkt-server": FEDGKT_SERVER,
+    "fedgkt-server-epochs": FEDGKT_SERVER,
+    "fedgkt-server-batch-size": FEDGKT_SERVER,
+    "fedgkt-server-optimizer": FEDGKT_SERVER,
+    "fedgkt-server-learning-rate": FEDGKT_SERVER,
+    "fedgkt-server-distillation": FEDGKT_SERVER,
     "rounds": TASKS,
     "local-epochs": TASKS,
     "local-batch-size": TASKS,
