@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 from client.data import device_data
 from client.evaluation import evaluate_task
 from client.identity import device_name, identify, own_model
-from client.measure import measured_profile
+from client.measure import measured_profile, network_to_measure
 from client.methods import device_half, received_task
 from client.privacy import local_dp
 from client.refusal import refusal
@@ -20,7 +20,6 @@ from common.fleet import DeviceProfile
 from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello
 from common.methods import contract_of
-from common.models import allow_network
 
 app = ClientApp()
 
@@ -36,9 +35,7 @@ def handshake(message: Message, context: Context) -> Message:
 
         def measured() -> DeviceProfile:
             own = replace(config.model, model=own_model(context.node_config, config.model))
-            allow_network(own.model)
-            shape, classes = data.train.images.shape[1:], int(data.train.labels.max()) + 1
-            return measured_profile(own.base((shape[0], shape[1], shape[2]), classes))
+            return measured_profile(network_to_measure(own, data.train))
 
         identity = identify(context.node_config, config.fleet, config.federation.local_training, measured)
         name, profile, partition = identity.name, identity.profile, identity.partition

@@ -12,13 +12,17 @@ that gives FedDAC one core reports one core.
 
 import re
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from client.speed import measured_rates
+from common.data.images import Images
 from common.fleet import DeviceProfile
+from common.groups import AUTO_STRIDES, ModelSettings
+from common.models import allow_network
 from common.models.description import BaseNetwork
 
 PROBE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
@@ -36,6 +40,21 @@ def measured_profile(base: BaseNetwork = PROBE) -> DeviceProfile:
         source=f"measured on this machine with {torch.get_num_threads()} threads on parts of {base.model}",
         trains=True,
     )
+
+
+def network_to_measure(settings: ModelSettings, images: Images) -> BaseNetwork:
+    """The network of the settings for such images, as far as a device knows it.
+
+    Strides that the server is yet to choose are the published ones, and classes those that the device has images of:
+    rates are those of kinds of operations, which do not depend on either.
+    """
+    allow_network(settings.model)
+    _, channels, height, width = images.images.shape
+    classes = int(images.labels.max()) + 1
+    base = BaseNetwork(settings.model, (channels, height, width), classes, settings.width)
+    chosen = settings.strides != AUTO_STRIDES
+    strides = tuple(map(int, settings.strides.split(","))) if chosen else base.strides
+    return replace(base, stem_stride=settings.stem_stride or base.stem_stride, strides=strides)
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import cnn, mlp, mobilenet_v2, resnet
+from common.models import bottleneck, cnn, mlp, mobilenet_v2, resnet
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
@@ -42,7 +42,7 @@ OWN = {
     "mlp": Factory(mlp.Perceptron),
     **{
         name: Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
-        for name, factory in resnet.FACTORIES.items()
+        for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()
     },
 }
 _allowed: set[str] = set()

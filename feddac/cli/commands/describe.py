@@ -7,6 +7,7 @@ import typer
 
 from common.errors import ConfigurationError
 from common.groups import ModelSettings
+from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Examples:
-
-feddac describe mobilenet_v2
-
-feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
-
-feddac describe runs/search/architectures/budget-1.json
+  feddac describe mobilenet_v2
+  feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
+  feddac describe runs/search/architectures/budget-1.json
 """
 
 
@@ -40,11 +38,10 @@ def describe(
     ] = None,
 ) -> None:
     """Print layers, channel groups, what of it a search may remove, and costs by our count and by others."""
-    from rich.console import Console
-
     from common.architecture import Architecture
     from common.models import allow_network
     from dac.files import load_architecture
+    from dac.strides import base_of
 
     file = Path(what).suffix == ".json"
     if file and (settings or input_shape or classes):
@@ -56,9 +53,9 @@ def describe(
         architecture = load_architecture(Path(what))
     else:
         chosen = ModelSettings.from_mapping({**settings, "model": what})
-        base = chosen.base(shape_of(input_shape or "3x32x32"), 10 if classes is None else classes)
-        architecture = Architecture.full(base)
-    console = Console()
+        shape = shape_of(input_shape or "3x32x32")
+        architecture = Architecture.full(base_of(chosen, shape, 10 if classes is None else classes))
+    console = result_console()
     tables = _layers, _groups, _blocks, _costs, _on_devices
     for table in (make(architecture) for make in tables):
         if table is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.groups import FleetSettings, ModelSettings
+from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ USED = ("max_latency_ms",)
 
 EXAMPLES = """
 Examples:
-
-feddac device
-
-feddac device --model resnet20 --max-latency-ms 5 --json
+  feddac device
+  feddac device --model resnet20 --max-latency-ms 5 --json
 """
 
 
@@ -45,21 +44,19 @@ def device(
     How long each kind of operation takes is measured on parts of the network given by --model. A device whose node
     configuration declares no budget measures itself in the same way, on the network of the run.
     """
-    from rich.console import Console
-
     from client.measure import measured_profile
-    from common.models import allow_network
+    from dac.strides import base_of
     from feddac.cli.commands.describe import shape_of
 
     latency = FleetSettings.picked_from(settings).max_latency_ms
     model = ModelSettings.picked_from(settings)
-    allow_network(model.model)
-    profile = measured_profile(model.base(shape_of(input_shape or "3x32x32"), 10 if classes is None else classes))
+    shape = shape_of(input_shape or "3x32x32")
+    profile = measured_profile(base_of(model, shape, 10 if classes is None else classes))
     budget = profile.budget(latency)
     if as_json:
         print(json.dumps(_document(profile, budget), indent=2))
         return
-    console = Console()
+    console = result_console()
     console.print(_table(profile, budget))
     console.print(_rates(profile))
     print(f"To declare it, start the device with:\n--node-config '{node_config(budget)}'")
