@@ -3,13 +3,14 @@
     python benchmarks/latency.py predict        # ten random parts of four networks, PyTorch, one thread
     python benchmarks/latency.py onnx           # searched networks of equal MACs, ONNX Runtime, one thread
 
-`predict` measures the rates as `feddac device` does, for each network, and then other parts of the same network. All
+`predict` measures the rates as `feddac device` does, with the slowdown of each network taken from other parts of it. All
 times are the least of runs in turn, of processor time, so that other work on the machine disturbs all alike. `onnx`
 searches, with hardly any training, since only widths matter here, to shares of the MACs with several channel multiples;
 `uniform` are all channel groups by one factor, to the channel. Both print the table that docs/latency.md holds.
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from client.speed import PARTS, measured_rates, random_part, seconds_of
+from client.speed import PARTS, fair_clock, layer_rates, random_part, seconds_of, slowdown
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.data.augment import Preprocessor
@@ -48,6 +49,7 @@ SEARCHED = ("mobilenet_v2", "resnet20")
 SHARES = (0.5, 0.25)
 MULTIPLES = (1, 4, 8)
 ROUNDS, IN_A_ROW = 20, 5
+RUNS = 40
 
 
 def main() -> None:
@@ -67,11 +69,14 @@ def predict() -> None:
     for model, shape in PREDICTED.items():
         allow_network(model)
         base = BaseNetwork(model, shape, 10)
-        rates = measured_rates(base)
-        parts = [random_part(base, PARTS + number) for number in range(ARCHITECTURES)]
-        measured = seconds_of(parts)
+        alone = layer_rates(fair_clock())
+        parts = [random_part(base, number) for number in range(PARTS + ARCHITECTURES)]
+        seconds = seconds_of(parts, runs=RUNS, longest_seconds=math.inf)
+        factor = slowdown(alone, parts[:PARTS], seconds[:PARTS])
+        measured = seconds[PARTS:]
         errors = [
-            rates.seconds_for(part.costs.work()) / seconds - 1 for part, seconds in zip(parts, measured, strict=True)
+            factor * alone.seconds_for(part.costs.work()) / taken - 1
+            for part, taken in zip(parts[PARTS:], measured, strict=True)
         ]
         span = f"{1000 * min(measured):.2f} to {1000 * max(measured):.2f}"
         worst, middle = max(errors, key=abs), statistics.median(map(abs, errors))

@@ -50,10 +50,16 @@ def fair_clock() -> Clock:
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def seconds_of(architectures: Sequence[Architecture], runs: int = RUNS, clock: Clock | None = None) -> list[float]:
+def seconds_of(
+    architectures: Sequence[Architecture],
+    runs: int = RUNS,
+    clock: Clock | None = None,
+    longest_seconds: float = LONGEST_SECONDS,
+) -> list[float]:
     """The least time of one image through each network."""
     modules = [place(one.build(0), torch.device("cpu")).eval() for one in architectures]
-    return _least_seconds(modules, [_image(1, *one.input_shape) for one in architectures], runs, clock or fair_clock())
+    images = [_image(1, *one.input_shape) for one in architectures]
+    return _least_seconds(modules, images, runs, clock or fair_clock(), longest_seconds)
 
 
 def random_part(base: BaseNetwork, number: int) -> Architecture:
@@ -133,13 +139,17 @@ def _layer(kind: str, channels: int) -> nn.Module:
 
 
 def _least_seconds(
-    modules: Sequence[nn.Module], images: Sequence[torch.Tensor], runs: int, clock: Clock
+    modules: Sequence[nn.Module],
+    images: Sequence[torch.Tensor],
+    runs: int,
+    clock: Clock,
+    longest_seconds: float = LONGEST_SECONDS,
 ) -> list[float]:
     least = [float("inf")] * len(modules)
     begin = clock()
     with torch.inference_mode():
         for run in range(1 + runs):  # the first, which allocates, does not count
-            if run > LEAST_RUNS and clock() - begin > LONGEST_SECONDS:
+            if run > LEAST_RUNS and clock() - begin > longest_seconds:
                 break
             for number, (module, image) in enumerate(zip(modules, images, strict=True)):
                 for _ in range(IN_A_ROW):

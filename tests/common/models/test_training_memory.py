@@ -32,7 +32,8 @@ def measured_bytes(architecture: Architecture, training: LocalTraining) -> int:
     states = [one for state in optimizer.state.values() for one in state.values() if one is not None]
     gradients = [one.grad for one in module.parameters() if one.grad is not None]
     held = [*module.parameters(), *module.buffers(), *gradients, *states]
-    return sum(one.nbytes for one in held) + sum(one.untyped_storage().nbytes() for one in saved.values())
+    stored: int = sum(one.nbytes for one in held)
+    return stored + sum(one.untyped_storage().nbytes() for one in saved.values())
 
 
 @pytest.mark.parametrize("model", FOUR)
