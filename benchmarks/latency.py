@@ -3,7 +3,7 @@
     python benchmarks/latency.py predict        # ten random parts of four networks, PyTorch, one thread
     python benchmarks/latency.py onnx           # searched networks of equal MACs, ONNX Runtime, one thread
 
-`predict` measures the rates as `feddac device` does, with the slowdown of each network taken from other parts of it. All
+`predict` measures the rates as `feddac device` does, with the slowdown of each network from other parts of it. All
 times are the least of runs in turn, of processor time, so that other work on the machine disturbs all alike. `onnx`
 searches, with hardly any training, since only widths matter here, to shares of the MACs with several channel multiples;
 `uniform` are all channel groups by one factor, to the channel. Both print the table that docs/latency.md holds.

@@ -7,14 +7,15 @@ share: removing a channel of a group removes it from every tensor axis that carr
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain
 from typing import TypeAlias
 
 from common.budget import Costs, LocalTraining
 from common.layout import Layout
+from common.models.counting import Counted, Term, entry_terms, is_there, mac_terms, sum_of, terms_of
 from common.rates import COUNTED
 
 BYTES_PER_VALUE = 4
@@ -202,8 +203,8 @@ class Saved:
 
     def there(self, sizes: Mapping[str, int]) -> bool:
         """Whether a network with these sizes keeps it."""
-        return _there(self.maker, sizes) and any(
-            _there(block, sizes) and not any(_there(other, sizes) for other in gone) for block, gone in self.wanted
+        return is_there(self.maker, sizes) and any(
+            is_there(block, sizes) and not any(is_there(other, sizes) for other in gone) for block, gone in self.wanted
         )
 
 
@@ -302,7 +303,7 @@ class Description:
         batch 1 in float32; element-wise layers work in place where nothing else reads their input.
         """
         peak = max(self.live_elements(sizes))
-        macs, params = _total(self._macs, sizes), _total(self._params, sizes)
+        macs, params = sum_of(self._macs, sizes), sum_of(self._params, sizes)
         return Costs(macs, params, BYTES_PER_VALUE * peak, _Reduced(self, dict(sizes)))
 
     def training_memory_bytes(self, sizes: Mapping[str, int], training: LocalTraining) -> int:
@@ -310,7 +311,7 @@ class Description:
 
         What autograd keeps for it is counted once per storage, in float32, with cross-entropy as the loss.
         """
-        state = _total(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * _total(
+        state = sum_of(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * sum_of(
             self._params, sizes
         )
         saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
@@ -319,55 +320,39 @@ class Description:
 
     def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Units of each of `common.rates.COUNTED` for one image."""
-        return tuple(_total(terms, sizes) for terms in self._work)
+        return tuple(sum_of(terms, sizes) for terms in self._work)
 
     @cached_property
-    def _macs(self) -> "tuple[_Term, ...]":
-        return _terms(self._mac_terms(self.layers))
-
-    @staticmethod
-    def _mac_terms(layers: Iterable[Layer]) -> "_Counted":
-        terms: _Counted = Counter()
-        for layer in layers:
-            if layer.kind in ("batch_norm", "other"):
-                terms[(), layer.block] += layer.fixed_macs
-                continue
-            each = math.prod(layer.kernel) * layer.positions
-            for target in layer.target:
-                if layer.fan_in:
-                    terms[(target.group,), layer.block] += layer.fan_in * target.spread * each
-                else:
-                    for source in layer.source:
-                        terms[(source.group, target.group), layer.block] += source.spread * target.spread * each
-        return terms
+    def _macs(self) -> tuple[Term, ...]:
+        return terms_of(mac_terms(self.layers))
 
     @cached_property
-    def _params(self) -> "tuple[_Term, ...]":
-        return _terms(_entry_terms((tensor, 1) for tensor in self.tensors if tensor.trainable))
+    def _params(self) -> tuple[Term, ...]:
+        return terms_of(entry_terms((tensor, 1) for tensor in self.tensors if tensor.trainable))
 
     @cached_property
-    def _state_bytes(self) -> "tuple[_Term, ...]":
+    def _state_bytes(self) -> tuple[Term, ...]:
         """Of all weights and statistics; what is no float, torch keeps in 64 bits."""
-        return _terms(_entry_terms((one, BYTES_PER_VALUE if one.floating else 8) for one in self.tensors))
+        return terms_of(entry_terms((one, BYTES_PER_VALUE if one.floating else 8) for one in self.tensors))
 
     @cached_property
-    def _work(self) -> "tuple[tuple[_Term, ...], ...]":
-        counted: dict[tuple[str, str], _Counted] = {key: Counter() for key in COUNTED}
+    def _work(self) -> tuple[tuple[Term, ...], ...]:
+        counted: dict[tuple[str, str], Counted] = {key: Counter() for key in COUNTED}
         for layer in self.layers:
-            counted[work_kind(layer.kind, layer.kernel), "mac"].update(self._mac_terms([layer]))
+            counted[work_kind(layer.kind, layer.kernel), "mac"].update(mac_terms([layer]))
         for one in self.work:
             counted[one.kind, "call"][(), one.block] += 1
             for group, entries in chain.from_iterable(one.values):
                 counted[one.kind, "value"][(group,) if group else (), one.block] += entries
-        return tuple(_terms(counted[key]) for key in COUNTED)
+        return tuple(terms_of(counted[key]) for key in COUNTED)
 
     def live_elements(self, sizes: Mapping[str, int]) -> list[int]:
         """Elements alive at each step of the forward pass, for one image; 0 in a block that vanished."""
-        return [sum(step.elements(sizes)) if _there(step.block, sizes) else 0 for step in self.steps]
+        return [sum(step.elements(sizes)) if is_there(step.block, sizes) else 0 for step in self.steps]
 
     def layout(self, sizes: Mapping[str, int]) -> Layout:
         """The layout of the state dict of a network with `sizes` channels per group."""
-        held = [tensor for tensor in self.tensors if tensor.floating and _there(tensor.block, sizes)]
+        held = [tensor for tensor in self.tensors if tensor.floating and is_there(tensor.block, sizes)]
         return Layout(tuple(tensor.name for tensor in held), tuple(tensor.shape_at(sizes) for tensor in held))
 
 
@@ -383,40 +368,3 @@ class _Reduced:
 
     def work(self) -> tuple[int, ...]:
         return self.description.units_of_work(self.sizes)
-
-
-# A cost is a sum of such terms: a number times the sizes of some groups, where the block has not vanished.
-_Term: TypeAlias = tuple[int, tuple[str, ...], str]
-_Counted: TypeAlias = "Counter[tuple[tuple[str, ...], str]]"
-
-
-def _entry_terms(tensors: Iterable[tuple[Tensor, int]]) -> _Counted:
-    """The entries of tensors, each times its number."""
-    terms: _Counted = Counter()
-    for tensor, times in tensors:
-        choices = [
-            [(axis.group, axis.spread) for axis in dimension] or [("", size)]
-            for size, dimension in zip(tensor.shape, tensor.dimensions, strict=True)
-        ]
-        for choice in product(*choices):
-            groups = tuple(sorted(group for group, _ in choice if group))
-            terms[groups, tensor.block] += times * math.prod(factor for _, factor in choice)
-    return terms
-
-
-def _terms(counted: Mapping[tuple[tuple[str, ...], str], int]) -> tuple[_Term, ...]:
-    return tuple((number, groups, block) for (groups, block), number in counted.items() if number)
-
-
-def _total(terms: tuple[_Term, ...], sizes: Mapping[str, int]) -> int:
-    result = 0
-    for number, groups, block in terms:
-        if _there(block, sizes):
-            for group in groups:
-                number *= sizes[group]
-            result += number
-    return result
-
-
-def _there(block: str, sizes: Mapping[str, int]) -> bool:
-    return not block or sizes.get(block, 1) > 0
