@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TypeAlias
 
 from matplotlib.axes import Axes
@@ -238,11 +238,16 @@ def _short(groups: Sequence[str]) -> list[str]:
     """
     if len(groups) < 2:
         return list(groups)
-    begin = commonprefix(list(groups))
+    begin = _common(groups)
     rest = [group.removeprefix(begin) for group in groups]
-    end = commonprefix([group[::-1] for group in rest])[::-1]
+    end = _common([group[::-1] for group in rest])[::-1]
     shortened = [group.removesuffix(end) for group in rest]
     return shortened if all(shortened) else list(groups)
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    return "".join(one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*names, strict=False)))
 
 
 def _broken(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
