@@ -74,7 +74,7 @@ def cell_panels(result: CellResult, number: int, marks: Marks) -> list[str]:
 
 
 def _curves(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy after each round, mean over devices")
+    figure, axes = new_axes(4.2, 2.8, "Accuracy after each round")
     tips = {}
     for method in result.methods:
         if not method.curve:
@@ -95,7 +95,7 @@ def _curves(result: CellResult, number: int, marks: Marks) -> str:
 
 
 def _costs(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy against MACs, mean over devices")
+    figure, axes = new_axes(4.2, 2.8, "Accuracy against MACs")
     tips = {}
     for method in result.methods:
         if method.outcomes:
