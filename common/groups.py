@@ -175,8 +175,17 @@ class FederationSettings(Settings):
         pattern=r"[1-9][0-9]*(-[1-9][0-9]*)?",
     )
     local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
+    optimizer: str = setting("sgd", "Optimizer on the devices.", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
-    momentum: float = setting(0.5, "Momentum on the devices.", minimum=0.0, maximum=0.999)
+    learning_rate_decay: float = setting(
+        1.0, "Factor on the devices' learning rate after each round.", above=0.0, maximum=1.0
+    )
+    momentum: float = setting(
+        0.5,
+        "Momentum on the devices; of adam the decay of the mean gradient (beta 1, usually 0.9).",
+        minimum=0.0,
+        maximum=0.999,
+    )
     weight_decay: float = setting(0.0, "Weight decay on the devices.", minimum=0.0)
     max_gradient_norm: float = setting(
         0.0, "Scale a step's gradient on the devices down to this L2 norm if it is longer; 0 does not.", minimum=0.0

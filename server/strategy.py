@@ -81,7 +81,7 @@ class MethodStrategy(Strategy):
         def chosen(step: Step, online: list[str]) -> list[str]:
             return sample_devices(
                 online,
-                self._settings.fraction,
+                self._settings.fraction if step.share is None else step.share,
                 self._settings.min_devices,
                 seed=self._run.seed,
                 round=server_round,
@@ -258,7 +258,7 @@ class MethodStrategy(Strategy):
 
     def _charge(self, sent: Sent, answer: Result | EvaluateResult) -> None:
         spent = sent.step.cohort.spent_on(sent.step.name)
-        spent.device_macs += sent.order.macs_per_sample * answer.samples
+        spent.device_macs += _macs_of(sent, answer)
         spent.answers += 1
 
     def _settle(self, server_round: int, sent: Sent, outcome: Outcome, seconds: float | None = None) -> None:
@@ -315,6 +315,13 @@ class MethodStrategy(Strategy):
 
     def _names(self, step: Step) -> list[str]:
         return [sent.device.name for sent in self._sent if sent.step is step]
+
+
+def _macs_of(sent: Sent, answer: Result | EvaluateResult) -> int:
+    """The multiply-accumulates that an admitted answer took."""
+    if sent.step.work is not None and isinstance(answer, Result):
+        return sent.step.work(sent.order, answer)
+    return sent.order.macs_per_sample * answer.samples
 
 
 def _held_bytes(method: Method) -> int:
