@@ -32,13 +32,15 @@ class DataSettings(Settings):
     partition: str = setting(
         "iid",
         "How devices share the data: iid, dirichlet:ALPHA, classes:N (classes per device), shards:N (shards per "
-        "device), paper-iid:N (N images per class) or paper-shards:N (two single-class shards of N images).",
-        pattern=r"iid|dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
+        "device), paper-iid:N (N images per class), paper-shards:N (two single-class shards of N images), patho:N (N "
+        "equal single-class shards) or diri:ALPHA (equal numbers, classes by Dirichlet).",
+        pattern=r"iid|(dirichlet|diri):[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards|patho):[0-9]+",
     )
     augment: str = setting(
         "auto",
-        "Training augmentation: none, crop, crop+flip; auto is crop+flip for colour images, else crop.",
-        choices=("auto", "none", "crop", "crop+flip"),
+        "Training augmentation: none, crop, crop+flip, flip+jitter (colours at random); auto is crop+flip for colour "
+        "images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip", "flip+jitter"),
     )
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
+from common.arrays import ArraySpec
 from common.budget import DeviceBudget
 from common.config import Config
 from common.messages import WEIGHTS, DeviceReport, Result, Task
@@ -92,19 +93,22 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
     return prepare
 
 
-def answer(task: Task, device: Device, number: int) -> Result:
-    """What a device might send back: the arrays it was sent, each moved a little, by device and round."""
+def answer(task: Task, device: Device, number: int, specs: Mapping[str, ArraySpec]) -> Result:
+    """What a device might send back, by device and round: what it was sent moved a little, or anything admissible."""
     generator = np.random.default_rng([number, device.report.partition])
-    arrays = {
-        name: (values + 0.01 * generator.normal(size=values.shape)).astype(values.dtype)
-        for name, values in task.arrays.items()
-    }
+    arrays = {}
+    for name, spec in specs.items():
+        shape = tuple(device.report.samples if one is None else one for one in spec.shape)
+        sent = task.arrays.get(name)
+        values = np.zeros(shape) if sent is None or sent.shape != shape else sent
+        moved = np.clip(values + 0.01 * generator.normal(size=shape), spec.low, spec.high)
+        arrays[name] = moved.astype(spec.dtype)
     samples = device.report.samples - number
     return Result(task.method, task.step, task.round, samples, 0.5, 0.1, 1, arrays)
 
 
-def ask(strategy: MethodStrategy, number: int) -> list[tuple[Message, Device, Task]]:
-    """The messages of a round, with ids as Flower gives them when they are pushed."""
+def ask(strategy: MethodStrategy, number: int) -> list[tuple[Message, Device, Task, Mapping[str, ArraySpec]]]:
+    """The messages of a round, with ids as Flower gives them when they are pushed, and what may come back."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     messages = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), Nodes())  # type: ignore[arg-type]
     by_node = {device.node_id: device for device in DEVICES.values()}
@@ -112,15 +116,16 @@ def ask(strategy: MethodStrategy, number: int) -> list[tuple[Message, Device, Ta
     for position, message in enumerate(messages):
         message.metadata.__dict__["_message_id"] = f"{number}-{position}"
         task = Task.decode(message.content, Architecture)
-        asked.append((message, by_node[message.metadata.dst_node_id], task))
+        specs = strategy._sent[position].step.reply
+        asked.append((message, by_node[message.metadata.dst_node_id], task, specs))
     return asked
 
 
 def play(strategy: MethodStrategy, number: int, order: random.Random) -> None:
     """One round in which the devices answer in any order."""
     replies = [
-        Message(answer(task, device, number).encode(), reply_to=message)
-        for message, device, task in ask(strategy, number)
+        Message(answer(task, device, number, specs).encode(), reply_to=message)
+        for message, device, task, specs in ask(strategy, number)
     ]
     order.shuffle(replies)
     strategy.aggregate_train(number, replies)
@@ -178,7 +183,8 @@ def other_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[RecordD
 
 def one_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
     def change(values: np.ndarray) -> np.ndarray:
-        values.flat[values.size // 2] = value
+        if values.dtype.kind == "f":  # whole numbers can be neither infinite nor NaN
+            values.flat[values.size // 2] = value
         return values
 
     return change
@@ -239,11 +245,11 @@ def test_replies_that_break_any_spec_never_reach_the_method(
     method.fold = watched  # type: ignore[method-assign]
     strategy = MethodStrategy(method, FederationState(), DEVICES, ready.run)
     replies, good = [], []
-    for (message, device, task), fault in zip(ask(strategy, 1), faults, strict=False):
+    for (message, device, task, specs), fault in zip(ask(strategy, 1), faults, strict=False):
         if fault == "error":
             replies.append(Message(Error(0, "no"), reply_to=message))
             continue
-        content = answer(task, device, 1).encode()
+        content = answer(task, device, 1, specs).encode()
         if fault == "none":
             good.append(device.name)
         else:
