@@ -250,6 +250,8 @@ between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch"
 </section>
 {% endif %}
 
+{% include "pace" %}
+
 {% include "classes" %}
 
 {% if panels.cost %}
