@@ -104,8 +104,8 @@ def notes(experiment: Experiment) -> list[str]:
         "MACs per device and round: of its whole work, all passes over all its images. Server time and memory: of the "
         "method itself, search or pretraining included, without waiting and testing; epochs on reference: passes over "
         "the server's images that the most trained model has behind it.",
-        "Simulated time: of all rounds on the devices that are played, the slowest device of each; the server's work is "
-        "not in it. To target: what had been spent, by all devices together, when the mean accuracy over devices first "
+        "Simulated time: of all rounds on the devices that are played, the slowest device of each, without the "
+        "server. To target: what had been spent, by all devices together, when the mean accuracy over devices first "
         f"reached the target; {MISSING} where a seed never did. "
         + (
             "The target is the experiment's."

@@ -12,12 +12,12 @@ from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.learning import Feed
 from common.progress import Silent
+from server.quality import quality_of
 from server.report.build import build_report
 from server.report.interval import interval
 from server.report.live import LiveReport
 from server.report.partition import heat_map
 from server.report.record import read_run
-from server.quality import quality_of
 from tests.server.report.fake_run import write_fake_run
 
 
