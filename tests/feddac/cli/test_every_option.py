@@ -43,7 +43,8 @@ ENDS_ELSEWHERE = f"{HERE}::test_a_run_with_the_setting_ends_elsewhere"
 REFERENCE = f"{HERE}::test_the_server_prepares_its_images_and_network_as_asked"
 TASKS = f"{HERE}::test_devices_are_asked_as_the_settings_say"
 LOCAL = "tests/client/test_training.py::test_the_task_decides_how_a_device_trains"
-EXPLORATION = "tests/server/methods/test_autoflip.py::test_an_exploration_is_charged_for_the_epochs_it_took"
+FLIPS = "tests/server/methods/test_autoflip.py"
+EXPLORATION = f"{FLIPS}::test_an_exploration_is_charged_for_the_epochs_it_took"
 BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_give_it"
 
 COVERED_BY = {
@@ -85,14 +86,14 @@ COVERED_BY = {
     "architectures": "tests/server/methods/test_dac.py::test_a_run_with_given_architectures_and_its_resumption",
     "fedavg-model": ENDS_ELSEWHERE,
     "proximal-coefficient": ENDS_ELSEWHERE,
-    "autoflip-mode": "tests/server/methods/test_autoflip.py::test_structured_removal_makes_tensors_smaller_and_costs_and_traffic_fall",
+    "autoflip-mode": f"{FLIPS}::test_structured_removal_makes_tensors_smaller_and_costs_and_traffic_fall",
     "autoflip-threshold": ENDS_ELSEWHERE,
-    "autoflip-guidance": "tests/server/methods/test_autoflip.py::test_chance_explores_nothing_and_removes_as_much",
+    "autoflip-guidance": f"{FLIPS}::test_chance_explores_nothing_and_removes_as_much",
     "autoflip-explorers": EXPLORATION,
     "autoflip-exploration-epochs": EXPLORATION,
     "autoflip-patience": EXPLORATION,
     "autoflip-normalisation": ENDS_ELSEWHERE,
-    "autoflip-server-momentum": "tests/server/methods/test_autoflip.py::test_without_momentum_the_mean_is_the_model",
+    "autoflip-server-momentum": f"{FLIPS}::test_without_momentum_the_mean_is_the_model",
     "pretraining-epochs": ENDS_ELSEWHERE,
     "aggregation": ENDS_ELSEWHERE,
     "batch-norm": ENDS_ELSEWHERE,

@@ -10,10 +10,9 @@ from common.config import Config
 from feddac.cli.main import application
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "published-options-peers.md").read_text(encoding="utf-8")
-SECTIONS = {
-    method: text
-    for method, text in re.findall(r"^## .* is `feddac simulate --method (\w+)`\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S)
-}
+SECTIONS: dict[str, str] = dict(
+    re.findall(r"^## .* is `feddac simulate --method (\w+)`\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S)
+)
 PUBLISHED = {
     "autoflip": "exp_name seed device device_ids data_path log_path result_path use_tb tb_port tb_host dataset "
     "test_fraction rawsmpl resize imnorm randrot randhf randvf randjit split_type mincls cncntrtn model_name "
