@@ -24,7 +24,7 @@ from feddac.standalone.material import Material, checker
 from feddac.start import prepare
 from server.federation import federate
 from server.reference import base_network
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from simulation.engines import check_engine, run_federation
 from simulation.remedies import CAPS

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common.progress import Progress, Silent
-from server.report.record import Cohort, Run
 from server.report.wording import NARROW_SPACE, count, duration, percent, plural, printable, size
+
+if TYPE_CHECKING:
+    from server.report.record import Cohort, Run
 
 NEWS_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
@@ -185,7 +188,7 @@ def result_console() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def result_table(cohorts: Iterable[Cohort]) -> Table:
+def result_table(cohorts: Iterable["Cohort"]) -> Table:
     """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did.
 
     Below the name of a cohort stand the profiles of its devices, which are folded where a terminal is narrow; figures
@@ -213,7 +216,7 @@ def result_table(cohorts: Iterable[Cohort]) -> Table:
     return table
 
 
-def print_result(console: Console, run: Run) -> None:
+def print_result(console: Console, run: "Run") -> None:
     """The table of a finished run, and what it cost on the server."""
     console.print(result_table(run.cohorts))
     if math.isfinite(run.server_seconds):

@@ -91,7 +91,7 @@ def _seconds_per_image(base: BaseNetwork, accelerator: torch.device) -> float:
         labels = torch.zeros(BATCH, dtype=torch.long, device=accelerator)
         for _ in range(2):  # the first one is slower
             start = time.perf_counter()
-            F.cross_entropy(module(images), labels).backward()
+            F.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
             if accelerator.type == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start

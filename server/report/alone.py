@@ -46,7 +46,7 @@ PAGE = """\
 {% if kind == "train" %}<th>Test accuracy</th>{% endif %}</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td class="text">{{ row.name | printable(60) }}</td>
+<tr><td class="text"><span class="cohort">{{ row.name | printable(60) }}</span></td>
 {% for figure in row.figures %}
 <td class="number">{{ figure.used }}
 {% if figure.bound %}<div class="names">below {{ figure.bound }}</div>{% endif %}</td>

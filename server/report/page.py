@@ -23,6 +23,7 @@ h1 { font-size: clamp(1.7rem, 4.5vw, 2.5rem); line-height: 1.15; letter-spacing:
 h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 0 0 .2em; }
 section { margin-top: 48px; }
 p { margin: .3em 0 .9em; max-width: 74ch; }
+a { color: var(--accent); }
 .eyebrow { color: var(--accent); font-weight: 650; font-size: .85rem; letter-spacing: .02em; margin: 0; }
 .lede { font-size: 1.08rem; color: var(--soft); }
 .about { color: var(--soft); font-size: .94rem; }
@@ -43,7 +44,7 @@ p { margin: .3em 0 .9em; max-width: 74ch; }
 }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 14px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
+th, td { padding: 9px 12px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
 thead th { border-top: 0; color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.number { white-space: nowrap; }
@@ -251,6 +252,8 @@ the reference set.</p>
 {{ legend(true) }}{{ figures("accuracy", "two") }}
 </section>
 {% endif %}
+
+{% include "pace" %}
 
 {% include "classes" %}
 
