@@ -9,7 +9,8 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect
 from common.errors import CheckpointError
 from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
@@ -39,7 +40,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_read(config)
+    require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from common.config import Config, require_read
+from common.config import Config
 from common.data.shares import device_shares
 from common.data.sources import load
+from common.effects import require_effect
 from common.fleet import virtual_fleet
 from server.methods import server_half
 from server.reference import base_network
@@ -28,7 +29,7 @@ def check(config: Config) -> Partition:
     be had or divided; and what the method itself finds wrong, such as BudgetError for a device that no architecture
     fits. Loading the data here also fills the cache that all processes share. Returns how the data is divided.
     """
-    require_read(config)
+    require_effect(config)
     half = server_half(config)
     fleet = virtual_fleet(config.fleet)
     data = load(config.data)
