@@ -6,9 +6,12 @@ In turn the moment lies in the search, in the rounds, within milliseconds of a c
 when models, summary and report are written; where in that stage, chance decides. A simulation is one process, which is
 killed (SIGKILL). Of `feddac up` either the command alone is killed or, as in a power cut, every process of the
 federation at once. The exit code is 0 only if every run was resumed and every weight is the same.
+
+Commands run in processes forked from this one, which has imported PyTorch already.
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import signal
@@ -21,17 +24,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import simulation.engines  # noqa: F401 (with all that a run needs)
+from feddac.cli.main import run as feddac
 from feddac.deployment import leftovers
 from server.run_folder import RunFolder
 
-ROOT = Path(__file__).resolve().parent.parent
-FEDDAC = [sys.executable, "-c", "from feddac.cli.main import main; main()"]
-SETTINGS = {
+ROUNDS = 6
+SETTINGS: dict[str, str | int] = {
     "model": "mlp",
     "devices": 4,
     "fleet": "phone,workstation,large-microcontroller",
     "max-params": "15k",
-    "rounds": 6,
+    "rounds": ROUNDS,
     "warmup-epochs": 4,
     "epochs-per-step": 1,
     "fine-tune-epochs": 2,
@@ -56,38 +60,32 @@ class Run:
 
     def __init__(self, command: str, folder: Path, resume: bool) -> None:
         self.folder = folder
-        self._command = command
         flags = [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
         engine = ["--engine", "inline"] if command == "simulate" else []
         arguments = ["--resume", str(folder)] if resume else [*flags, "--out", str(folder)]
-        self._log = folder.with_name(f"{folder.name}.log").open("ab")
-        self._process = subprocess.Popen(
-            [*FEDDAC, command, *engine, *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+        self._process = multiprocessing.get_context("fork").Process(
+            target=_feddac, args=([command, *engine, *arguments], folder.with_name(f"{folder.name}.log"))
         )
+        self._process.start()
 
-    def wait(self) -> int:
-        """Its exit code."""
-        code = self._process.wait(LONGEST_SECONDS)
-        self._log.close()
-        return code
+    def wait(self) -> int | None:
+        """Its exit code; None if it does not end."""
+        self._process.join(LONGEST_SECONDS)
+        return self._process.exitcode
 
     def wait_for(self, condition: Callable[[], bool], pause: float) -> bool:
         """Return as soon as `condition` holds; False if the run has ended before."""
         while not condition():
-            if self._process.poll() is not None:
+            if self._process.exitcode is not None:
                 return False
             time.sleep(pause)
         return True
 
     def kill(self, everything: bool) -> bool:
         """End it without a warning, and with `everything` whatever it has started; False if it had ended by itself."""
-        if self._process.poll() is not None:
+        if self._process.exitcode is not None:
             return False
-        others = [*leftovers.find(self.folder / "deployment"), *_children(self._process.pid)] if everything else []
+        others = [*leftovers.find(self.folder / "deployment"), *_children(self._process.pid or 0)] if everything else []
         self._process.kill()
         for process in others:
             try:
@@ -116,13 +114,12 @@ def kill_once(
 ) -> str:
     """Begin a run and kill it in `stage`; returns where it was then, or "" if it ended first."""
     run = Run(command, folder, resume=False)
-    number = chance.randint(1, SETTINGS["rounds"])  # type: ignore[call-overload]
-    last = SETTINGS["rounds"]
+    number = chance.randint(1, ROUNDS)
     begins: dict[str, Callable[[], bool]] = {
         "search": lambda: _has(folder, '"stage": "handshake"'),
         "rounds": lambda: _has(folder, '"event": "round"'),
         "checkpoint": lambda: (folder / f"checkpoint/round-{number:05d}").exists(),
-        "report": lambda: (folder / f"checkpoint/round-{last:05d}/state.json").exists(),
+        "report": lambda: (folder / f"checkpoint/round-{ROUNDS:05d}/state.json").exists(),
     }
     precise = stage in ("checkpoint", "report")
     if not run.wait_for(begins[stage], 0.0005 if precise else 0.02):
@@ -143,6 +140,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/kills"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
+    os.environ.update({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)})
     chance = random.Random(arguments.seed)
     whole = undisturbed(arguments.folder / "undisturbed")
     print("| | command | killed | what was on the disk | resumed in s | same weights |")
@@ -166,6 +164,14 @@ def main() -> None:
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
     print(f"\n{same} of {len(commands)} killed runs were resumed to the weights of the undisturbed run")
     raise SystemExit(0 if same == len(commands) else 1)
+
+
+def _feddac(arguments: list[str], log: Path) -> None:
+    """Run one command in this process, which was forked for it."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    raise SystemExit(feddac(arguments))
 
 
 def _has(folder: Path, part: str) -> bool:
