@@ -119,7 +119,7 @@ class Fuzzer:
             return "" if case.done(outcome) else f"exit code 0, though it was not done: {text[-500:]}"
         if outcome.code == 130:
             return ""
-        errors = [line for line in outcome.errors.splitlines() if line.startswith("Error: ")]
+        errors = [line for line in outcome.errors.splitlines() if line.startswith(("Error: ", "Failed: "))]
         last = outcome.errors.rstrip("\n").rpartition("\n")[2]
         if outcome.code not in (1, 2) or len(errors) != 1 or last != errors[0]:
             return f"exit code {outcome.code} without one clear line at the end: {outcome.errors[-1000:]!r}"
@@ -131,19 +131,21 @@ class Fuzzer:
 
     def _run(self, arguments: list[str]) -> Outcome:
         output, errors = io.StringIO(), io.StringIO()
-        before = _reset_peak()
+        before = reset_peak()
         with _inside(self.place), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _limit():
             try:
                 code = run(arguments)
             except _StillAtWork:
                 code = 130
-        return Outcome(code, output.getvalue(), errors.getvalue(), _peak() - before)
+        return Outcome(code, output.getvalue(), errors.getvalue(), peak_bytes() - before)
 
     # kinds of cases
 
     def _flags(self, chance: random.Random, content: bytes | None) -> Case:
         flags = dict(TINY)
-        for one in chance.sample(FIELDS, chance.choice((1, 1, 2))):
+        if content is not None:
+            flags.update(line.split("=", 1) for line in content.decode().splitlines())  # type: ignore[misc]
+        for one in [] if content is not None else chance.sample(FIELDS, chance.choice((1, 1, 2))):
             flags[key_of(one.name)] = damaged_flag(one.default, one.metadata["choices"] or (), chance)
         if flags.get("data", "").partition(":")[0] in ("hub", "fashion-mnist", "mnist", "cifar10", "cifar100"):
             del flags["data"]  # would be downloaded
@@ -280,12 +282,12 @@ def _limit() -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Begin to watch the peak of this process's memory; returns what it has now."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
+    return peak_bytes()
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

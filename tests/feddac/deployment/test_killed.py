@@ -1,5 +1,6 @@
 """`feddac up` killed without a chance to clean up, and two of them in one folder."""
 
+import os
 import signal
 import subprocess
 import time
@@ -9,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from feddac.deployment import leftovers
-from feddac.deployment.processes import GRACE_SECONDS
 from tests.e2e.conftest import FEDDAC, environment, feddac, weights_of
 from tests.feddac.deployment.test_up import RUN, processes_below
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 LONG = [*RUN, "--rounds", "3", "--devices", "2"]
 
@@ -51,6 +51,14 @@ class Up:
             if part in line:
                 return
         raise AssertionError(self.lines)
+
+    def processor_seconds(self) -> float:
+        """What it and the processes of its federation have computed so far."""
+        total = 0
+        for process in (self.process.pid, *leftovers.find(self.folder / "deployment")):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += sum(int(ticks) for ticks in fields[11:15])  # its own and its ended children's, user and system
+        return total / os.sysconf("SC_CLK_TCK")
 
     def kill(self, keeper: bool) -> None:
         """SIGKILL, for the keeper too if asked: then nobody ends what it has started."""
@@ -90,17 +98,13 @@ def test_after_kill_9_the_keeper_leaves_nothing_running(workplace: Path) -> None
 def test_after_kill_9_resuming_ends_what_is_left_and_finishes_the_run(
     workplace: Path, tls: list[str], keeper: bool, undisturbed: dict[str, bytes]
 ) -> None:
-    start = time.monotonic()
     up = Up(workplace, *LONG, *tls, "--out", "up")
-    up.read_until("connected: device-01")
-    first_seconds = time.monotonic() - start
     up.read_until("rounds: round 1: mean accuracy")
     up.kill(keeper)
     left = leftovers.find(up.folder / "deployment")
-    start = time.monotonic()
     again = Up(workplace, "--resume", "up", *tls)
     again.read_until("connected: device-01")
-    assert time.monotonic() - start < 2 * first_seconds + GRACE_SECONDS  # whatever else this machine does
+    assert again.processor_seconds() < 30  # of two processors, so that it is back in less, whatever else they do
     if keeper:
         assert any("that an earlier feddac up had left running" in line for line in again.lines)
     assert not left & leftovers.find(up.folder / "deployment")
