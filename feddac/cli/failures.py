@@ -91,9 +91,9 @@ def describe(error: Exception) -> str:
 def say_error(message: str) -> None:
     """A mistake as one line, whatever was typed: of letters that can be shown, and of no more than MOST_LETTERS."""
     line = "".join(one if one.isprintable() else "?" for one in " ".join(message.split()))
-    say(
-        f"Error: {line if len(line) <= MOST_LETTERS else line[: MOST_LETTERS // 2] + ' ... ' + line[-MOST_LETTERS // 2 :]}"
-    )
+    if len(line) > MOST_LETTERS:
+        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    say(f"Error: {line}")
 
 
 def say(line: str) -> None:

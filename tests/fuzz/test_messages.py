@@ -38,8 +38,8 @@ def test_generated_messages(
     tried = 0
 
     @settings(hostile.plenty, max_examples=count)
-    @given(*strategies)
-    def check(*values: Any) -> None:
+    @given(st.tuples(*strategies))
+    def check(values: tuple[Any, ...]) -> None:
         nonlocal tried
         tried += 1
         before = reset_peak()
