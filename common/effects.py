@@ -14,7 +14,7 @@ from common.methods import CONTRACTS, contract_of
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
 
-PRETRAINING = ("fedavg", "fedprox", "heterofl")
+PRETRAINING = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
 
 
 @dataclass(frozen=True)

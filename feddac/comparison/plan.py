@@ -3,6 +3,7 @@
     title = "Cohorts against overlap"
     seeds = [0, 1, 2]
     baseline = "cohort"                 # the method others are tested against (default: the first)
+    target = 0.5                        # costs are compared at this accuracy (default: the highest that all reach)
     [settings]                          # of every run: any key of `feddac simulate --config`
     data = "fashion-mnist"
     [grid]                              # optional: every combination of these is a cell, compared apart
@@ -31,6 +32,7 @@ from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
 from common.groups import MethodSettings
 from common.methods import contract_of
+from common.presets import without_preset
 from common.toml_file import read_toml
 from feddac.resolve import fit_to_fleet_file, with_absolute_paths
 from server.sampling import epoch_range
@@ -38,7 +40,7 @@ from server.sampling import epoch_range
 SHIPPED = Path(__file__).resolve().parent / "experiments"
 """Experiment files that come with FedDAC; `feddac compare NAME` finds NAME.toml there."""
 
-KEYS = ("title", "seeds", "baseline", "settings", "grid", "methods")
+KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods")
 RESERVED = {"seed": "give seeds = [...] at the top of the file", "out": "give --out on the command line"}
 FILE_SETTINGS = ("data", "fleet", "architectures")
 
@@ -86,6 +88,7 @@ class Experiment:
     methods: Mapping[str, Mapping[str, Any]]
     cells: tuple[Cell, ...]
     runs: tuple[PlannedRun, ...]
+    target: float | None = None
 
 
 def find_experiment(name: str) -> Path:
@@ -121,6 +124,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
     if not isinstance(title, str):
         raise ConfigurationError(f"title must be a text, not {title!r}")
     chosen = _seeds(content.get("seeds", [0]) if seeds is None else list(seeds))
+    flags = without_preset(flags)
     settings = {**_settings(content.get("settings", {}), "settings"), **flags}
     methods = _methods(content.get("methods", {}))
     grids = _grids(content.get("grid", {}))
@@ -153,7 +157,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
             runs.append(PlannedRun(cell.name, name, seed, config))
     for key in (key for key in settings if key in unused):
         raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it as it is set up")
-    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs))
+    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs), _target(content.get("target")))
 
 
 def _config(settings: Table, own: Table, path: Path, where: str) -> tuple[Config, set[str]]:
@@ -194,6 +198,14 @@ def _beside(settings: Table, folder: Path) -> Table:
         if name and name not in NAMES and (folder / name).exists()
     }
     return {**settings, **found}
+
+
+def _target(given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+        raise ConfigurationError(f"target must be an accuracy above 0 and at most 1, not {given!r}")
+    return float(given)
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
@@ -258,10 +270,11 @@ def _settings(given: Any, where: str) -> Table:
         if key in RESERVED:
             raise ConfigurationError(f"[{where}] {key} cannot be set here: {RESERVED[key]}")
     try:
-        Config.from_mapping(given)
+        settings = without_preset(given)
+        Config.from_mapping(settings)
     except ConfigurationError as error:
         raise ConfigurationError(f"[{where}] {error}") from None
-    return dict(given)
+    return settings
 
 
 def _label(value: Any) -> str:

@@ -17,6 +17,7 @@ FIELDS = {key_of(one.name): one for group in GROUPS for one in dataclasses.field
 PATTERNED: dict[str, Scalar] = {
     "partition": "dirichlet:0.5",
     "strides": "1,1,1,1,1,1,1",
+    "fedgkt-server-epochs": "20,10@31",
     "local-epochs": "3",
     "method": "fedavg",
 }
@@ -62,10 +63,12 @@ WITHOUT: list[tuple[list[str], str, dict[str, Scalar], dict[str, Scalar]]] = [
     *((["pretraining-epochs"], method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
     *((PRETRAINING, method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
     *((PRETRAINING, method, UNTRAINED, {"pretraining-epochs": 2}) for method in NOT_SEARCHED),
-    (["preset", "fine-tune-epochs", "joint-epochs"], "heterofl", UNTRAINED, {"pretraining-epochs": 2}),
+    (["recipe", "fine-tune-epochs", "joint-epochs"], "heterofl", UNTRAINED, {"pretraining-epochs": 2}),
     (["search-batch-size"], "heterofl", UNTRAINED, {"distillation-epochs": 1}),
 ]
-WITHOUT_CASES = [(key, *rest) for keys, *rest in WITHOUT for key in keys]
+WITHOUT_CASES = [
+    (key, method, *rest) for keys, method, *rest in WITHOUT for key in keys if CONTRACTS[method].reads_setting(key)
+]
 
 
 @pytest.mark.parametrize(("key", "method", "broken", "mended"), WITHOUT_CASES)

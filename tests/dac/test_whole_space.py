@@ -190,7 +190,8 @@ def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int
     architecture, removed = Architecture.full(base), ()
     while not budget.admits(architecture.costs):
         sizes = {**dict.fromkeys((block.name for block in architecture.description.blocks), 1), **architecture.sizes}
-        names = [one.name for one in (*ALL.groups(architecture.description), *ALL.blocks(architecture.description))]
+        groups, blocks = ALL.groups(architecture.description), ALL.blocks(architecture.description)
+        names = [one.name for one in groups] + [one.name for one in blocks]
         ones = {name: torch.ones(sizes[name]) for name in names}
         step = shrink_step(architecture, Ranking(ones, ones, 0.0), budget, 0.25, ALL, removed)
         architecture, removed = step.architecture, step.removed

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
+from common.architecture import Architecture
 from common.config import Config
+from common.messages import Task
 from common.progress import Silent
 from server.cohorts import Cohort
 from server.devices import Device
@@ -23,6 +25,12 @@ params = "6k"
 name = "large"
 params = "12k"
 """
+
+
+def architecture_of(one: Cohort | Task) -> Architecture:
+    """The network of a cohort or a task, which is an architecture cut from a base network."""
+    assert isinstance(one.network, Architecture)
+    return one.network
 
 
 class Crash(Silent):

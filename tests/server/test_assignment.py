@@ -13,6 +13,7 @@ from dac.files import Member
 from server.assignment import assign, best_fitting, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device
+from tests.server.helpers import architecture_of
 
 FULL = Costs(macs=1000, params=1000, peak_memory_bytes=1000)
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -72,7 +73,7 @@ def test_merging_respects_every_budget_and_the_limit(budgets: list[DeviceBudget]
 def test_cohorts_are_named_from_the_largest_architecture_down() -> None:
     devices = [device(number, DeviceBudget()) for number in range(3)]
     cohorts = assign(devices, [member(16), member(64), member(16)])
-    assert [(cohort.name, cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
+    assert [(cohort.name, architecture_of(cohort).sizes["hidden"], cohort.devices) for cohort in cohorts] == [
         ("cohort-0", 64, ["device-01"]),
         ("cohort-1", 16, ["device-00", "device-02"]),
     ]

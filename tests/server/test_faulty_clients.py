@@ -25,6 +25,7 @@ from server.cohorts import FederationState
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
+from tests.server.helpers import architecture_of
 
 CULPRIT = 1
 NAME = "device-01"
@@ -76,7 +77,7 @@ def with_value(record: str, key: str, value: Any) -> Corrupt:
 
 def foreign_architecture(request: Message, reply: Message) -> Message:
     task = Task.decode(request.content, Architecture)
-    other = Architecture.with_kept(task.network.base, {"hidden": range(9)})
+    other = Architecture.with_kept(architecture_of(task).base, {"hidden": range(9)})
     weights = np.zeros(other.layout.size, np.float32)
     result = Result("dac", "train", task.round, 5, 0.1, 0.1, 1, {"weights": weights})
     return Message(result.encode(), reply_to=request)

@@ -19,6 +19,7 @@ from server.handshake import Greeter, handshake
 from server.methods.averaged import Averaged
 from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
+from tests.server.helpers import architecture_of
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
 NAMES = ["device-00", "device-01", "device-02"]
@@ -62,7 +63,7 @@ def test_every_device_is_sent_its_cohorts_model(with_strategy: Callable[..., Any
     messages, _ = with_strategy(configure, round_timeout=50, local_epochs="3", learning_rate=0.25)
     assert type(messages) is list  # Flower's HTTP grid crashes on a generator
     tasks = [Task.decode(message.content, Architecture) for message in messages]
-    assert [task.network.sizes["hidden"] for task in tasks] == [64, 64, 16]
+    assert [architecture_of(task).sizes["hidden"] for task in tasks] == [64, 64, 16]
     assert [(task.method, task.step, task.round) for task in tasks] == [("dac", "train", 1)] * 3
     assert [(task.order["epochs"], task.order["learning-rate"]) for task in tasks] == [(3, 0.25)] * 3
     assert all(0 < message.metadata.ttl < 50 for message in messages)

@@ -1,6 +1,5 @@
 """`--data package.module:function`: what users return, and that no stranger can have a function called."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -59,7 +58,7 @@ def nonsense():
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"mine_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)

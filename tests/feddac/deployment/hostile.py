@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from hostile.marks import FOLDER
+from hostile.marks import FOLDER  # type: ignore[import-not-found]  # of the package that the test makes
 
 from client.app import handshake as honest_handshake
 from client.app import train as honest_train

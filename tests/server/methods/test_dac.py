@@ -18,9 +18,9 @@ from dac.files import Member, save_member
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.pretraining import random_state
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import TWO_BUDGETS, find_cohorts
+from tests.server.helpers import TWO_BUDGETS, architecture_of, find_cohorts
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
 
@@ -57,7 +57,7 @@ def test_each_device_gets_the_largest_given_architecture_that_fits(
     # 75 h + 10 parameters: 1510, 4510 and 7510
     devices = [make_device("a", params=4511), make_device("b", params=4510), make_device("c"), make_device("d", macs=9)]
     cohorts = cohorts_of(devices, architectures=str(found))
-    assert [(cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [
+    assert [(architecture_of(cohort).sizes["hidden"], cohort.devices) for cohort in cohorts] == [
         (100, ["c"]),
         (60, ["a"]),
         (20, ["b"]),
@@ -149,7 +149,7 @@ def test_only_architectures_of_one_base_network_can_be_averaged_across_cohorts(
     devices = [make_device("a", params=4511), make_device("b", params=4000)]
     with pytest.raises(ArchitectureError, match=r"hidden-050\.json is cut from another base network than .*020\.json"):
         cohorts_of(devices, architectures=str(found), aggregation="overlap")
-    assert [c.network.sizes["hidden"] for c in cohorts_of(devices, architectures=str(found))] == [60, 50]
+    assert [architecture_of(c).sizes["hidden"] for c in cohorts_of(devices, architectures=str(found))] == [60, 50]
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -160,7 +160,7 @@ def test_random_weights_agree_wherever_channels_overlap(
     source = {"architectures": str(found)} if given else {}
     large, small = cohorts_of(devices, initial_weights="random", **source)
     full = Architecture.full(BASE)
-    assert small.network.sizes != large.network.sizes
+    assert architecture_of(small).sizes != architecture_of(large).sizes
     for cohort in (large, small):
         expected = slice_state(random_state(full, 0), full, cohort.network)
         assert cohort.weights.tobytes() == cohort.network.layout.flatten(expected).tobytes()

@@ -31,9 +31,9 @@ from server.methods.heterofl import rate_of
 from server.methods.pretraining import random_state
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
 from server.reference import load_reference
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
-from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts, models
+from tests.server.helpers import TWO_BUDGETS, Crash, architecture_of, find_cohorts, models
 
 MLP = BaseNetwork("mlp", (1, 8, 8), 10)
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
@@ -119,7 +119,7 @@ def test_cohorts_are_slices_of_one_trained_network(
     config = replace(config, search=replace(config.search, fine_tune_epochs=0))
     devices = [make_device("a", params=6000), make_device("b", params=12000), make_device("c", params=20)]
     cohorts = find_cohorts(devices, config, run_folder)
-    assert [cohort.network.sizes["hidden"] for cohort in cohorts] == [159, 79]
+    assert [architecture_of(cohort).sizes["hidden"] for cohort in cohorts] == [159, 79]
     assert [cohort.devices for cohort in cohorts] == [["b"], ["a"]]
     large, small = (cohort.network for cohort in cohorts)
     state = slice_state(large.layout.unflatten(cohorts[0].weights), large, small)
@@ -207,7 +207,7 @@ def test_near_budgets_share_a_slice(config: Config, run_folder: RunFolder, make_
     merging = Config.from_mapping({**config.to_mapping(), "max-cohorts": 1})
     devices = [make_device("a", params=6000), make_device("b", params=12000)]
     cohorts = find_cohorts(devices, merging, run_folder)
-    assert [(cohort.network.sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
+    assert [(architecture_of(cohort).sizes["hidden"], cohort.devices) for cohort in cohorts] == [(79, ["a", "b"])]
 
 
 def test_it_implies_overlap_recalibration_and_the_scaler(
