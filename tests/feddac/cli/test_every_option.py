@@ -63,7 +63,7 @@ COVERED_BY = {
     "width": REFERENCE,
     "stem-stride": REFERENCE,
     "strides": REFERENCE,
-    "preset": ENDS_ELSEWHERE,
+    "recipe": ENDS_ELSEWHERE,
     "search-space": ENDS_ELSEWHERE,
     "channel-floor": "tests/dac/test_whole_space.py::test_the_floor_of_the_whole_space_is_far_lower_and_named",
     "channel-multiple": ENDS_ELSEWHERE,
@@ -165,7 +165,7 @@ MOBILE: dict[str, Scalar] = {
 
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
-    "preset": ("paper", MOBILE),
+    "recipe": ("paper", MOBILE),
     "search-space": ("all", MOBILE),
     "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),
