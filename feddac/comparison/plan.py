@@ -3,6 +3,7 @@
     title = "Cohorts against overlap"
     seeds = [0, 1, 2]
     baseline = "cohort"                 # the method others are tested against (default: the first)
+    target = 0.5                        # costs are compared at this accuracy (default: the highest that all reach)
     [settings]                          # of every run: any key of `feddac simulate --config`
     data = "fashion-mnist"
     [grid]                              # optional: every combination of these is a cell, compared apart
@@ -38,7 +39,7 @@ from server.sampling import epoch_range
 SHIPPED = Path(__file__).resolve().parent / "experiments"
 """Experiment files that come with FedDAC; `feddac compare NAME` finds NAME.toml there."""
 
-KEYS = ("title", "seeds", "baseline", "settings", "grid", "methods")
+KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods")
 RESERVED = {"seed": "give seeds = [...] at the top of the file", "out": "give --out on the command line"}
 FILE_SETTINGS = ("data", "fleet", "architectures")
 
@@ -86,6 +87,7 @@ class Experiment:
     methods: Mapping[str, Mapping[str, Any]]
     cells: tuple[Cell, ...]
     runs: tuple[PlannedRun, ...]
+    target: float | None = None
 
 
 def find_experiment(name: str) -> Path:
@@ -150,7 +152,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
             own = {**of_cell, **table, "seed": seed}
             runs.append(PlannedRun(cell.name, name, seed, _config({**_read_of(settings, own), **own}, path, where)))
     _require_readers(settings, [run.config for run in runs])
-    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs))
+    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs), _target(content.get("target")))
 
 
 def _read_of(settings: Table, own: Table) -> Table:
@@ -189,6 +191,14 @@ def _beside(settings: Table, folder: Path) -> Table:
         if name and name not in NAMES and (folder / name).exists()
     }
     return {**settings, **found}
+
+
+def _target(given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+        raise ConfigurationError(f"target must be an accuracy above 0 and at most 1, not {given!r}")
+    return float(given)
 
 
 def _seeds(given: Any) -> tuple[int, ...]:

@@ -251,6 +251,8 @@ the reference set.</p>
 </section>
 {% endif %}
 
+{% include "pace" %}
+
 {% include "classes" %}
 
 {% if panels.cost %}

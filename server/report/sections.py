@@ -43,7 +43,17 @@ CLASSES = """\
 {% endfor %}
 </tr>
 {% endfor %}
-</tbody></table></div>
+</tbody>
+{% if run.cohorts | selectattr("quality") | list %}
+<tfoot>
+{% for key, words in (("best_of_five", "Among the best five answers"), ("precision", "Precision, mean over classes"),
+("recall", "Recall, mean over classes"), ("f1", "F1, mean over classes")) %}
+<tr><td class="text">{{ words }}</td>
+{% for each in run.cohorts %}<td class="number">{{ number_of(each.quality.get(key)) | percent }}</td>{% endfor %}</tr>
+{% endfor %}
+</tfoot>
+{% endif %}
+</table></div>
 </section>
 {% endif %}
 """
