@@ -272,7 +272,7 @@ class Result:
         if len(counts - {None}) > 1:
             raise MessageError("the arrays of the reply differ in their number of rows")
         for name, spec in specs.items():
-            spec.check_values(name, arrays[name])
+            spec.check_values(name, arrays[name], rows)
         return cls(
             method=_text(echo, "method"),
             step=_text(echo, "step"),

@@ -74,9 +74,14 @@ class Cohort:
 
 def architecture_of(cohort: Cohort) -> Architecture:
     """The cohort's network, which must be an architecture; raises TypeError for networks of other kinds."""
-    if not isinstance(cohort.network, Architecture):
-        raise TypeError(f"{cohort.name} has a {type(cohort.network).__name__}, which has no channels to compare")
-    return cohort.network
+    return require_architecture(cohort.network, cohort.name)
+
+
+def require_architecture(network: Network, name: str) -> Architecture:
+    """`network`, of which `name` is made, if it is an architecture; raises TypeError for networks of other kinds."""
+    if not isinstance(network, Architecture):
+        raise TypeError(f"{name} has a {type(network).__name__}, which has no channels to compare")
+    return network
 
 
 def cohort_of(cohorts: Sequence[Cohort], device: str) -> Cohort | None:

@@ -4,20 +4,27 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
+from common.budget import DeviceBudget
 from common.config import Config, require_read
 from common.errors import CheckpointError
+from common.fleet import is_fleet_file
+from common.groups import ModelSettings
 from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
 from dac.model_file import metadata
+from dac.space import SearchSpace
+from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
-from server.cohorts import Cohort, FederationState, Spent, architecture_of
+from server.cohorts import Cohort, FederationState, Spent, require_architecture
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
@@ -47,6 +54,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
 
 def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
     accelerator = pick_accelerator(config.run.accelerator)
+    if resume:
+        config = _with_saved_strides(config, folder)
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume and saved is None:
         _require_no_rounds(folder)
@@ -56,12 +65,18 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     record_facts(run)
     half = server_half(config)
     half.check(config, run.reference.base, {})
-    method = half(run)
+    fleet = Path(config.fleet.fleet)
+    if is_fleet_file(config.fleet.fleet) and fleet.is_file() and not folder.fleet_path.exists():
+        folder.keep_fleet_file(fleet)
+    if resume:
+        folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation
     seconds = dict(saved.state.stage_seconds) if saved else {}
     greeter = Greeter(grid, settings.handshake_timeout, progress)
     with _stage("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
+    run = _with_strides_for(run, [one.budget for one in reported])
+    config, method = run.config, half(run)
     if saved is None:
         state = FederationState()
         with _stage("search", folder, seconds):
@@ -86,6 +101,27 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     summary = {**summarise(method, state, config, folder), **closing_facts(method, run)}
     folder.write_summary(summary)
     return summary
+
+
+def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
+    """`config`, whose strides may still say auto, with those that the run in the folder has chosen."""
+    if is_chosen(config.model) or not folder.config_path.exists():
+        return config
+    saved = ModelSettings.picked_from(folder.read_config())
+    return config.changed({"stem-stride": saved.stem_stride, "strides": saved.strides})
+
+
+def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
+    """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
+    if is_chosen(run.config.model):
+        return run
+    old = run.reference.base
+    space = SearchSpace.of(run.config.search)
+    model = with_strides(run.config.model, old.input_shape, old.classes, budgets, space)
+    config = replace(run.config, model=model)
+    run.folder.write_config(config.to_mapping())
+    base = base_of(model, old.input_shape, old.classes)
+    return replace(run, config=config, reference=replace(run.reference, base=base))
 
 
 def _require_no_rounds(folder: RunFolder) -> None:
@@ -192,10 +228,10 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 
 
 def save_models(method: Method, run: Run) -> None:
-    """Write every cohort's model with what is needed to use it."""
-    for cohort in method.cohorts:
-        facts = metadata(cohort.name, "federated", architecture_of(cohort), run.reference.preparation)
-        run.folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
+    """Write the models that the method keeps of every cohort, with what is needed to use them."""
+    for one in chain.from_iterable(map(method.models, method.cohorts)):
+        facts = metadata(one.name, "federated", require_architecture(one.network, one.name), run.reference.preparation)
+        run.folder.save_model(one.name, one.module.state_dict(), facts)
 
 
 @contextmanager

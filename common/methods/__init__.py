@@ -10,13 +10,14 @@ from common.methods.autoflip import AutoFLIP
 from common.methods.contract import Contract
 from common.methods.dac import DAC
 from common.methods.fedavg import FedAvg
+from common.methods.fedgkt import FedGKT
 from common.methods.fedprox import FedProx
 from common.methods.heterofl import HeteroFL
 
 if TYPE_CHECKING:
     from common.network import Network
 
-CONTRACTS: Mapping[str, type[Contract]] = {one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, AutoFLIP)}
+CONTRACTS: Mapping[str, type[Contract]] = {one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, AutoFLIP, FedGKT)}
 
 
 def contract_of(method: str) -> type[Contract]:

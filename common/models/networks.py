@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import cnn, mlp, mobilenet_v2, resnet, two_cnn
+from common.models import bottleneck, cnn, mlp, mobilenet_v2, resnet, two_cnn
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
@@ -43,7 +43,7 @@ OWN = {
     "two_cnn": Factory(two_cnn.TwoCNN),
     **{
         name: Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
-        for name, factory in resnet.FACTORIES.items()
+        for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()
     },
 }
 _allowed: set[str] = set()

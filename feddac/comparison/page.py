@@ -51,7 +51,7 @@ TEMPLATE = """\
 <section>
 <h2>{{ table.title }}</h2>
 {% for columns in parts %}
-<div class="scroll" style="margin-top:14px"><table>
+<div class="scroll" style="margin-top:14px" tabindex="0" role="region" aria-label="{{ table.title }}"><table>
 <thead><tr>{% for column in columns %}<th{{ ' class="text"' | safe if loop.first }}>{{ headings[column] }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
@@ -61,6 +61,14 @@ TEMPLATE = """\
 {% endfor %}
 </tbody></table></div>
 {% endfor %}
+<p class="about">Its runs:
+{% for each in results[loop.index0].methods %}
+{% if each.outcomes %}{{ method(each.name) }}
+{% for run in each.outcomes %}<a href="{{ (run.folder ~ "/report.html") | urlencode }}">seed {{ run.seed }}</a>\
+{{ ", " if not loop.last else ";" }}
+{% endfor %}{% endif %}
+{% endfor %}
+</p>
 {% set drawn = panels[loop.index0] %}
 {% if drawn %}
 <div class="panels two" style="margin-top:14px">
@@ -76,7 +84,7 @@ TEMPLATE = """\
 <p class="about">{{ note }}</p>
 {% endfor %}
 <details><summary>What the methods are</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Methods"><table>
 <thead><tr><th class="text">Method</th><th class="text">Settings by which it differs</th></tr></thead>
 <tbody>
 {% for name, settings in experiment.methods.items() %}
@@ -109,6 +117,7 @@ def render(experiment: Experiment, results: Sequence[CellResult], failures: Sequ
         failures=failures,
         overview=glance,
         tables=cell_tables(results),
+        results=results,
         panels=panels,
         headings=HEADINGS,
         parts=(QUALITY, COST, PACE),

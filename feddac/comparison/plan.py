@@ -31,6 +31,7 @@ from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
 from common.groups import MethodSettings
 from common.methods import contract_of
+from common.presets import without_preset
 from common.toml_file import read_toml
 from feddac.resolve import fit_to_fleet_file, with_absolute_paths
 from server.sampling import epoch_range
@@ -122,6 +123,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
     if not isinstance(title, str):
         raise ConfigurationError(f"title must be a text, not {title!r}")
     chosen = _seeds(content.get("seeds", [0]) if seeds is None else list(seeds))
+    flags = without_preset(flags)
     settings = {**_settings(content.get("settings", {}), "settings"), **flags}
     methods = _methods(content.get("methods", {}))
     grids = _grids(content.get("grid", {}))
@@ -261,10 +263,11 @@ def _settings(given: Any, where: str) -> Table:
         if key in RESERVED:
             raise ConfigurationError(f"[{where}] {key} cannot be set here: {RESERVED[key]}")
     try:
-        Config.from_mapping(given)
+        settings = without_preset(given)
+        Config.from_mapping(settings)
     except ConfigurationError as error:
         raise ConfigurationError(f"[{where}] {error}") from None
-    return dict(given)
+    return settings
 
 
 def _label(value: Any) -> str:

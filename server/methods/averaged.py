@@ -21,7 +21,7 @@ from server.assignment import best_fitting
 from server.cohorts import Cohort
 from server.devices import Device
 from server.evaluation import is_due
-from server.methods.method import Snapshot
+from server.methods.method import Model, Snapshot
 from server.methods.reference_training import distil, recalibrate_cohorts
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
@@ -123,6 +123,10 @@ class Averaged(ABC):
     def module(self, cohort: Cohort) -> nn.Module:
         """The cohort's model."""
         return cohort.module(self.run.accelerator)
+
+    def models(self, cohort: Cohort) -> Sequence[Model]:
+        """The cohort's model and no other."""
+        return [Model(cohort.name, cohort.network, self.module(cohort))]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
         """Under robust settings, whether the cohort was `protected`."""

@@ -237,7 +237,8 @@ which it lies with 95 % certainty, as there are only so many images{% endif %}.<
 {% if run.server_seconds == run.server_seconds %}
 <p class="about">MACs per device and round are those of its whole work, all passes over all its images. On the server
 the method took {{ run.server_seconds | duration }} beside waiting and testing, held {{ run.server_bytes | size }}
-between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch") }} on the reference set.</p>
+between rounds, and took the network that it trained most {{ plural(run.epochs_on_reference | int, "time") }} through
+the reference set.</p>
 {% endif %}
 </section>
 {% endif %}

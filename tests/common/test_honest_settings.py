@@ -14,6 +14,7 @@ FIELDS = {key_of(one.name): one for group in GROUPS for one in dataclasses.field
 PATTERNED: dict[str, Scalar] = {
     "partition": "dirichlet:0.5",
     "strides": "1,1,1,1,1,1,1",
+    "fedgkt-server-epochs": "20,10@31",
     "local-epochs": "3",
     "method": "fedavg",
 }

@@ -249,6 +249,22 @@ def test_tensorboard_shows_the_figures_of_every_round(folder: RunFolder) -> None
     assert [item.value for item in accumulator.Scalars("validation/cohort-1")] == [0.25, 0.25]
 
 
+def test_tensorboard_shows_the_epochs_of_a_search_beside_the_rounds_that_are_taken_back(folder: RunFolder) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with folder:
+        for epoch in (1, 2, 3):
+            folder.append("search", epoch=epoch, train_loss=1 / epoch, validation_accuracy=0.5, note="no figure")
+        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.5, loss=1.0, validation_accuracy=0.25)
+        folder.truncate_after(0)
+        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.75, loss=1.0, validation_accuracy=0.25)
+    epochs = EventAccumulator(str(folder.tensorboard_folder / "search")).Reload()
+    assert set(epochs.Tags()["scalars"]) == {"search/train_loss", "search/validation_accuracy"}
+    assert [item.step for item in epochs.Scalars("search/train_loss")] == [1, 2, 3]
+    rounds = EventAccumulator(str(folder.tensorboard_folder)).Reload()
+    assert [item.value for item in rounds.Scalars("accuracy/cohort-0")] == [0.75]
+
+
 def test_read_json_is_the_inverse_of_write_json(tmp_path: Path) -> None:
     data = {"ü": [1, 2.5, None, {"nested": "π"}]}
     write_json(tmp_path / "a" / "b.json", data)

@@ -7,6 +7,7 @@ import typer
 
 from common.errors import ConfigurationError
 from common.groups import ModelSettings
+from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Examples:
-
-feddac describe mobilenet_v2
-
-feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
-
-feddac describe runs/search/architectures/budget-1.json
+  feddac describe mobilenet_v2
+  feddac describe torchvision:efficientnet_b0 --input-shape 3x64x64 --classes 100
+  feddac describe runs/search/architectures/budget-1.json
 """
 
 
@@ -40,12 +38,10 @@ def describe(
     ] = None,
 ) -> None:
     """Print layers, channel groups, what of it a search may remove, and costs by our count and by others."""
-    from rich.console import Console
-
     from common.architecture import Architecture
     from common.models import allow_network
-    from common.models.description import BaseNetwork
     from dac.files import load_architecture
+    from dac.strides import base_of
 
     file = Path(what).suffix == ".json"
     if file and (settings or input_shape or classes):
@@ -57,12 +53,10 @@ def describe(
         architecture = load_architecture(Path(what))
     else:
         chosen = ModelSettings.from_mapping({**settings, "model": what})
-        strides = tuple(int(stride) for stride in chosen.strides.split(","))
         shape = _shape(input_shape or "3x32x32")
         number = 10 if classes is None else classes
-        base = BaseNetwork(what, shape, number, chosen.width, chosen.stem_stride, strides)
-        architecture = Architecture.full(base)
-    console = Console()
+        architecture = Architecture.full(base_of(chosen, shape, number))
+    console = result_console()
     for table in (_layers(architecture), _groups(architecture), _blocks(architecture), _costs(architecture)):
         if table is not None:
             console.print(table)

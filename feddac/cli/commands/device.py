@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.groups import FleetSettings
+from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ EPOCH_IMAGES = 1000
 
 EXAMPLES = """
 Examples:
-
-feddac device
-
-feddac device --target-latency-ms 5 --json
+  feddac device
+  feddac device --target-latency-ms 5 --json
 """
 
 
@@ -36,8 +35,6 @@ def device(
 
     A device whose node configuration declares no budget measures itself in the same way.
     """
-    from rich.console import Console
-
     from client.measure import measured_profile
 
     latency = FleetSettings.from_mapping(settings).target_latency_ms
@@ -46,7 +43,7 @@ def device(
     if as_json:
         print(json.dumps(_document(profile, budget, latency), indent=2))
         return
-    Console().print(_table(profile, budget, latency))
+    result_console().print(_table(profile, budget, latency))
     print(f"To declare it, start the device with:\n--node-config '{node_config(budget)}'")
 
 

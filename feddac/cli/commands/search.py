@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.errors import ConfigurationError
+from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import with_settings
@@ -18,14 +18,10 @@ FEDERATED = ("reference_fraction", "partition")  # settings of the data with no 
 
 EXAMPLES = """
 Examples:
-
-feddac search --max-macs 3M,2M,1M --stem-stride 2
-
-feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
-
-feddac search --data cifar10 --budgets devices.toml --out runs/search
-
-feddac search --resume runs/search
+  feddac search --max-macs 3M,2M,1M
+  feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
+  feddac search --data cifar10 --budgets devices.toml --out runs/search
+  feddac search --resume runs/search
 """
 
 BUDGET_FILE = """TOML file of [[budget]] tables with name, macs, params and memory."""
@@ -52,7 +48,7 @@ def search(
 ) -> None:
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
     from dac.files import load_member
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.standalone.material import cost_row, cost_table
     from feddac.standalone.searching import prepare_search
     from server.run_folder import RunFolder
@@ -65,9 +61,15 @@ def search(
     asked: Budgets | None = None
     if resume is None:
         asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
-    given = merge(config if resume is None else RunFolder.open(resume).config_path, settings)
+    file = config if resume is None else RunFolder.open(resume).config_path
+    given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:
-        job = prepare_search(given, asked, progress, resume)
+        try:
+            job = prepare_search(given, asked, progress, resume)
+        except BudgetError as error:  # the bounds of a file are no flags
+            flags_help = budgets is None and resume is None
+            kept = {key: value for key, value in error.remedy.items() if flags_help or not key.startswith("max-")}
+            raise BudgetError(str(error), kept) from None
         with run_ends_well(job.folder.path, "search"):
             job.run(progress)
     folder = job.folder
@@ -75,6 +77,6 @@ def search(
     for entry in folder.read_budgets():
         member = load_member(folder.architecture_path(entry.name))
         table.add_row(*cost_row(entry.name, member.architecture.costs, member.validation_accuracy))
-    console = Console()
+    console = result_console()
     console.print(table)
     console.print(f"Run folder: {folder.path}", soft_wrap=True, markup=False, highlight=False)

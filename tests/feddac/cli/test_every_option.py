@@ -47,6 +47,10 @@ FLIPS = "tests/server/methods/test_autoflip.py"
 EXPLORATION = f"{FLIPS}::test_an_exploration_is_charged_for_the_epochs_it_took"
 BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_give_it"
 
+FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
+FEDGKT_SENDS = "tests/client/methods/test_fedgkt.py::test_it_is_what_the_server_admits"
+FEDGKT_SERVER = "tests/server/methods/test_fedgkt.py::test_its_settings_change_what_the_server_learns"
+
 COVERED_BY = {
     "data": f"{HERE}::test_data_are_found_by_name_and_folder",
     "image-size": "tests/common/data/test_sources.py::test_images_of_any_size_are_brought_to_one",
@@ -61,7 +65,7 @@ COVERED_BY = {
     "width": REFERENCE,
     "stem-stride": REFERENCE,
     "strides": REFERENCE,
-    "preset": ENDS_ELSEWHERE,
+    "recipe": ENDS_ELSEWHERE,
     "search-space": ENDS_ELSEWHERE,
     "channel-floor": "tests/dac/test_whole_space.py::test_the_floor_of_the_whole_space_is_far_lower_and_named",
     "channel-multiple": ENDS_ELSEWHERE,
@@ -100,6 +104,17 @@ COVERED_BY = {
     "masked-loss": ENDS_ELSEWHERE,
     "distillation-epochs": ENDS_ELSEWHERE,
     "distillation-learning-rate": ENDS_ELSEWHERE,
+    "fedgkt-temperature": FEDGKT,
+    "fedgkt-alpha": FEDGKT,
+    "fedgkt-optimizer": FEDGKT,
+    "fedgkt-feature-type": FEDGKT_SENDS,
+    "fedgkt-feature-clip": FEDGKT_SENDS,
+    "fedgkt-server": FEDGKT_SERVER,
+    "fedgkt-server-epochs": FEDGKT_SERVER,
+    "fedgkt-server-batch-size": FEDGKT_SERVER,
+    "fedgkt-server-optimizer": FEDGKT_SERVER,
+    "fedgkt-server-learning-rate": FEDGKT_SERVER,
+    "fedgkt-server-distillation": FEDGKT_SERVER,
     "rounds": TASKS,
     "local-epochs": TASKS,
     "local-batch-size": TASKS,
@@ -169,7 +184,7 @@ FLIP: dict[str, Scalar] = {
 
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
-    "preset": ("paper", MOBILE),
+    "recipe": ("paper", MOBILE),
     "search-space": ("all", MOBILE),
     "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),

@@ -31,7 +31,7 @@ from server.methods.heterofl import rate_of
 from server.methods.pretraining import random_state
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
 from server.reference import load_reference
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, architecture_of, find_cohorts, models
 

@@ -1,0 +1,51 @@
+"""Settings that go together, under one word: `--preset NAME`, or `preset = "NAME"` in a file of settings.
+
+A preset is gone once the settings are read: what a run records is each setting's own value.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import ConfigurationError
+from common.settings import Scalar
+
+PRESET = "preset"
+"""The key under which a preset is named."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What it is for, in a sentence, and the settings in which it differs from the defaults."""
+
+    purpose: str
+    settings: Mapping[str, Scalar]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "default": Preset("Devices whose data are alike: each cohort averages its own devices, as in the paper.", {}),
+    "recommended": Preset(
+        "Devices whose data differ (non-IID): cohorts learn from each other (docs/methods.md).",
+        {
+            "aggregation": "overlap",
+            "batch-norm": "frozen",
+            "joint-epochs": 15,
+            "distillation-epochs": 1,
+            "max-gradient-norm": 5.0,
+        },
+    ),
+    "paper": Preset("The search as it was published: where gates sit, their entropy and decay.", {"recipe": "paper"}),
+}
+
+
+def without_preset(settings: Mapping[str, Any], known: Collection[str] = ()) -> dict[str, Any]:
+    """`settings` with those of the preset that they name, below their own.
+
+    Only settings in `known` are taken from it, where any are given: a search has no rounds to set. Raises
+    ConfigurationError for an unknown preset.
+    """
+    name = settings.get(PRESET, "default")
+    if name not in PRESETS:
+        raise ConfigurationError(f"preset must be one of {', '.join(PRESETS)}, not {name!r:.200}")
+    wanted = {key: value for key, value in PRESETS[str(name)].settings.items() if not known or key in known}
+    return {**wanted, **{key: value for key, value in settings.items() if key != PRESET}}
