@@ -1,7 +1,7 @@
-"""Local training: some epochs of stochastic gradient descent on this device's images (McMahan et al. 2017, FedAvg)."""
+"""Local training: some epochs of SGD or Adam on this device's images (McMahan et al. 2017, FedAvg)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -14,6 +14,9 @@ from common.errors import FederationError
 from common.learning import CrossEntropy, Feed, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
+
+ADAM_SECOND = 0.999
+"""Adam's decay of the squared gradients (Kingma and Ba 2015, algorithm 1, beta_2); beta_1 is the order's momentum."""
 
 
 def train_step(task: Task, here: Here) -> Work:
@@ -30,11 +33,24 @@ def train(
 ) -> Work:
     """The module's weights after `order.epochs` epochs with a fresh optimizer; the loss is the last epoch's mean.
 
+    `penalty` and errors are those of `training_epochs`.
+    """
+    losses = list(training_epochs(module, task, order, here, penalty))
+    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, losses[-1])
+
+
+def training_epochs(
+    module: nn.Module,
+    task: Task,
+    order: TrainingOrder,
+    here: Here,
+    penalty: Callable[[], torch.Tensor] | None = None,
+) -> Iterator[float]:
+    """Train the module for up to `order.epochs` epochs, and yield the mean loss of each when it is over.
+
     `penalty`, a scalar, is added to the loss. Raises FederationError if training diverges or misses its deadline.
     """
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=order.learning_rate, momentum=order.momentum, weight_decay=order.weight_decay
-    )
+    optimizer = _optimizer(module, order)
     shorten = None
     if order.max_gradient_norm > 0:
         shorten = partial(nn.utils.clip_grad_norm_, list(module.parameters()), order.max_gradient_norm)
@@ -54,4 +70,11 @@ def train(
         if not math.isfinite(loss):
             raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
         here.check_deadline()
-    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, loss)
+        yield loss
+
+
+def _optimizer(module: nn.Module, order: TrainingOrder) -> torch.optim.Optimizer:
+    rate, decay = order.learning_rate, order.weight_decay
+    if order.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
+    return torch.optim.SGD(module.parameters(), rate, order.momentum, weight_decay=decay)

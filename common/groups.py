@@ -41,14 +41,16 @@ class DataSettings(Settings):
     partition: str = setting(
         "iid",
         "How devices share the data: iid, dirichlet:ALPHA, classes:N (classes per device), shards:N (shards per "
-        "device), paper-iid:N (N images per class) or paper-shards:N (two single-class shards of N images).",
-        pattern=r"iid|dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
+        "device), paper-iid:N (N images per class), paper-shards:N (two single-class shards of N images), patho:N (N "
+        "equal single-class shards) or diri:ALPHA (equal numbers, classes by Dirichlet).",
+        pattern=r"iid|(dirichlet|diri):[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards|patho):[0-9]+",
         common=True,
     )
     augment: str = setting(
         "auto",
-        "Training augmentation: none, crop, crop+flip; auto is crop+flip for colour images, else crop.",
-        choices=("auto", "none", "crop", "crop+flip"),
+        "Training augmentation: none, crop, crop+flip, flip+jitter (colours at random); auto is crop+flip for colour "
+        "images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip", "flip+jitter"),
     )
 
 
@@ -229,8 +231,17 @@ class FederationSettings(Settings):
         common=True,
     )
     local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
+    optimizer: str = setting("sgd", "Optimizer on the devices.", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
-    momentum: float = setting(0.5, "Momentum on the devices.", minimum=0.0, maximum=0.999)
+    learning_rate_decay: float = setting(
+        1.0, "Factor on the devices' learning rate after each round.", above=0.0, maximum=1.0
+    )
+    momentum: float = setting(
+        0.5,
+        "Momentum on the devices; of adam the decay of the mean gradient (beta 1, usually 0.9).",
+        minimum=0.0,
+        maximum=0.999,
+    )
     weight_decay: float = setting(0.0, "Weight decay on the devices.", minimum=0.0)
     max_gradient_norm: float = setting(
         0.0, "Scale a step's gradient on the devices down to this L2 norm if it is longer; 0 does not.", minimum=0.0

@@ -174,9 +174,13 @@ class Task:
     @property
     def weights(self) -> Vector:
         """The network's weights; raises MessageError for a task without."""
-        if WEIGHTS not in self.arrays:
-            raise MessageError(f"step {self.step!r:.40} came without weights")
-        return self.arrays[WEIGHTS]
+        return self.array(WEIGHTS)
+
+    def array(self, name: str) -> Array:
+        """The array of this name; raises MessageError for a task without."""
+        if name not in self.arrays:
+            raise MessageError(f"step {self.step!r:.40} came without {name}")
+        return self.arrays[name]
 
     def order_as(self, kind: type[Group]) -> Group:
         """The order as the settings that a step reads.

@@ -12,7 +12,8 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from common.budget import DeviceBudget
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect
 from common.errors import CheckpointError
 from common.fleet import is_fleet_file
 from common.groups import ModelSettings
@@ -31,6 +32,7 @@ from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
 from server.methods.method import Method
 from server.reference import load_reference
+from server.report.progress import Point, milestones, progress_of
 from server.rounds import Rounds
 from server.run import Run
 from server.run_facts import closing_facts, record_facts
@@ -46,7 +48,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_read(config)
+    require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 
@@ -139,7 +141,8 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
     `device_accuracy` is the mean over devices of the test accuracy of their cohort's model. `outcomes` counts what
     became of devices over all rounds; one that was refused before the first counts as rejected once. `over_budget` is
     the number of a cohort's devices that could not hold its network, which only fedavg's oracle has. What the run cost
-    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost.
+    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost, `milestones` what had
+    been spent when an accuracy was first reached.
     """
     return {
         "method": method.contract.name,
@@ -151,6 +154,7 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
         "outcomes": _outcomes(folder),
         "cohorts": [_cohort_summary(cohort, state) for cohort in method.cohorts],
         **_costs(method, state),
+        "milestones": milestones(_progress(method, folder)),
         "traffic": {step: asdict(_spent(method.cohorts, step)) for step in _steps(method.cohorts)},
         "seconds_total": sum(state.stage_seconds.values()),
         "stages": dict(state.stage_seconds),
@@ -162,7 +166,8 @@ def _costs(method: Method, state: FederationState) -> dict[str, Any]:
     """What the run has cost so far.
 
     `device_macs_per_round` is the mean over devices and rounds of the multiply-accumulates of a device whose answer
-    counted, all passes over all its images; bytes are all messages', `server_seconds` what the method itself took on
+    counted, all passes over all its images; bytes are all messages', `simulated_seconds` how long the rounds would have
+    taken on real devices, `server_seconds` what the method itself took on
     the server, search or pretraining included and waiting left out, `server_bytes` the most it held between rounds.
     """
     spent = [_spent(method.cohorts, step) for step in _steps(method.cohorts)]
@@ -170,10 +175,16 @@ def _costs(method: Method, state: FederationState) -> dict[str, Any]:
         "device_macs_per_round": _macs_per_answer(method.cohorts),
         "bytes_down": sum(one.bytes_down for one in spent),
         "bytes_up": sum(one.bytes_up for one in spent),
+        "simulated_seconds": state.simulated_seconds,
         "server_seconds": state.method_seconds,
         "server_bytes": state.method_bytes,
         "epochs_on_reference": method.epochs_on_reference(state.round),
     }
+
+
+def _progress(method: Method, folder: RunFolder) -> tuple[Point, ...]:
+    devices = {cohort.name: len(cohort.devices) for cohort in method.cohorts if cohort.devices}
+    return progress_of(folder.events("step"), folder.events("evaluation"), devices)
 
 
 def _steps(cohorts: Sequence[Cohort]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from common.errors import ConfigurationError
+from common.methods.autoflip import AutoFLIP
 from common.methods.contract import Contract
 from common.methods.dac import DAC
 from common.methods.fedavg import FedAvg
@@ -16,7 +17,7 @@ from common.methods.heterofl import HeteroFL
 if TYPE_CHECKING:
     from common.network import Network
 
-CONTRACTS: Mapping[str, type[Contract]] = {one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, FedGKT)}
+CONTRACTS: Mapping[str, type[Contract]] = {one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, AutoFLIP, FedGKT)}
 
 
 def contract_of(method: str) -> type[Contract]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import bottleneck, cnn, mlp, mobilenet_v2, resnet
+from common.models import bottleneck, cnn, mlp, mobilenet_v2, resnet, two_cnn
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
@@ -40,6 +40,7 @@ OWN = {
     ),
     "cnn": Factory(cnn.ConvNet),
     "mlp": Factory(mlp.Perceptron),
+    "two_cnn": Factory(two_cnn.TwoCNN),
     **{
         name: Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
         for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()

@@ -7,7 +7,7 @@ import jinja2
 from feddac.comparison.collect import CellResult
 from feddac.comparison.figures import cell_panels, overview_panel
 from feddac.comparison.plan import Experiment
-from feddac.comparison.tables import COST, HEADINGS, QUALITY, cell_tables, notes
+from feddac.comparison.tables import COST, HEADINGS, PACE, QUALITY, cell_tables, notes
 from server.report.drawing import marks_of, report_style
 from server.report.page import STYLE
 from server.report.wording import plural
@@ -44,14 +44,16 @@ TEMPLATE = """\
 <section>
 <h2>At a glance</h2>
 <p class="about">Test accuracy, averaged over devices; bars reach one standard deviation over seeds to either side.</p>
-<div class="panels"><div class="figure">{{ overview | safe }}</div></div>
+<div class="panels"><div class="figure" tabindex="0" role="group" aria-label="At a glance">\
+{{ overview | safe }}</div></div>
 </section>
 {% endif %}
 {% for table in tables %}
 <section>
 <h2>{{ table.title }}</h2>
 {% for columns in parts %}
-<div class="scroll" style="margin-top:14px" tabindex="0" role="region" aria-label="{{ table.title }}"><table>
+<div class="scroll" style="margin-top:14px" tabindex="0" role="region" \
+aria-label="{{ table.title }}, {{ loop.index }}"><table>
 <thead><tr>{% for column in columns %}<th{{ ' class="text"' | safe if loop.first }}>{{ headings[column] }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
@@ -120,7 +122,7 @@ def render(experiment: Experiment, results: Sequence[CellResult], failures: Sequ
         results=results,
         panels=panels,
         headings=HEADINGS,
-        parts=(QUALITY, COST),
+        parts=(QUALITY, COST, PACE),
         notes=notes(experiment),
         marks=marks,
         plural=plural,

@@ -69,7 +69,8 @@ class Averaged(ABC):
         return TrainingOrder(
             epochs=local_epochs(settings.local_epochs, seed=self.run.seed, round=number, device=device.name),
             batch_size=settings.local_batch_size,
-            learning_rate=settings.learning_rate,
+            optimizer=settings.optimizer,
+            learning_rate=settings.learning_rate * settings.learning_rate_decay ** (number - 1),
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             max_gradient_norm=settings.max_gradient_norm,

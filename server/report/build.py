@@ -16,12 +16,13 @@ from common.atomic import write_atomically
 from common.config import Config
 from server.budget_entries import BudgetEntry
 from server.damage import values_as_written
-from server.report import figures, outcomes, timeline, wording
+from server.report import figures, outcomes, pace, timeline, wording
 from server.report.alone import kind_of, render_alone
 from server.report.drawing import marks_of, report_style
 from server.report.interval import interval
 from server.report.page import SCRIPT, STYLE, TEMPLATE
 from server.report.partition import heat_map
+from server.report.progress import milestones
 from server.report.record import Cohort, Run, read_run
 from server.report.sections import SECTIONS
 from server.report.wording import count, number_of, printable, size
@@ -90,10 +91,11 @@ def render(run: Run, live_at: str = "") -> str:
             "channels": figures.channel_panels(run, marks),
             "search": figures.search_panels(run, marks),
             "traffic": figures.traffic_panels(run, marks),
+            "pace": pace.pace_panels(run),
         }
     lanes, devices = timeline.timeline_of(run), outcomes.outcomes_of(run)
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, **SECTIONS}),
+        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, "pace": pace.SECTION, **SECTIONS}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -113,6 +115,7 @@ def render(run: Run, live_at: str = "") -> str:
         interval=interval,
         marks=marks,
         panels=panels,
+        milestones=milestones(run.progress),
         best=_extreme(run.cohorts, max),
         cheapest=_extreme(run.cohorts, min),
         budgets=_budget_rows(run),

@@ -43,6 +43,8 @@ ENDS_ELSEWHERE = f"{HERE}::test_a_run_with_the_setting_ends_elsewhere"
 REFERENCE = f"{HERE}::test_the_server_prepares_its_images_and_network_as_asked"
 TASKS = f"{HERE}::test_devices_are_asked_as_the_settings_say"
 LOCAL = "tests/client/test_training.py::test_the_task_decides_how_a_device_trains"
+FLIPS = "tests/server/methods/test_autoflip.py"
+EXPLORATION = f"{FLIPS}::test_an_exploration_is_charged_for_the_epochs_it_took"
 BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_give_it"
 
 FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
@@ -89,6 +91,14 @@ COVERED_BY = {
     "architectures": "tests/server/methods/test_dac.py::test_a_run_with_given_architectures_and_its_resumption",
     "fedavg-model": ENDS_ELSEWHERE,
     "proximal-coefficient": ENDS_ELSEWHERE,
+    "autoflip-mode": f"{FLIPS}::test_structured_removal_makes_tensors_smaller_and_costs_and_traffic_fall",
+    "autoflip-threshold": ENDS_ELSEWHERE,
+    "autoflip-guidance": f"{FLIPS}::test_chance_explores_nothing_and_removes_as_much",
+    "autoflip-explorers": EXPLORATION,
+    "autoflip-exploration-epochs": EXPLORATION,
+    "autoflip-patience": EXPLORATION,
+    "autoflip-normalisation": ENDS_ELSEWHERE,
+    "autoflip-server-momentum": f"{FLIPS}::test_without_momentum_the_mean_is_the_model",
     "pretraining-epochs": ENDS_ELSEWHERE,
     "aggregation": ENDS_ELSEWHERE,
     "batch-norm": ENDS_ELSEWHERE,
@@ -109,7 +119,9 @@ COVERED_BY = {
     "rounds": TASKS,
     "local-epochs": TASKS,
     "local-batch-size": TASKS,
+    "optimizer": ENDS_ELSEWHERE,
     "learning-rate": TASKS,
+    "learning-rate-decay": ENDS_ELSEWHERE,
     "momentum": TASKS,
     "weight-decay": TASKS,
     "max-gradient-norm": TASKS,
@@ -164,6 +176,13 @@ MOBILE: dict[str, Scalar] = {
     "train-images": 80,
 }
 
+FLIP: dict[str, Scalar] = {
+    "method": "autoflip",
+    "rounds": 2,
+    "pretraining-epochs": 1,
+    "autoflip-exploration-epochs": 1,
+}
+
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "recipe": ("paper", MOBILE),
@@ -182,6 +201,10 @@ CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "method": ("fedavg", {}),
     "fedavg-model": ("largest", {"method": "fedavg", "pretraining-epochs": 1}),
     "proximal-coefficient": (1.0, {"method": "fedprox", "pretraining-epochs": 1}),
+    "autoflip-threshold": (0.6, FLIP),
+    "autoflip-normalisation": ("robust", FLIP),
+    "optimizer": ("adam", {}),
+    "learning-rate-decay": (0.5, {"rounds": 2}),
     "pretraining-epochs": (2, {"method": "fedavg"}),
     "aggregation": ("overlap", TWO_COHORTS),
     "batch-norm": ("recalibrate", MOBILE),
