@@ -52,17 +52,19 @@ class Pace:
         return macs / self.macs_per_second + self.link.seconds(bytes_down, bytes_up)
 
 
-def pace_of(profile: str, budget: DeviceBudget, target_latency_ms: float) -> Pace:
+def pace_of(profile: str, budget: DeviceBudget, max_latency_ms: float) -> Pace:
     """The pace of a device: that of its profile, where we know it.
 
-    One of another kind (declared, measured or of a fleet file) is as fast as its budget says, for that is the work of
-    one inference in `target_latency_ms`; without a bound it is as fast as a workstation. Its link is that of the
-    fastest profile that is no faster than it, or of the slowest.
+    One of another kind (declared, measured or of a fleet file) is as fast as its budget says: by its rate for plain
+    convolutions, or because its bound on MACs is the work of one image in `max_latency_ms`; without either it is as
+    fast as a workstation. Its link is that of the fastest profile that is no faster than it, or of the slowest.
     """
     if profile in PROFILES:
         return Pace(PROFILES[profile].macs_per_second, LINKS[profile])
     fastest = PROFILES["workstation"].macs_per_second
-    speed = fastest if budget.macs is None else budget.macs / (target_latency_ms / 1000)
+    speed = fastest if budget.macs is None else budget.macs / (max_latency_ms / 1000)
+    if budget.latency is not None and budget.latency.seconds_of("conv", "mac"):
+        speed = 1 / budget.latency.seconds_of("conv", "mac")
     slower = sorted((one.macs_per_second, name) for name, one in PROFILES.items())
     name = [name for rate, name in slower if rate <= speed or name == slower[0][1]][-1]
     return Pace(speed, LINKS[name])

@@ -268,7 +268,7 @@ class MethodStrategy(Strategy):
         spent.device_macs += macs
         spent.answers += 1
         report = sent.device.report
-        pace = pace_of(report.profile, report.budget, self._run.config.fleet.target_latency_ms)
+        pace = pace_of(report.profile, report.budget, self._run.config.fleet.max_latency_ms)
         seconds = pace.seconds(macs, sent.bytes, answer_bytes)
         self._slowest[id(sent.step)] = max(self._slowest[id(sent.step)], seconds)
 

@@ -38,3 +38,9 @@ def test_another_device_is_as_fast_as_its_budget_says(macs: int | None, link: st
     pace = pace_of("sensor", DeviceBudget(macs=macs), 20.0)
     assert pace.link == LINKS[link]
     assert pace.macs_per_second == (PROFILES["workstation"].macs_per_second if macs is None else macs * 50)
+
+
+def test_a_measured_device_is_as_fast_as_its_rate_for_plain_convolutions() -> None:
+    for profile in PROFILES.values():
+        pace = pace_of("measured", profile.budget(3.0), 20.0)
+        assert pace.macs_per_second == pytest.approx(profile.macs_per_second)
