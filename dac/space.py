@@ -26,7 +26,7 @@ class SearchSpace:
     @classmethod
     def of(cls, settings: SearchSettings) -> Self:
         """The search space of the settings."""
-        published = settings.search_space == "inner" or settings.preset == "paper"
+        published = settings.search_space == "inner" or settings.recipe == "paper"
         multiple = settings.channel_multiple or (1 if published else FAST_MULTIPLE)
         return cls(settings.search_space, settings.channel_floor, multiple)
 
