@@ -1,7 +1,6 @@
 """Virtual devices: named hardware profiles, and the fleet a simulation deals from them or reads from a file."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,12 +52,6 @@ class DeviceProfile:
     bytes_per_value: int
     source: str
     trains: bool = False
-
-    @property
-    def macs_per_second(self) -> float:
-        """Sustained speed of plain convolutions; infinity where they take no time of their own."""
-        seconds = self.rates.of("conv", "mac")
-        return 1 / seconds if seconds else math.inf
 
     def budget(self, max_latency_ms: float, training: LocalTraining = USUAL_TRAINING) -> DeviceBudget:
         """What fits when one image may take `max_latency_ms`; BudgetError where that is no time at all.

@@ -73,10 +73,6 @@ class LatencyBound:
             raise BudgetError(f"the latency bound must be a positive number of milliseconds, not {milliseconds}")
         return cls(milliseconds, tuple(1000 * seconds / milliseconds for seconds in rates.seconds))
 
-    def seconds_of(self, kind: str, figure: str) -> float:
-        """The rate that the shares stand for, in seconds."""
-        return self.shares[COUNTED.index((kind, figure))] * self.milliseconds / 1000
-
     def used(self, work: Sequence[float]) -> float:
         """What share of the bound so many units of each of COUNTED take: 1 is all of it."""
         return sum(map(_times, self.shares, work))
