@@ -122,6 +122,7 @@ class FedGKT(Contract):
             # every device is a cohort of its own, and nothing is averaged
             ("max-cohorts", "fraction", "min-devices", "robust-aggregation", "trim-share", "clip-norm"),
             ("max-device-share", "local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta"),
+            ("optimizer", "learning-rate-decay"),  # it has optimizers of its own
         )
     )
     server = "server.methods.fedgkt:FedGKTServer"
