@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from common.config import Config, require_read
+from common.config import Config
 from common.data.images import DataSet
 from common.data.shares import device_shares
 from common.data.sources import load
+from common.effects import require_effect
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from dac.space import SearchSpace
@@ -38,7 +39,7 @@ def check(config: Config) -> tuple[Config, Partition]:
     architecture fits. Loading the data here also fills the cache that all processes share. The configuration returned
     has the strides that suit images and fleet where `config` left them open.
     """
-    require_read(config)
+    require_effect(config)
     fleet = virtual_fleet(config.fleet)
     data = load(config.data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))

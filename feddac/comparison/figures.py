@@ -90,7 +90,7 @@ def cell_panels(result: CellResult, number: int, marks: Marks) -> list[str]:
 
 
 def _curves(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy after each round, mean over devices")
+    figure, axes = new_axes(4.2, 2.8, "Accuracy after each round")
     tips: dict[str, str] = {}
     for method in result.methods:
         if not method.curve:
@@ -107,7 +107,7 @@ def _curves(result: CellResult, number: int, marks: Marks) -> str:
 
 
 def _over_time(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy over simulated time, mean over devices")
+    figure, axes = new_axes(4.2, 2.8, "Accuracy over simulated time")
     tips: dict[str, str] = {}
     for method in result.methods:
         known = [(seconds / 3600, mean) for _, mean, _, seconds in method.curve if math.isfinite(seconds)]
@@ -128,7 +128,7 @@ def _line(axes: Axes, method: MethodResult, mark: Mark, across: list[float], mea
 
 
 def _costs(result: CellResult, name: str, marks: Marks, measure: str, title: str, words: Callable[[float], str]) -> str:
-    figure, axes = new_axes(5.2, 3.2, f"Accuracy against {title}")
+    figure, axes = new_axes(4.2, 2.8, f"Accuracy against {title}")
     tips = {}
     for method in result.methods:
         if method.outcomes and math.isfinite(method.spreads[measure].mean):

@@ -44,14 +44,16 @@ TEMPLATE = """\
 <section>
 <h2>At a glance</h2>
 <p class="about">Test accuracy, averaged over devices; bars reach one standard deviation over seeds to either side.</p>
-<div class="panels"><div class="figure">{{ overview | safe }}</div></div>
+<div class="panels"><div class="figure" tabindex="0" role="group" aria-label="At a glance">\
+{{ overview | safe }}</div></div>
 </section>
 {% endif %}
 {% for table in tables %}
 <section>
 <h2>{{ table.title }}</h2>
 {% for columns in parts %}
-<div class="scroll" style="margin-top:14px" tabindex="0" role="region" aria-label="{{ table.title }}"><table>
+<div class="scroll" style="margin-top:14px" tabindex="0" role="region" \
+aria-label="{{ table.title }}, {{ loop.index }}"><table>
 <thead><tr>{% for column in columns %}<th{{ ' class="text"' | safe if loop.first }}>{{ headings[column] }}</th>\
 {% endfor %}</tr></thead>
 <tbody>

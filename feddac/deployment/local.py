@@ -108,7 +108,7 @@ class LocalFederation:
         deadline = time.monotonic() + STARTUP_SECONDS
         with Control(self.address, self.root_certificates) as control:
             while True:
-                _require_running(self.superlink)
+                self.superlink.require_running()
                 with suppress(FederationError):
                     control.nodes_online()
                     return
@@ -149,7 +149,7 @@ class LocalFederation:
                     profile = f"{device.profile}, " if device.profile else ""
                     self._say(f"connected: {name} ({profile}{device.budget}) is node {found[1]}")
                 else:
-                    _require_running(process)
+                    process.require_running()
             if time.monotonic() > deadline:
                 raise FederationError(f"{', '.join(waiting)} did not connect within {STARTUP_SECONDS:g} s")
             if waiting:
@@ -217,8 +217,3 @@ def _toml(value: Scalar) -> str:
 def _key_names(devices: Sequence[VirtualDevice]) -> list[str]:
     """File names that no device's name can reach out of."""
     return [f"device-{number:02d}" for number in range(len(devices))]
-
-
-def _require_running(process: Process) -> None:
-    if process.exit_code is not None:
-        raise FederationError(f"{process.name} stopped at its start: {process.last_lines()}")

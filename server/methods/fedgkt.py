@@ -55,6 +55,7 @@ from server.methods.method import Model, Snapshot
 from server.methods.pretraining import pretraining_epochs, starting_state
 from server.methods.refusals import keep_able
 from server.run import Run
+from server.run_folder import DEVICE_MODEL
 from server.sampling import epoch_range, local_epochs
 from server.steps import Order, Step
 
@@ -164,7 +165,7 @@ class FedGKTServer:
         small = cohort.module(self.run.accelerator)
         return [
             Model(cohort.name, self._whole, self.module(cohort)),
-            Model(f"{cohort.name}-device", self._small, small),
+            Model(cohort.name + DEVICE_MODEL, self._small, small),
         ]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
@@ -237,7 +238,8 @@ class FedGKTServer:
 
     def _require_fit(self, budget: DeviceBudget) -> None:
         if not budget.admits(self._small.costs):
-            raise BudgetError(f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}")
+            needs = f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}"
+            raise BudgetError(f"{needs}; raise it, or --target-latency-ms")
 
     def _add(self, device: str) -> Cohort:
         """A cohort for a device that never had one; who it is, `owners` remembers, and not yet that it takes part."""

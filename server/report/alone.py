@@ -46,7 +46,7 @@ PAGE = """\
 {% if kind == "train" %}<th>Test accuracy</th>{% endif %}</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td class="text">{{ row.name | printable(60) }}</td>
+<tr><td class="text"><span class="cohort">{{ row.name | printable(60) }}</span></td>
 {% for figure in row.figures %}
 <td class="number">{{ figure.used }}
 {% if figure.bound %}<div class="names">below {{ figure.bound }}</div>{% endif %}</td>
@@ -62,19 +62,20 @@ PAGE = """\
 <section>
 <h2>{{ heading }}</h2>
 <p class="about">{{ about }}</p>
-<div class="{{ 'wide' if columns == 'one' else '' }}"><div class="panels {{ columns }}">
-{% for panel in panels %}<div class="figure">{{ panel | safe }}</div>
+<div class="panels {{ columns }}">
+{% for panel in panels %}<div class="figure"{% if columns == "one" %} tabindex="0" role="group" \
+aria-label="Figure"{% endif %}>{{ panel | safe }}</div>
 {% endfor %}
-</div></div>
+</div>
 </section>
 {% endif %}
 {% endfor %}
 <section>
 <h2>Reproduce it</h2>
 <p class="about">In the folder, which holds every setting:</p>
-<pre>feddac {{ kind }} {{ again }}--config config.toml --out again</pre>
+<pre tabindex="0">feddac {{ kind }} {{ again }}--config config.toml --out again</pre>
 <details><summary>All {{ config | length }} settings</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Settings"><table>
 <thead><tr><th class="text">Setting</th><th class="text">Value</th></tr></thead>
 <tbody>
 {% for key, value in config.items() %}

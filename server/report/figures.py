@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from server.report.drawing import INK, SOFT_INK, Mark, new_axes, percent_axis, round_axis, to_svg
+from server.report.drawing import INK, SOFT_INK, TICK_SIZE, Mark, new_axes, percent_axis, round_axis, to_svg
 from server.report.record import Event, Run, of_cohort, series
 from server.report.wording import count, duration, percent, printable, size
 
 Marks: TypeAlias = Mapping[str, Mark]
 Words: TypeAlias = Callable[[float], str]
-HALF = (5.2, 3.2)
+HALF = (4.2, 2.8)
 THIRD = (3.7, 3.0)
 # White to the palette's blue, a little darker at the end: one hue, so that it reads the same in grey.
 _SHARE = LinearSegmentedColormap.from_list("share", ["#f3f8fc", "#7fb4d9", "#0072B2", "#004a75"])
@@ -107,7 +107,13 @@ def channel_panels(run: Run, marks: Marks) -> list[str]:
             kept, whole = run.channels[cohort][group]
             gid = f"cell-{row}-{column}"
             axes.text(
-                column + 0.5, row + 0.5, str(kept), ha="center", va="center", fontsize=8, color=_readable_on(share)
+                column + 0.5,
+                row + 0.5,
+                str(kept),
+                ha="center",
+                va="center",
+                fontsize=TICK_SIZE,
+                color=_readable_on(share),
             ).set_gid(gid)
             tips[gid] = f"{cohort}, {printable(group, 40)}: {kept} of {whole} channels ({percent(share)})"
     wholes = [max(run.channels[cohort][group][1] for cohort in cohorts) for group in groups]
@@ -169,7 +175,7 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
         figure, axes = new_axes(*THIRD, "Time of each stage")
         names, seconds = list(run.stages), list(run.stages.values())
         bars = axes.barh(names, seconds, color="#8c959f", height=0.62)
-        axes.bar_label(bars, [duration(each) for each in seconds], padding=4, color=SOFT_INK, fontsize=8.5)
+        axes.bar_label(bars, [duration(each) for each in seconds], padding=4, color=SOFT_INK, fontsize=TICK_SIZE)
         axes.invert_yaxis()
         axes.margins(x=0.28)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from server.report.drawing import INK, new_axes, percent_axis, to_svg
+from server.report.figures import HALF
 from server.report.record import Run
 from server.report.wording import duration, percent
 
@@ -36,7 +37,7 @@ def pace_panels(run: Run) -> list[str]:
     points = [one for one in run.progress if math.isfinite(one.simulated_seconds)]
     if len(points) < 2 or not points[-1].simulated_seconds:
         return []
-    figure, axes = new_axes(5.2, 3.2, "Accuracy over simulated time, mean over devices")
+    figure, axes = new_axes(*HALF, "Accuracy over simulated time")
     hours = [one.simulated_seconds / 3600 for one in points]
     every = max(1, len(points) // 12)
     (line,) = axes.plot(hours, [one.accuracy for one in points], color=INK, marker="o", markevery=every)

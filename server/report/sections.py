@@ -4,7 +4,7 @@ WORSE = """\
 {% if run.made_worse %}
 <p class="banner"><strong>The rounds made it worse:</strong> {{ run.accuracy_before | percent }} before the first,
 {{ run.device_accuracy | percent }} after the last. On data that differs between devices,
-<code>--aggregation overlap --batch-norm frozen</code> often helps; so does a lower <code>--learning-rate</code>.</p>
+<code>--preset recommended</code> often helps; so does a lower <code>--learning-rate</code>.</p>
 {% endif %}
 """
 

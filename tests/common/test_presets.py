@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect
 from common.errors import ConfigurationError
 from common.presets import PRESETS, without_preset
 
@@ -10,7 +11,7 @@ from common.presets import PRESETS, without_preset
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_configuration_that_its_method_reads(name: str) -> None:
     config = Config.from_mapping(without_preset({"preset": name}))
-    require_read(config)
+    require_effect(config)
     assert (config == Config()) == (name == "default")
 
 

@@ -119,7 +119,8 @@ def answer(question: Question, number: int) -> Result:
     for name, spec in question.reply.items():
         if name in task.arrays and None not in spec.shape:
             sent = task.arrays[name]
-            arrays[name] = (sent + 0.01 * generator.normal(size=sent.shape)).astype(sent.dtype)
+            moved = np.clip(sent + 0.01 * generator.normal(size=sent.shape), spec.low, spec.high)
+            arrays[name] = moved.astype(sent.dtype)
         else:
             arrays[name] = drawn(spec, samples, generator)
     return Result(task.method, task.step, task.round, samples, 0.5, 0.1, 1, arrays)
@@ -247,7 +248,7 @@ def other_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[RecordD
 
 def one_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
     def change(values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "f":
+        if values.dtype.kind == "f":  # whole numbers can be neither infinite nor NaN
             values.flat[values.size // 2] = value
         return values
 
