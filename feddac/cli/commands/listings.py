@@ -39,6 +39,7 @@ def profiles(
 ) -> None:
     """List the device profiles: kinds of hardware and the budgets they stand for, for --fleet."""
     from common.fleet import PROFILES
+    from common.simulated_time import LINKS
     from server.report.wording import NARROW_SPACE, count, size
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -49,5 +50,9 @@ def profiles(
     for name, profile in PROFILES.items():
         budget = profile.budget(target_latency_ms)
         figures = (count(budget.bound("macs")), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
-        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), profile.source)
+        table.add_row(
+            name,
+            *(one.replace(NARROW_SPACE, " ") for one in figures),
+            f"{profile.source}. Network: {LINKS[name].source}",
+        )
     result_console().print(table)
