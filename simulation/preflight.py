@@ -40,7 +40,7 @@ def check(config: Config) -> tuple[Config, Partition]:
     has the strides that suit images and fleet where `config` left them open.
     """
     require_effect(config)
-    fleet = virtual_fleet(config.fleet)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))
     counts = [torch.bincount(data.train.labels[share], minlength=data.classes).tolist() for share in shares]
@@ -53,7 +53,7 @@ def check(config: Config) -> tuple[Config, Partition]:
 
 def check_budgets(config: Config, data: DataSet) -> Config:
     """`config` with strides in numbers; raises what the method finds wrong for a device of the fleet."""
-    fleet = virtual_fleet(config.fleet)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     space = SearchSpace.of(config.search)
     budgets = [device.budget for device in fleet]
     model = with_strides(config.model, data.input_shape, data.classes, budgets, space)

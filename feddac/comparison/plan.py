@@ -172,7 +172,7 @@ def _config(settings: Table, own: Table, path: Path, where: str) -> tuple[Config
         used -= without_effect(_whole({**_chosen(settings, used), **own}, path)).keys() - own.keys()
         config = _whole({**_chosen(settings, used), **own}, path)
         require_effect(config)
-        virtual_fleet(config.fleet)
+        virtual_fleet(config.fleet, config.federation.local_training)
         epoch_range(config.federation.local_epochs)
     except (ConfigurationError, BudgetError) as error:
         raise ConfigurationError(f"{where}: {error}") from None

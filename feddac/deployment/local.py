@@ -10,7 +10,7 @@ from typing import Self
 
 from common.budget import DeviceBudget
 from common.errors import FederationError
-from common.fleet import VirtualDevice
+from common.fleet import VirtualDevice, declared
 from common.settings import Scalar
 from feddac.deployment import leftovers
 from feddac.deployment.certificates import write_certificates
@@ -203,9 +203,8 @@ def node_config(partition: int, partitions: int, device: VirtualDevice) -> str:
     values: dict[str, Scalar] = {"partition-id": partition, "num-partitions": partitions}
     if device.budget != DeviceBudget():  # without bounds and name, a node takes its place in the run's fleet
         budget = device.budget
-        bounds = {"max-macs": budget.macs, "max-params": budget.params, "max-memory": budget.peak_memory_bytes}
         values |= {"device-name": device.name, **({"profile": device.profile} if device.profile else {})}
-        values |= {key: bound for key, bound in bounds.items() if bound is not None}
+        values |= declared(budget)
     return " ".join(f"{key}={_toml(value)}" for key, value in values.items())
 
 

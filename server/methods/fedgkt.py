@@ -239,7 +239,7 @@ class FedGKTServer:
     def _require_fit(self, budget: DeviceBudget) -> None:
         if not budget.admits(self._small.costs):
             needs = f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}"
-            raise BudgetError(f"{needs}; raise it, or --target-latency-ms")
+            raise BudgetError(f"{needs}; raise it, or --max-latency-ms")
 
     def _add(self, device: str) -> Cohort:
         """A cohort for a device that never had one; who it is, `owners` remembers, and not yet that it takes part."""

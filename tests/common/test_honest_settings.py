@@ -48,7 +48,7 @@ SEARCH = [key for key in SearchSettings.keys() if key != "search-batch-size"]  #
 PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "search-weight-decay"]
 
 # settings, method, what leaves them nothing to do, and what of that must be otherwise for them to have an effect
-WITHOUT: list[tuple[list[str], str, dict[str, Scalar], dict[str, Scalar]]] = [
+WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["stem-stride", "strides"], method, {"model": "resnet20"}, {"model": "mobilenet_v2"}) for method in CONTRACTS),
     *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *(
