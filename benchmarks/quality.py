@@ -188,7 +188,7 @@ class Benchmark:
         """What DAC finds for the budgets; a finished search is read back from its checkpoint."""
         preset = self.preset
         settings = SearchSettings(
-            preset=preset.search_preset,
+            recipe=preset.search_preset,
             warmup_epochs=preset.warmup_epochs,
             epochs_per_step=preset.epochs_per_step,
             step_share=preset.step_share,

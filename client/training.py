@@ -1,7 +1,7 @@
-"""Local training: some epochs of stochastic gradient descent on this device's images (McMahan et al. 2017, FedAvg)."""
+"""Local training: some epochs of SGD or Adam on this device's images (McMahan et al. 2017, FedAvg)."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -10,10 +10,14 @@ from torch import nn
 from client.masked_loss import mask_for
 from client.models import module_for
 from client.steps import Here, Work
+from common.data.images import Images
 from common.errors import FederationError
 from common.learning import CrossEntropy, Feed, Loss, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
+
+ADAM_SECOND = 0.999
+"""Adam's decay of the squared gradients (Kingma and Ba 2015, algorithm 1, beta_2); beta_1 is the order's momentum."""
 
 
 def train_step(task: Task, here: Here) -> Work:
@@ -30,50 +34,62 @@ def train(
 ) -> Work:
     """The module's weights after `order.epochs` epochs with a fresh optimizer; the loss is the last epoch's mean.
 
-    `penalty`, a scalar, is added to the loss. Raises FederationError if training diverges or misses its deadline.
+    `penalty` and errors are those of `training_epochs`.
     """
-    loss = CrossEntropy(mask=mask_for(here.images.labels, task.network.classes, order.masked_loss), penalty=penalty)
-    feed = Feed(here.images, here.preprocessor, order.batch_size)
-    return run_epochs(module, task, order, here, feed, descent(module.parameters(), order), loss)
+    losses = list(training_epochs(module, task, order, here, penalty))
+    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, losses[-1])
 
 
-def descent(parameters: Iterable[nn.Parameter], order: TrainingOrder) -> torch.optim.SGD:
-    """A fresh optimizer as the order has it."""
-    return torch.optim.SGD(parameters, lr=order.learning_rate, momentum=order.momentum, weight_decay=order.weight_decay)
-
-
-def run_epochs(
+def training_epochs(
     module: nn.Module,
     task: Task,
     order: TrainingOrder,
     here: Here,
-    feed: Feed,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
-    before_epoch: Callable[[int], object] | None = None,
-) -> Work:
-    """The module's weights after `order.epochs` epochs over `feed`; gradients of what `optimizer` moves are clipped.
+    penalty: Callable[[], torch.Tensor] | None = None,
+    loss_of: Loss | None = None,
+    *,
+    moved: Iterable[nn.Parameter] | None = None,
+    images: Images | None = None,
+    rate: Callable[[int], float] | None = None,
+) -> Iterator[float]:
+    """Train the module for up to `order.epochs` epochs, and yield the mean loss of each when it is over.
 
-    `before_epoch` is told the number of each, from 1. Raises FederationError as `train` does.
+    `penalty`, a scalar, is added to the loss, unless `loss_of` stands in for all of it. Only the parameters `moved` are
+    stepped and their gradients clipped, on `images`; all of either where they are not given. `rate` gives the learning
+    rate of each epoch, from 1, in place of the order's. Raises FederationError if training diverges or misses its
+    deadline.
     """
+    parameters = list(module.parameters() if moved is None else moved)
+    optimizer = _optimizer(parameters, order)
     shorten = None
     if order.max_gradient_norm > 0:
-        moved = [one for group in optimizer.param_groups for one in group["params"]]
-        shorten = partial(nn.utils.clip_grad_norm_, moved, order.max_gradient_norm)
+        shorten = partial(nn.utils.clip_grad_norm_, parameters, order.max_gradient_norm)
+    if loss_of is None:
+        mask = mask_for(here.images.labels, task.network.classes, order.masked_loss)
+        loss_of = CrossEntropy(mask=mask, penalty=penalty)
+    feed = Feed(here.images if images is None else images, here.preprocessor, order.batch_size)
     for epoch in range(1, order.epochs + 1):
-        if before_epoch is not None:
-            before_epoch(epoch)
-        mean = train_epoch(
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch)
+        loss = train_epoch(
             module,
             feed,
             optimizer,
             here.generator,
             here.accelerator,
-            loss,
+            loss_of,
             before_step=shorten,
             frozen_norms=order.frozen_norms,
         ).loss
-        if not math.isfinite(mean):
-            raise FederationError(f"training diverged in epoch {epoch} (loss {mean}); use a lower learning-rate")
+        if not math.isfinite(loss):
+            raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
         here.check_deadline()
-    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, mean)
+        yield loss
+
+
+def _optimizer(parameters: list[nn.Parameter], order: TrainingOrder) -> torch.optim.Optimizer:
+    rate, decay = order.learning_rate, order.weight_decay
+    if order.optimizer == "adam":
+        return torch.optim.Adam(parameters, rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, order.momentum, weight_decay=decay)

@@ -24,7 +24,8 @@ class ArraySpec:
 
     `dtype` is one of DTYPES. A None in `shape` is a number of rows, one per image: at most as many as the device
     registered images, and the same in all arrays of an answer; there is at most one. `low` and `high` are inclusive;
-    both may be arrays that broadcast. The Euclidean norm is at most `largest_norm`.
+    both may be arrays that broadcast. The Euclidean norm is at most `largest_norm`. With `sample_ids` the values
+    say which of the device's images a row is about: from 0, below the number that it registered, and none twice.
     """
 
     dtype: str
@@ -32,6 +33,7 @@ class ArraySpec:
     low: float | Vector = -math.inf
     high: float | Vector = math.inf
     largest_norm: float = math.inf
+    sample_ids: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES or self.shape.count(None) > 1:
@@ -54,8 +56,11 @@ class ArraySpec:
             raise MessageError(f"{name} has {found} rows, but the device registered {rows} images")
         return found
 
-    def check_values(self, name: str, values: Array) -> None:
-        """Raise MessageError for values that are not finite, out of range, or of too large a norm."""
+    def check_values(self, name: str, values: Array, rows: int) -> None:
+        """Raise MessageError for values that are not finite, out of range, of too large a norm, or no sample ids.
+
+        `rows` is how many images the device registered.
+        """
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise MessageError(f"{name} are not finite")
         for outside, limit in ((values < self.low, "below"), (values > self.high, "above")):
@@ -64,6 +69,16 @@ class ArraySpec:
                 raise MessageError(f"{name} has {float(values.flat[where]):.3g} at {where}, {limit} what is possible")
         if self.largest_norm < math.inf and (norm := norm_of(values)) > self.largest_norm:
             raise MessageError(f"{name} have norm {norm:.3g}, above the limit of {self.largest_norm:.3g}")
+        if self.sample_ids:
+            _check_ids(name, values, rows)
+
+
+def _check_ids(name: str, values: Array, rows: int) -> None:
+    outside = (values < 0) | (values >= rows)
+    if outside.any():
+        raise MessageError(f"{name} has {int(values[outside][0])}, but the device's images are 0 to {rows - 1}")
+    if len(np.unique(values)) != len(values):
+        raise MessageError(f"{name} has the same image twice")
 
 
 def norm_of(values: Array) -> float:

@@ -10,6 +10,8 @@ FedDACError
 └── FederationError      a run that cannot go on: too few devices, every reply rejected
 """
 
+from collections.abc import Mapping
+
 
 class FedDACError(Exception):
     """A mistake or condition the user can act on; the command line prints it without a traceback."""
@@ -20,7 +22,14 @@ class ConfigurationError(FedDACError):
 
 
 class BudgetError(FedDACError):
-    """A budget is malformed, or lies below the smallest architecture of the search space."""
+    """A budget is malformed, or lies below the smallest architecture of the search space.
+
+    `remedy` are settings, by their kebab-case keys, with which it would not; empty where none is known.
+    """
+
+    def __init__(self, message: str, remedy: Mapping[str, bool | int | float | str] | None = None) -> None:
+        super().__init__(message)
+        self.remedy = dict(remedy or {})
 
 
 class ArchitectureError(FedDACError):

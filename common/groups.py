@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from common.budget import LocalTraining
 from common.settings import Settings, setting
+
+AUTO_STEM, AUTO_STRIDES = 0, "auto"
+"""What stands for strides that are yet to be chosen, by `dac.strides`."""
 
 LONGEST_SECONDS = 30 * 24 * 3600.0
 """No wait is longer than a month; the alarms of some systems count no further than a few years."""
@@ -14,11 +18,16 @@ class DataSettings(Settings):
 
     data: str = setting(
         "digits",
-        "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, a folder, a Parquet file, hub:NAME, or "
+        "Data set: digits, fashion-mnist, mnist, cifar10, cifar100, cinic10, a folder, a Parquet file, hub:NAME, or "
         "package.module:function.",
+        common=True,
     )
     image_size: int = setting(
-        0, "Resize and crop all images to so many pixels a side; 0 keeps the size they have.", minimum=0, maximum=1024
+        0,
+        "Resize and crop all images to so many pixels a side; 0 keeps the size they have.",
+        minimum=0,
+        maximum=1024,
+        common=True,
     )
     data_folder: str = setting("", "Where downloads and decoded images are kept (default: ~/.cache/feddac).")
     train_images: int = setting(0, "Use only this many training images, a stratified choice; 0 takes all.", minimum=0)
@@ -33,14 +42,16 @@ class DataSettings(Settings):
         "iid",
         "How devices share the data: iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA (a device with its share of all "
         "images gets no more), classes:N (classes per device), shards:N (shards per device), paper-iid:N (N images per "
-        "class) or paper-shards:N (two single-class shards of N images).",
-        pattern=r"iid|(balanced-)?dirichlet:[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards):[0-9]+",
+        "class), paper-shards:N (two single-class shards of N images), patho:N (N equal single-class shards) or "
+        "diri:ALPHA (equal numbers, classes by Dirichlet).",
+        pattern=r"iid|(dirichlet|balanced-dirichlet|diri):[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards|patho):[0-9]+",
+        common=True,
     )
     augment: str = setting(
         "auto",
-        "Training augmentation: none, crop, crop+flip, or crop+flip+cutout, which also blanks a square half as wide as "
-        "the image; auto is crop+flip for colour images, else crop.",
-        choices=("auto", "none", "crop", "crop+flip", "crop+flip+cutout"),
+        "Training augmentation: none, crop, crop+flip, crop+flip+cutout (which also blanks a square half as wide as "
+        "the image), flip+jitter (colours at random); auto is crop+flip for colour images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter"),
     )
 
 
@@ -53,25 +64,46 @@ class ModelSettings(Settings):
         "Base network: mobilenet_v2, resnet8, resnet20, resnet56, resnet110, cnn, mlp, torchvision:NAME, or "
         "package.module:function, a function of input shape and classes that returns a module.",
         pattern=r"[a-z0-9_]+|torchvision:[a-z0-9_]+|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*",
+        common=True,
     )
-    width: float = setting(1.0, "Width multiplier of our own base networks.", above=0.0, maximum=4.0)
-    stem_stride: int = setting(1, "Stride of the first convolution (mobilenet_v2).", minimum=1, maximum=4)
-    strides: str = setting("1,1,2,2,1,2,1", "Strides of the seven stages (mobilenet_v2).", pattern=r"[1-4](,[1-4]){6}")
+    width: float = setting(1.0, "Width multiplier of our own base networks.", above=0.0, maximum=4.0, common=True)
+    stem_stride: int = setting(
+        AUTO_STEM,
+        "Stride of the first convolution (mobilenet_v2); 0 chooses it, as strides does.",
+        maximum=8,
+        minimum=0,
+    )
+    strides: str = setting(
+        AUTO_STRIDES,
+        "Strides of the seven stages (mobilenet_v2), such as 1,1,2,2,1,2,1, those of the paper; auto chooses the least "
+        "that suit the image size and fit the smallest budget.",
+        pattern=rf"{AUTO_STRIDES}|[1-4](,[1-4]){{6}}",
+    )
 
 
 @dataclass(frozen=True)
 class SearchSettings(Settings):
     """Differentiable Architecture Compression."""
 
-    preset: str = setting("default", "Search recipe; paper is the published one.", choices=("default", "paper"))
+    recipe: str = setting(
+        "default",
+        "Where the gates of the search sit, how they are trained and what they decide: ours, or the published way.",
+        choices=("default", "paper"),
+    )
     search_space: str = setting(
         "inner",
         "What the search may remove: channels inside blocks (inner, the paper), or channels of every layer and blocks "
         "whole (all).",
         choices=("inner", "all"),
+        common=True,
     )
     channel_floor: int = setting(8, "Fewest channels that a reduced channel group keeps.", minimum=1)
-    channel_multiple: int = setting(1, "Reduced channel groups keep a multiple of this many channels.", minimum=1)
+    channel_multiple: int = setting(
+        0,
+        "Reduced channel groups keep a multiple of this many channels; 0 is what runs fastest in the search space all, "
+        "4, and 1 in inner and with the paper recipe.",
+        minimum=0,
+    )
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
     epochs_per_step: int = setting(2, "Epochs of training after each removal step.", minimum=0)
     step_share: float = setting(
@@ -97,9 +129,11 @@ class SearchSettings(Settings):
 class TrainSettings(Settings):
     """Training one architecture without federation; not part of a federated run's configuration."""
 
-    epochs: int = setting(50, "Passes over the training images.", minimum=0)
-    batch_size: int = setting(64, "Batch size.", minimum=2)
-    learning_rate: float = setting(0.1, "Highest learning rate; it falls to zero along a cosine.", above=0.0)
+    epochs: int = setting(50, "Passes over the training images.", minimum=0, common=True)
+    batch_size: int = setting(64, "Batch size.", minimum=2, common=True)
+    learning_rate: float = setting(
+        0.1, "Highest learning rate; it falls to zero along a cosine.", above=0.0, common=True
+    )
     warmup_share: float = setting(
         0.05, "Share of all steps over which the learning rate rises linearly.", minimum=0.0, maximum=0.9
     )
@@ -110,7 +144,11 @@ class TrainSettings(Settings):
     )
     label_smoothing: float = setting(0.1, "Share of each label spread over all classes.", minimum=0.0, maximum=0.9)
     distillation: float = setting(
-        0.7, "With a teacher, the share of the loss that is the distance from its answers.", minimum=0.0, maximum=1.0
+        0.7,
+        "With a teacher, the share of the loss that is the distance from its answers.",
+        minimum=0.0,
+        maximum=1.0,
+        common=True,
     )
     bf16: bool = setting(False, "Compute in bfloat16 where that is safe (about twice as fast on recent GPUs).")
 
@@ -119,17 +157,31 @@ class TrainSettings(Settings):
 class FleetSettings(Settings):
     """The devices and what they can afford."""
 
-    devices: int = setting(8, "Number of devices.", minimum=1)
+    devices: int = setting(8, "Number of devices.", minimum=1, common=True)
     fleet: str = setting(
         "microcontroller,large-microcontroller,single-board,phone,workstation",
         "Device profiles, dealt to the devices in turn, or a TOML file of devices.",
+        common=True,
     )
-    target_latency_ms: float = setting(
-        20.0, "Time one inference may take; turns a profile's speed into a MAC budget.", above=0.0
+    max_latency_ms: float = setting(
+        20.0,
+        "Time one image may take on a device that declares no budget: by its profile's rates, or as measured on it.",
+        above=0.0,
     )
-    max_macs: str = setting("", "MACs per image every device must stay below (30M, 1.2e6).")
-    max_params: str = setting("", "Parameters every device must stay below.")
-    max_memory: str = setting("", "Peak activation memory every device must stay below (512KB, 2MiB).")
+    max_macs: str = setting("", "MACs per image every device must stay below (30M, 1.2e6).", common=True)
+    max_params: str = setting(
+        "", "Parameters every device must stay below: a count, or their size (500k, 77KB:int8).", common=True
+    )
+    max_memory: str = setting(
+        "",
+        "Peak activation memory every device must stay below, in float32 or as named (512KB, 64KB:int8).",
+        common=True,
+    )
+    max_training_memory: str = setting(
+        "",
+        "Memory every device must stay below while it trains: weights, gradients, momentum and what the backward pass "
+        "needs, at the local batch size (8MB).",
+    )
     max_cohorts: int = setting(0, "Merge near budgets into at most this many; 0 keeps them all.", minimum=0)
 
 
@@ -140,10 +192,12 @@ class MethodSettings(Settings):
     method: str = setting(
         "dac",
         "dac: an architecture per budget from the search; fedavg: one model for all; fedprox: fedavg with devices kept "
-        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fednas: "
-        "cells that the devices search for, then train; or a method of your own as package.module:Class "
+        "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fedgkt: "
+        "small networks on the devices and a large one on the server that teach each other; fednas: cells "
+        "that the devices search for, then train; or a method of your own as package.module:Class "
         "(docs/add-a-method.md).",
         pattern=r"[a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
+        common=True,
     )
     pretraining_epochs: int = setting(
         30,
@@ -173,15 +227,25 @@ class MethodSettings(Settings):
 class FederationSettings(Settings):
     """Rounds of local training and aggregation."""
 
-    rounds: int = setting(10, "Federated rounds.", minimum=0)
+    rounds: int = setting(10, "Federated rounds.", minimum=0, common=True)
     local_epochs: str = setting(
         "2",
         "Epochs a device trains per round: a number, or a range such as 3-5 drawn anew for each.",
         pattern=r"[1-9][0-9]*(-[1-9][0-9]*)?",
+        common=True,
     )
     local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
+    optimizer: str = setting("sgd", "Optimizer on the devices.", choices=("sgd", "adam"))
     learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
-    momentum: float = setting(0.5, "Momentum on the devices.", minimum=0.0, maximum=0.999)
+    learning_rate_decay: float = setting(
+        1.0, "Factor on the devices' learning rate after each round.", above=0.0, maximum=1.0
+    )
+    momentum: float = setting(
+        0.5,
+        "Momentum on the devices; of adam the decay of the mean gradient (beta 1, usually 0.9).",
+        minimum=0.0,
+        maximum=0.999,
+    )
     weight_decay: float = setting(0.0, "Weight decay on the devices.", minimum=0.0)
     max_gradient_norm: float = setting(
         0.0, "Scale a step's gradient on the devices down to this L2 norm if it is longer; 0 does not.", minimum=0.0
@@ -233,11 +297,18 @@ class FederationSettings(Settings):
         600.0, "Seconds a round may take before late replies are dropped.", above=0.0, maximum=LONGEST_SECONDS
     )
 
+    @property
+    def local_training(self) -> LocalTraining:
+        """How devices train, as far as it takes memory."""
+        return LocalTraining(self.local_batch_size, self.momentum > 0)
+
 
 @dataclass(frozen=True)
 class RunSettings(Settings):
     """How and where the run happens."""
 
-    seed: int = setting(0, "Seed of partitions, search, sampling and training.", minimum=0, maximum=2**63 - 1)
-    out: str = setting("", "Run folder (default: runs/DATE-TIME).")
-    accelerator: str = setting("auto", "Where tensors live.", choices=("auto", "cpu", "cuda"))
+    seed: int = setting(
+        0, "Seed of partitions, search, sampling and training.", minimum=0, maximum=2**63 - 1, common=True
+    )
+    out: str = setting("", "Run folder (default: runs/DATE-TIME).", common=True)
+    accelerator: str = setting("auto", "Where tensors live.", choices=("auto", "cpu", "cuda"), common=True)

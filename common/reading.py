@@ -12,6 +12,8 @@ import reprlib
 import stat
 import struct
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +51,9 @@ def read_limited(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
 
 def parse_json(content: bytes | str) -> Any:
     """Strict JSON: no NaN, no infinity, no giant number, no deep nesting; raises Unreadable."""
-    try:
+    with _refusing("JSON"):
         text = content if isinstance(content, str) else content.decode()
         data = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_real)
-    except UnicodeDecodeError:
-        raise Unreadable("it is not UTF-8 text") from None
-    except RecursionError:
-        raise Unreadable("it is nested too deeply") from None
-    except ValueError as error:
-        raise Unreadable(f"not valid JSON: {error}") from None
     _check(data)
     return data
 
@@ -67,14 +63,8 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     # The parser keeps every prefix of a dotted key: a line of 20,000 dots takes 1.6 GB.
     if content.count(b".") > MAX_DOTS or any(line.count(b".") > MAX_LINE_DOTS for line in content.splitlines()):
         raise Unreadable("it has more dots than settings need")
-    try:
+    with _refusing("TOML"):
         data = tomllib.loads(content.decode())
-    except UnicodeDecodeError:
-        raise Unreadable("it is not UTF-8 text") from None
-    except RecursionError:
-        raise Unreadable("it is nested too deeply") from None
-    except ValueError as error:
-        raise Unreadable(f"not valid TOML: {_short(str(error))}") from None
     _check(data)
     return data
 
@@ -102,6 +92,19 @@ def tensor_header(content: bytes) -> dict[str, Any]:
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
             raise Unreadable(f"its header describes no tensor under {reprlib.repr(name)}")
     return header
+
+
+@contextmanager
+def _refusing(kind: str) -> Iterator[None]:
+    """Turn what a parser raises for text that is not of this kind into Unreadable."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise Unreadable("it is not UTF-8 text") from None
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except ValueError as error:
+        raise Unreadable(f"not valid {kind}: {_short(str(error))}") from None
 
 
 def _no_number(text: str) -> Any:

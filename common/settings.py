@@ -21,13 +21,15 @@ def setting(
     above: float | None = None,
     maximum: float | None = None,
     pattern: str = "",
+    common: bool = False,
 ) -> Any:
     """A dataclass field with its help text and the values it accepts.
 
-    `minimum` and `maximum` are inclusive, `above` is exclusive; `pattern` must match the whole string.
+    `minimum` and `maximum` are inclusive, `above` is exclusive; `pattern` must match the whole string. Those that are
+    `common` stand in the short help.
     """
     limits = {"choices": choices, "minimum": minimum, "above": above, "maximum": maximum, "pattern": pattern}
-    return field(default=default, metadata={"help": help, **limits})
+    return field(default=default, metadata={"help": help, "common": common, **limits})
 
 
 class Settings:

@@ -58,7 +58,7 @@ def share_weights(
         {"params": shared.norms, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(groups, lr=settings.search_learning_rate, momentum=settings.search_momentum)
-    distillation = RECIPES[settings.preset].distillation
+    distillation = RECIPES[settings.recipe].distillation
     steps = epochs * math.ceil(len(train.images) / train.batch_size)
     step = 0
     progress.start(STAGE, epochs)

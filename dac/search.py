@@ -126,7 +126,7 @@ class _Search:
         self.epoch = 0
         self.share_weights_done = False
         self.teacher: State | None = None
-        recipe, space = RECIPES[settings.preset], SearchSpace.of(settings)
+        recipe, space = RECIPES[settings.recipe], SearchSpace.of(settings)
         supernet = Supernet(full, recipe.gate_position, derive_seed(seed, "supernet"), accelerator, space)
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]

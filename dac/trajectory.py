@@ -26,7 +26,7 @@ class Trajectory:
     ) -> None:
         self.supernet, self.settings = supernet, settings
         self.todo, self.epochs_left, self.parent = todo, epochs_left, parent
-        self.recipe: Recipe = RECIPES[settings.preset]
+        self.recipe: Recipe = RECIPES[settings.recipe]
         self.attic = Attic.of(supernet)
         self.optimizer = self._fresh_optimizer(supernet)
 
@@ -110,7 +110,7 @@ class Trajectory:
     ) -> Self:
         """The inverse of `to_progress` and `to_tensors`."""
         architecture = Architecture.from_dict(progress["architecture"])
-        position, space = RECIPES[settings.preset].gate_position, SearchSpace.of(settings)
+        position, space = RECIPES[settings.recipe].gate_position, SearchSpace.of(settings)
         supernet = Supernet(architecture, position, 0, accelerator, space)
         supernet.module.load_state_dict(_with_prefix(tensors, "module."))
         result = cls(supernet, settings, progress["todo"], progress["epochs_left"], progress["parent"])

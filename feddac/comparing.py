@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.progress import Progress, Silent
 from common.settings import Scalar, key_of
+from feddac.comparison.announce import announcement
 from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.execute import execute, prepare_folders
 from feddac.comparison.plan import find_experiment, read_experiment
@@ -42,6 +43,8 @@ def compare(
     given = {key_of(name): value for name, value in settings.items()}
     plan = read_experiment(find_experiment(str(experiment)), given, None if seeds is None else list(seeds))
     folder = Path(out)
+    if progress is not None:
+        progress.note(announcement(plan, folder, jobs))
     prepare_folders(plan.runs, folder)
     failures = execute(plan.runs, folder, jobs, engine, progress or Silent(), 1)
     cells = collect(plan, folder)

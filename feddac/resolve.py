@@ -1,6 +1,6 @@
 """The settings of a run: a file's under those of flags, with this machine's paths and the size of a fleet file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,28 @@ from common.errors import ConfigurationError
 from common.fleet import is_fleet_file, read_fleet
 from common.methods.dac import DACSettings
 from common.paths import user_path
+from common.presets import without_preset
 from common.toml_file import read_toml
 
 
 def merge(
-    file: Path | None, flags: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object] = Config.from_mapping
+    file: Path | None,
+    flags: Mapping[str, Any],
+    check: Callable[[Mapping[str, Any]], object] = Config.from_mapping,
+    known: Collection[str] = (),
 ) -> dict[str, Any]:
     """The settings of a TOML file, overridden by the flags; ConfigurationError for a mistake in the file names it.
 
-    `check` raises ConfigurationError for settings that are not those of the command.
+    `check` raises ConfigurationError for settings that are not those of the command. Either may name a preset, of which
+    settings in `known` are taken, all where none are given.
     """
-    return {**(_read(file, check) if file else {}), **flags}
+    return {**(_read(file, check, known) if file else {}), **without_preset(flags, known)}
 
 
-def _read(file: Path, check: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
+def _read(file: Path, check: Callable[[Mapping[str, Any]], object], known: Collection[str]) -> dict[str, Any]:
     settings = read_toml(file, "the configuration file")
     try:
+        settings = without_preset(settings, known)
         check(settings)
     except ConfigurationError as error:
         raise ConfigurationError(f"{file}: {error}") from None

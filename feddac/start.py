@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.fleet import is_fleet_file
 from feddac.resolve import fit_to_fleet_file, merge, with_absolute_paths
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
         earlier.require_federation()
         file = earlier.config_path
     given = merge(config or file, settings)
+    if resume is not None and "fleet" not in settings and RunFolder(resume).fleet_path.exists():
+        given["fleet"] = str(RunFolder(resume).fleet_path)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)
-    partition = check(whole)
+    whole, partition = check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:
+        if is_fleet_file(whole.fleet.fleet):
+            whole = whole.changed({"fleet": str(folder.keep_fleet_file(Path(whole.fleet.fleet)))})
         folder.write_config(whole.to_mapping())
         folder.write_partition(partition.class_names, partition.counts)
     return whole, folder

@@ -1,6 +1,7 @@
 """Simulate, search and train as functions. Settings are keywords: `--local-epochs 3` becomes `local_epochs=3`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ from typing import Any
 import simulation  # noqa: F401
 from common.architecture import Architecture
 from common.budget import DeviceBudget
-from common.errors import ConfigurationError
+from common.errors import BudgetError, ConfigurationError
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
+from common.presets import without_preset
 from common.progress import Progress, Silent
 from common.seeds import derive_seed
-from common.settings import Scalar, key_of
+from common.settings import Scalar, key_of, name_of
 from dac.files import Member, load_member
 from dac.model_file import read_model
 from feddac.runs import Run, read_run
@@ -22,9 +24,10 @@ from feddac.standalone.material import Material, checker
 from feddac.start import prepare
 from server.federation import federate
 from server.reference import base_network
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from simulation.engines import check_engine, run_federation
+from simulation.remedies import CAPS
 
 CLIENT_APP = "client.app:app"
 
@@ -47,7 +50,8 @@ def simulate(
     budgets and data that cannot work.
     """
     check_engine(engine)
-    whole, folder = prepare(_settings(settings, out), _path(config), _path(resume))
+    with _keywords_that_work():
+        whole, folder = prepare(_settings(settings, out), _path(config), _path(resume))
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder:
         run_federation(
@@ -80,9 +84,11 @@ def search(
     given = _settings(settings, out)
     if resume is not None:
         given = {**RunFolder.open(resume).read_config(), **given}
+    given = without_preset(given, [key for group in searching.GROUPS for key in group.keys()])  # noqa: SIM118
     checker(*searching.GROUPS)(given)
     asked = None if budgets is None else _named(budgets)
-    job = searching.prepare_search(given, asked, progress or Silent(), _path(resume))
+    with _keywords_that_work(omit=CAPS.values()):
+        job = searching.prepare_search(given, asked, progress or Silent(), _path(resume))
     job.run(progress or Silent())
     return read_run(job.folder.path)
 
@@ -117,6 +123,17 @@ def train(
     job = training.prepare_training(given, choose, _path(teacher), progress or Silent(), _path(resume))
     job.run(progress or Silent())
     return read_run(job.folder.path)
+
+
+@contextmanager
+def _keywords_that_work(omit: Collection[str] = ()) -> Iterator[None]:
+    """Add the remedy of a BudgetError to its message as it is written in Python; the keys in `omit` are no keywords."""
+    try:
+        yield
+    except BudgetError as error:
+        changes = {name_of(key): value for key, value in error.remedy.items() if key not in omit}
+        works = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        raise BudgetError(f"{error}; this works: {works}" if works else str(error), error.remedy) from None
 
 
 def _member(file: Path) -> Member:

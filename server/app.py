@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import Config
 from common.progress import Logged
 from server.federation import federate
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 
 app = ServerApp()

@@ -25,6 +25,7 @@ from common.atomic import write_atomically
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ArchitectureError, BudgetError, CheckpointError
+from common.fleet import is_fleet_file
 from common.messages import WEIGHTS
 from common.methods import contract_of, network_class
 from common.network import Network
@@ -120,7 +121,7 @@ def _state_from_dict(saved: Mapping[str, Any]) -> FederationState:
     """The inverse of `asdict`."""
     kinds = {one.name: type(getattr(FederationState(), one.name)) for one in fields(FederationState)}
     state = FederationState(**{name: kinds[name](value) for name, value in saved.items()})
-    state.budgets = {str(device): DeviceBudget(**bounds) for device, bounds in saved["budgets"].items()}
+    state.budgets = {str(device): DeviceBudget.from_dict(bounds) for device, bounds in saved["budgets"].items()}
     state.strikes = {str(device): int(count) for device, count in saved["strikes"].items()}
     state.stage_seconds = {str(stage): float(seconds) for stage, seconds in saved["stage_seconds"].items()}
     return state
@@ -167,9 +168,12 @@ def _read_arrays(path: Path, digest: str) -> dict[str, Array]:
 
 def _require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
     for key, value in config.to_mapping().items():
-        if key not in FREE_SETTINGS and saved.get(key) != value:
+        before = saved.get(key)
+        if key == "fleet" and is_fleet_file(str(before)) and is_fleet_file(str(value)):
+            continue  # the folder that holds the file may have been moved
+        if key not in FREE_SETTINGS and before != value:
             raise CheckpointError(
-                f"the checkpoint is of a run with {key} = {saved.get(key)!r}, not {value!r}: resume it with its own "
+                f"the checkpoint is of a run with {key} = {before!r}, not {value!r}: resume it with its own "
                 "settings, or start a new run"
             )
 

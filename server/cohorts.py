@@ -74,9 +74,14 @@ class Cohort:
 
 def architecture_of(cohort: Cohort) -> Architecture:
     """The cohort's network, which must be an architecture; raises TypeError for networks of other kinds."""
-    if not isinstance(cohort.network, Architecture):
-        raise TypeError(f"{cohort.name} has a {type(cohort.network).__name__}, which has no channels to compare")
-    return cohort.network
+    return require_architecture(cohort.network, cohort.name)
+
+
+def require_architecture(network: Network, name: str) -> Architecture:
+    """`network`, of which `name` is made, if it is an architecture; raises TypeError for networks of other kinds."""
+    if not isinstance(network, Architecture):
+        raise TypeError(f"{name} has a {type(network).__name__}, which has no channels to compare")
+    return network
 
 
 def cohort_of(cohorts: Sequence[Cohort], device: str) -> Cohort | None:
@@ -91,7 +96,8 @@ class FederationState:
     `best_accuracy` is the best mean validation accuracy so far, `stale_evaluations` how many evaluations ago that was,
     and `fruitless_rounds` how many of the last rounds admitted no reply at all. `strikes` counts, per device, the
     failed or rejected replies since its last good one. `budgets` has, per device, the budget that it was last assigned
-    by. `method_seconds` is the time that the method itself took on the server, `method_bytes` the most that it held
+    by. `simulated_seconds` is how long the rounds would have taken on real devices (`common.simulated_time`).
+    `method_seconds` is the time that the method itself took on the server, `method_bytes` the most that it held
     between two rounds.
     """
 
@@ -100,6 +106,7 @@ class FederationState:
     stale_evaluations: int = 0
     fruitless_rounds: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    simulated_seconds: float = 0.0
     method_seconds: float = 0.0
     method_bytes: int = 0
     peak_rss_bytes: int = 0

@@ -4,26 +4,35 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
-from common.config import Config, require_read
+from common.budget import DeviceBudget
+from common.config import Config
+from common.effects import require_effect
 from common.errors import CheckpointError
+from common.fleet import is_fleet_file
+from common.groups import ModelSettings
 from common.learning import pick_accelerator
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
 from dac.model_file import metadata
+from dac.space import SearchSpace
+from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
-from server.cohorts import Cohort, FederationState, Spent, architecture_of
+from server.cohorts import Cohort, FederationState, Spent, require_architecture
 from server.evaluation import mean_over_devices
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
 from server.methods.method import Method
 from server.reference import load_reference
+from server.report.progress import Point, milestones, progress_of
 from server.rounds import Rounds
 from server.run import Run
 from server.run_facts import closing_facts, record_facts
@@ -39,13 +48,15 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_read(config)
+    require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 
 
 def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
     accelerator = pick_accelerator(config.run.accelerator)
+    if resume:
+        config = _with_saved_strides(config, folder)
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume and saved is None:
         _require_no_rounds(folder)
@@ -55,12 +66,18 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     record_facts(run)
     half = server_half(config)
     half.check(config, run.reference.base, {})
-    method = half(run)
+    fleet = Path(config.fleet.fleet)
+    if is_fleet_file(config.fleet.fleet) and fleet.is_file() and not folder.fleet_path.exists():
+        folder.keep_fleet_file(fleet)
+    if resume:
+        folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation
     seconds = dict(saved.state.stage_seconds) if saved else {}
     greeter = Greeter(grid, settings.handshake_timeout, progress)
     with _stage("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
+    run = _with_strides_for(run, [one.budget for one in reported])
+    config, method = run.config, half(run)
     if saved is None:
         state = FederationState()
         with _stage("search", folder, seconds):
@@ -87,6 +104,27 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     return summary
 
 
+def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
+    """`config`, whose strides may still say auto, with those that the run in the folder has chosen."""
+    if is_chosen(config.model) or not folder.config_path.exists():
+        return config
+    saved = ModelSettings.picked_from(folder.read_config())
+    return config.changed({"stem-stride": saved.stem_stride, "strides": saved.strides})
+
+
+def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
+    """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
+    if is_chosen(run.config.model):
+        return run
+    old = run.reference.base
+    space = SearchSpace.of(run.config.search)
+    model = with_strides(run.config.model, old.input_shape, old.classes, budgets, space)
+    config = replace(run.config, model=model)
+    run.folder.write_config(config.to_mapping())
+    base = base_of(model, old.input_shape, old.classes)
+    return replace(run, config=config, reference=replace(run.reference, base=base))
+
+
 def _require_no_rounds(folder: RunFolder) -> None:
     """Raise CheckpointError if rounds were made but their checkpoint is gone: starting anew would forget them."""
     made = max((event["round"] for event in folder.events("round")), default=0)
@@ -103,7 +141,8 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
     `device_accuracy` is the mean over devices of the test accuracy of their cohort's model. `outcomes` counts what
     became of devices over all rounds; one that was refused before the first counts as rejected once. `over_budget` is
     the number of a cohort's devices that could not hold its network, which only fedavg's oracle has. What the run cost
-    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost.
+    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost, `milestones` what had
+    been spent when an accuracy was first reached.
     """
     return {
         "method": method.contract.name,
@@ -115,6 +154,7 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
         "outcomes": _outcomes(folder),
         "cohorts": [_cohort_summary(cohort, state) for cohort in method.cohorts],
         **_costs(method, state),
+        "milestones": milestones(_progress(method, folder)),
         "traffic": {step: asdict(_spent(method.cohorts, step)) for step in _steps(method.cohorts)},
         "seconds_total": sum(state.stage_seconds.values()),
         "stages": dict(state.stage_seconds),
@@ -126,7 +166,8 @@ def _costs(method: Method, state: FederationState) -> dict[str, Any]:
     """What the run has cost so far.
 
     `device_macs_per_round` is the mean over devices and rounds of the multiply-accumulates of a device whose answer
-    counted, all passes over all its images; bytes are all messages', `server_seconds` what the method itself took on
+    counted, all passes over all its images; bytes are all messages', `simulated_seconds` how long the rounds would have
+    taken on real devices, `server_seconds` what the method itself took on
     the server, search or pretraining included and waiting left out, `server_bytes` the most it held between rounds.
     """
     spent = [_spent(method.cohorts, step) for step in _steps(method.cohorts)]
@@ -134,10 +175,16 @@ def _costs(method: Method, state: FederationState) -> dict[str, Any]:
         "device_macs_per_round": _macs_per_answer(method.cohorts),
         "bytes_down": sum(one.bytes_down for one in spent),
         "bytes_up": sum(one.bytes_up for one in spent),
+        "simulated_seconds": state.simulated_seconds,
         "server_seconds": state.method_seconds,
         "server_bytes": state.method_bytes,
         "epochs_on_reference": method.epochs_on_reference(state.round),
     }
+
+
+def _progress(method: Method, folder: RunFolder) -> tuple[Point, ...]:
+    devices = {cohort.name: len(cohort.devices) for cohort in method.cohorts if cohort.devices}
+    return progress_of(folder.events("step"), folder.events("evaluation"), devices)
 
 
 def _steps(cohorts: Sequence[Cohort]) -> list[str]:
@@ -182,10 +229,10 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
 
 
 def save_models(method: Method, run: Run) -> None:
-    """Write every cohort's model with what is needed to use it."""
-    for cohort in method.cohorts:
-        facts = metadata(cohort.name, "federated", architecture_of(cohort), run.reference.preparation)
-        run.folder.save_model(cohort.name, method.module(cohort).state_dict(), facts)
+    """Write the models that the method keeps of every cohort, with what is needed to use them."""
+    for one in chain.from_iterable(map(method.models, method.cohorts)):
+        facts = metadata(one.name, "federated", require_architecture(one.network, one.name), run.reference.preparation)
+        run.folder.save_model(one.name, one.module.state_dict(), facts)
 
 
 @contextmanager

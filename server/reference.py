@@ -9,9 +9,9 @@ from common.data.sources import load
 from common.data.split import split_reference
 from common.groups import ModelSettings
 from common.learning import Feed
-from common.models import allow_network
 from common.models.description import BaseNetwork
 from dac.model_file import Preparation
+from dac.strides import base_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def load_reference(config: Config) -> Reference:
 
 
 def base_network(settings: ModelSettings, data: DataSet) -> BaseNetwork:
-    """The base network that the settings describe, for the images and classes of `data`."""
-    allow_network(settings.model)
-    strides = tuple(int(stride) for stride in settings.strides.split(","))
-    return BaseNetwork(settings.model, data.input_shape, data.classes, settings.width, settings.stem_stride, strides)
+    """The base network that the settings describe, for the images and classes of `data`.
+
+    Strides that are not chosen yet are those that suit the size of the images.
+    """
+    return base_of(settings, data.input_shape, data.classes)

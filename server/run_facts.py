@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from common.learning import Feed
 from common.version import version
 from server.methods.method import Method
+from server.quality import quality_of
 from server.run import Run
 
 PACKAGES = ("torch", "flwr", "ray")
@@ -38,41 +38,25 @@ def host_facts() -> dict[str, Any]:
 
 
 def closing_facts(method: Method, run: Run) -> dict[str, Any]:
-    """For summary.json: host_facts, `accuracy_before` the first round (as device_accuracy), and accuracy per class.
+    """For summary.json: host_facts, `accuracy_before` the first round (as device_accuracy), and the models' quality.
 
-    `class_accuracy` has a list per cohort in the order of `class_names`, None for a class without test images.
+    `class_accuracy` has a list per cohort in the order of `class_names`, None for a class without test images;
+    `quality` has the rest of `server.quality` per cohort.
     """
     first = {one["cohort"]: one["accuracy"] for one in run.folder.events("evaluation") if one["round"] == 0}
     known = [(len(one.devices), first[one.name]) for one in method.cohorts if one.name in first]
     devices = sum(count for count, _ in known)
+    qualities = {
+        cohort.name: quality_of(method.module(cohort), run.reference.test, run.accelerator) for cohort in method.cohorts
+    }
     return {
         **host_facts(),
         "test_images": len(run.reference.test.images),
         "accuracy_before": sum(count * accuracy for count, accuracy in known) / devices if devices else None,
         "class_names": run.reference.class_names,
-        "class_accuracy": {
-            cohort.name: class_accuracy(method.module(cohort), run.reference.test, run.accelerator)
-            for cohort in method.cohorts
-        },
+        "class_accuracy": {name: one.class_accuracy for name, one in qualities.items()},
+        "quality": {name: one.summary() for name, one in qualities.items()},
     }
-
-
-@torch.no_grad()
-def class_accuracy(module: torch.nn.Module, feed: Feed, accelerator: torch.device) -> list[float | None]:
-    """The share of each class's images that the module classifies correctly; None where there are none."""
-    module.eval()
-    classes = int(feed.images.labels.max()) + 1
-    right, all_images = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.int64)
-    for batch in feed.evaluation(accelerator):
-        labels, logits = batch.labels, module(batch.images)
-        classes = logits.shape[1]
-        if len(right) < classes:
-            right, all_images = (torch.cat([one, one.new_zeros(classes - len(one))]) for one in (right, all_images))
-        hits = labels[logits.argmax(1) == labels]
-        right += torch.bincount(hits.cpu(), minlength=classes)
-        all_images += torch.bincount(labels.cpu(), minlength=classes)
-    pairs = zip(right.tolist(), all_images.tolist(), strict=True)
-    return [hit / count if count else None for hit, count in pairs]
 
 
 def _versions() -> dict[str, str]:

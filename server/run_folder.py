@@ -2,9 +2,11 @@
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
+    fleet.toml                    the devices, where a file describes them
     partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
+    models/COHORT-device...       of the network that its devices take home, where the scored one is more than they hold
     method/                       what the method writes for its user: FedNAS the cells after each round of search
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
@@ -37,6 +39,12 @@ from common.settings import Scalar
 from server.budget_entries import BudgetEntry
 from server.run_lock import RunLock
 
+EPOCH_EVENTS = ("search", "train")
+"""Events of one epoch each, with its figures."""
+
+DEVICE_MODEL = "-device"
+"""Ends the name of a model that a cohort's devices take home, where what is scored is another that they cannot hold."""
+
 MAX_FILE_BYTES = 2**31
 """No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""
 
@@ -53,6 +61,7 @@ class RunFolder:
         self.path = path
         self.config_path = path / "config.toml"
         self.budgets_path = path / "budgets.json"
+        self.fleet_path = path / "fleet.toml"
         self.partition_path = path / "partition.json"
         self.metrics_path = path / "metrics.jsonl"
         self.summary_path = path / "summary.json"
@@ -146,6 +155,11 @@ class RunFolder:
             return parse_toml(_read(self.config_path))
         except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
+
+    def keep_fleet_file(self, path: Path) -> Path:
+        """Copy the file that describes the devices into the folder, and return where it is there."""
+        write_atomically(self.fleet_path, _read(path))
+        return self.fleet_path.resolve()
 
     def write_budgets(self, entries: Sequence[BudgetEntry]) -> None:
         """Write what each device can afford, or what a search was asked for."""
@@ -263,13 +277,15 @@ class RunFolder:
 class _Scalars:
     """The events' figures as TensorBoard scalars; the writer is imported with the first one, for that takes a second.
 
-    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all of a round).
+    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all of a round). The epochs of a
+    search or training are a run of their own beside them, which the resumption of rounds does not cut:
+    search/validation_accuracy and the like.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         self._folder = folder
         self._purge_step = purge_step
-        self._writer: Any = None
+        self._writers: dict[str, Any] = {}
         self._round = 0
         self._bytes = 0
 
@@ -282,12 +298,17 @@ class _Scalars:
                 self._write_bytes()
             self._round = event["round"]
             self._bytes += event["bytes_down"] + event["bytes_up"]
+        elif event["event"] in EPOCH_EVENTS:
+            kind, epoch = str(event["event"]), event["epoch"]
+            for key, value in event.items():
+                if isinstance(value, int | float) and key != "epoch":
+                    self._write(f"{kind}/{key}", value, epoch, kind)
 
     def close(self) -> None:
         self._write_bytes()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
 
     def _write_bytes(self) -> None:
         """A round's bytes are complete once an event of another round, or the end, has come."""
@@ -295,14 +316,15 @@ class _Scalars:
             self._write("bytes", self._bytes, self._round)
             self._bytes = 0
 
-    def _write(self, tag: str, value: float | None, step: int) -> None:
+    def _write(self, tag: str, value: float | None, step: int, kind: str = "") -> None:
         if value is None or not np.isfinite(value):
             return
-        if self._writer is None:
+        if kind not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
-        self._writer.add_scalar(tag, value, step)
+            purge_step = None if kind else self._purge_step
+            self._writers[kind] = SummaryWriter(str(self._folder / kind), purge_step=purge_step)
+        self._writers[kind].add_scalar(tag, value, step)
 
 
 def write_json(path: Path, data: Any) -> None:

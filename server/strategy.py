@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from common.errors import MessageError
 from common.messages import WEIGHTS, EvaluateResult, Result, Task, content_bytes, encode_arrays
 from common.methods.evaluation import EVALUATE, EvaluationOrder
+from common.simulated_time import pace_of
 from server.admission import admit, admit_evaluation, one_line, status_of
 from server.aggregation import sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState, Spent
@@ -26,9 +27,10 @@ from server.steps import Order, Step
 
 @dataclass(frozen=True)
 class Sent:
-    """One message under way: to which device, in which step, with which order."""
+    """One message under way: to which device, in which step, with which order, and how many bytes it has."""
 
     message: Message
+    bytes: int
     device: Device
     step: Step
     order: Order
@@ -60,6 +62,7 @@ class MethodStrategy(Strategy):
         self._sent: list[Sent] = []
         self._steps: Sequence[Step] = ()
         self._before: dict[int, Spent] = {}
+        self._slowest: dict[int, float] = {}
         self._started = 0.0
         self.outcomes: dict[str, Outcome] = {}
 
@@ -81,7 +84,7 @@ class MethodStrategy(Strategy):
         def chosen(step: Step, online: list[str]) -> list[str]:
             return sample_devices(
                 online,
-                self._settings.fraction,
+                self._settings.fraction if step.share is None else step.share,
                 self._settings.min_devices,
                 seed=self._run.seed,
                 round=server_round,
@@ -110,7 +113,7 @@ class MethodStrategy(Strategy):
                 reason = self._too_late if status == "late" else one_line(str(error))
                 self._settle(server_round, sent, Outcome(name, status, reason=reason))
             else:
-                self._charge(sent, answer)
+                self._charge(sent, answer, content_bytes(reply.content))
                 self._settle(server_round, sent, Outcome(name, "trained", answer.samples, answer.loss), answer.seconds)
             if step.in_order:
                 self._fold(step, waiting[id(step)].settle(name, answer))
@@ -127,6 +130,7 @@ class MethodStrategy(Strategy):
             self._method.finish(server_round)
         for step in self._steps:
             self._record_round(server_round, step, seconds)
+        self._state.simulated_seconds += max(self._slowest.values(), default=0.0)
         self._state.round = server_round
         self._state.method_bytes = max(self._state.method_bytes, _held_bytes(self._method))
         trained = sum(outcome.status == "trained" for outcome in self.outcomes.values())
@@ -159,7 +163,7 @@ class MethodStrategy(Strategy):
                 self._run.progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {reason}")
             else:
                 scores[sent.device.name] = score
-                self._charge(sent, score)
+                self._charge(sent, score, content_bytes(reply.content))
         seconds = time.monotonic() - self._started
         for step in self._steps:
             self._record_step(server_round, step, seconds)
@@ -175,6 +179,7 @@ class MethodStrategy(Strategy):
                     accuracy=sum(score.samples * score.accuracy for score in own) / samples,
                     loss=sum(score.samples * score.loss for score in own) / samples,
                 )
+        self._state.simulated_seconds += max(self._slowest.values(), default=0.0)
         return MetricRecord({"evaluated": len(scores)}) if self._sent else None
 
     def summary(self) -> None:
@@ -193,6 +198,7 @@ class MethodStrategy(Strategy):
         self._started = time.monotonic()
         self._sent, self._steps = [], steps
         self._before = {id(step): replace(step.cohort.spent_on(step.name)) for step in steps}
+        self._slowest = {id(step): 0.0 for step in steps}
         reachable = set(grid.get_node_ids())
         time_left = time_to_live(self._settings.round_timeout)
         for step in steps:
@@ -219,8 +225,9 @@ class MethodStrategy(Strategy):
                 )
                 content = task.encode(encode_arrays(order.arrays, shared))
                 message = Message(content, device.node_id, message_type, ttl=time_left, group_id=str(server_round))
-                step.cohort.spent_on(step.name).bytes_down += content_bytes(content)
-                self._sent.append(Sent(message, device, step, order))
+                size = content_bytes(content)
+                step.cohort.spent_on(step.name).bytes_down += size
+                self._sent.append(Sent(message, size, device, step, order))
         return [sent.message for sent in self._sent]
 
     def _matched(self, replies: Iterable[Message]) -> Iterator[tuple[Sent, Message]]:
@@ -256,10 +263,14 @@ class MethodStrategy(Strategy):
         registered = [sent.device.report.samples for sent in self._sent if sent.step is step]
         return sample_cap(registered, self._settings.max_device_share) if registered else 0
 
-    def _charge(self, sent: Sent, answer: Result | EvaluateResult) -> None:
-        spent = sent.step.cohort.spent_on(sent.step.name)
-        spent.device_macs += sent.order.macs_per_sample * answer.samples
+    def _charge(self, sent: Sent, answer: Result | EvaluateResult, answer_bytes: int) -> None:
+        spent, macs = sent.step.cohort.spent_on(sent.step.name), _macs_of(sent, answer)
+        spent.device_macs += macs
         spent.answers += 1
+        report = sent.device.report
+        pace = pace_of(report.profile, report.budget, self._run.config.fleet.max_latency_ms)
+        seconds = pace.seconds(sent.step.cohort.network.costs, macs, sent.bytes, answer_bytes)
+        self._slowest[id(sent.step)] = max(self._slowest[id(sent.step)], seconds)
 
     def _settle(self, server_round: int, sent: Sent, outcome: Outcome, seconds: float | None = None) -> None:
         if self._state.strike(outcome.device, outcome.status):
@@ -311,10 +322,18 @@ class MethodStrategy(Strategy):
             bytes_up=now.bytes_up - before.bytes_up,
             device_macs=now.device_macs - before.device_macs,
             seconds=seconds,
+            simulated_seconds=self._slowest[id(step)],
         )
 
     def _names(self, step: Step) -> list[str]:
         return [sent.device.name for sent in self._sent if sent.step is step]
+
+
+def _macs_of(sent: Sent, answer: Result | EvaluateResult) -> int:
+    """The multiply-accumulates that an admitted answer took."""
+    if sent.step.work is not None and isinstance(answer, Result):
+        return sent.step.work(sent.order, answer)
+    return sent.order.macs_per_sample * answer.samples
 
 
 def _held_bytes(method: Method) -> int:

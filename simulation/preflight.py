@@ -1,16 +1,26 @@
-"""What can be wrong with a simulation is found before any work: settings, budgets, data, and how it is divided."""
+"""What can be said of a simulation before anything is started or written.
+
+Here the whole fleet is known. In a deployment only the server's handshake tells, and there a device that cannot take
+part is left out by name while the others go on.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from common.config import Config, require_read
+from common.config import Config
+from common.data.images import DataSet
 from common.data.shares import device_shares
 from common.data.sources import load
+from common.effects import require_effect
+from common.errors import BudgetError
 from common.fleet import virtual_fleet
+from dac.space import SearchSpace
+from dac.strides import with_strides
 from server.methods import server_half
 from server.reference import base_network
+from simulation.remedies import remedy
 
 
 @dataclass(frozen=True)
@@ -21,19 +31,32 @@ class Partition:
     counts: Mapping[str, list[int]]
 
 
-def check(config: Config) -> Partition:
-    """Raise the error that the run would end with, or that would cost it a device.
+def check(config: Config) -> tuple[Config, Partition]:
+    """Raise the error that the run would end with, or that would cost it a device; else how the data is divided.
 
     ConfigurationError for a setting that the method does not read or an unknown fleet; DataError for data that cannot
-    be had or divided; and what the method itself finds wrong, such as BudgetError for a device that no architecture
-    fits. Loading the data here also fills the cache that all processes share. Returns how the data is divided.
+    be had or divided; and what the method itself finds wrong, such as BudgetError, with a remedy, for a device that no
+    architecture fits. Loading the data here also fills the cache that all processes share. The configuration returned
+    has the strides that suit images and fleet where `config` left them open.
     """
-    require_read(config)
-    half = server_half(config)
-    fleet = virtual_fleet(config.fleet)
+    require_effect(config)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
-    base = base_network(config.model, data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))
     counts = [torch.bincount(data.train.labels[share], minlength=data.classes).tolist() for share in shares]
-    half.check(config, base, {f"{device.name} ({device.profile})": device.budget for device in fleet})
-    return Partition(data.class_names, dict(zip([one.name for one in fleet], counts, strict=True)))
+    try:
+        whole = check_budgets(config, data)
+    except BudgetError as error:
+        raise BudgetError(str(error), remedy(config, data, lambda other: check_budgets(other, data))) from None
+    return whole, Partition(data.class_names, dict(zip([one.name for one in fleet], counts, strict=True)))
+
+
+def check_budgets(config: Config, data: DataSet) -> Config:
+    """`config` with strides in numbers; raises what the method finds wrong for a device of the fleet."""
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
+    space = SearchSpace.of(config.search)
+    budgets = [device.budget for device in fleet]
+    model = with_strides(config.model, data.input_shape, data.classes, budgets, space)
+    by_device = {f"{device.name} ({device.profile})": device.budget for device in fleet}
+    server_half(config).check(config, base_network(model, data), by_device)
+    return replace(config, model=model)

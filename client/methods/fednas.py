@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from client.masked_loss import mask_for
 from client.models import module_for
 from client.steps import Here, Work
-from client.training import descent, run_epochs
+from client.training import training_epochs
 from common.data.images import Images
 from common.data.split import split_stratified
 from common.errors import DataError, MessageError
 from common.learning import Answer, Batch, CrossEntropy, Feed, Loss
-from common.messages import Task
+from common.messages import WEIGHTS, Task
 from common.methods.fednas import ALPHAS, SEARCH, CellOrder
 from common.methods.training import TRAIN
 from common.models.darts import CellNetwork
@@ -52,8 +52,10 @@ def search_step(task: Task, here: Here) -> Work:
         _endless(Feed(compared, here.preprocessor, order.batch_size), here),
         order,
     )
-    feed, optimizer = Feed(stepped_on, here.preprocessor, order.batch_size), descent(parameters.values(), order)
-    return run_epochs(module, task, order, here, feed, optimizer, loss, cosine(optimizer, order))
+    weights, rate = list(parameters.values()), cosine(order)
+    epochs = training_epochs(module, task, order, here, loss_of=loss, moved=weights, images=stepped_on, rate=rate)
+    losses = list(epochs)
+    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, losses[-1])
 
 
 def train_step(task: Task, here: Here) -> Work:
@@ -67,8 +69,8 @@ def train_step(task: Task, here: Here) -> Work:
     loss: Loss = CrossEntropy(mask=mask)
     if module.auxiliary_head is not None:
         loss = WithAuxiliary(loss, order.fednas_auxiliary_coefficient, mask)
-    feed, optimizer = Feed(here.images, here.preprocessor, order.batch_size), descent(module.parameters(), order)
-    return run_epochs(module, task, order, here, feed, optimizer, loss, cosine(optimizer, order))
+    losses = list(training_epochs(module, task, order, here, loss_of=loss, rate=cosine(order)))
+    return Work({WEIGHTS: task.network.layout.flatten(module.state_dict())}, losses[-1])
 
 
 def halves(images: Images, seed: int) -> tuple[Images, Images]:
@@ -79,16 +81,10 @@ def halves(images: Images, seed: int) -> tuple[Images, Images]:
     return images.subset(first), images.subset(second)
 
 
-def cosine(optimizer: torch.optim.Optimizer, order: CellOrder) -> Callable[[int], None]:
-    """What sets the learning rate before each epoch of a round: it falls along half a cosine, and begins anew."""
-    highest, lowest = order.learning_rate, order.fednas_lowest_learning_rate
-
-    def set_rate(epoch: int) -> None:
-        share = (1 + math.cos(math.pi * (epoch - 1) / order.epochs)) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = lowest + (highest - lowest) * share
-
-    return set_rate
+def cosine(order: CellOrder) -> Callable[[int], float]:
+    """The learning rate of each epoch of a round: it falls along half a cosine, and begins anew in every round."""
+    highest, lowest = order.learning_rate, min(order.fednas_lowest_learning_rate, order.learning_rate)
+    return lambda epoch: lowest + (highest - lowest) * (1 + math.cos(math.pi * (epoch - 1) / order.epochs)) / 2
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from common.data.jitter import jitter
 from common.errors import DataError
 
-AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout")
+AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter")
 
 
 def resolve_augment(augment: str, channels: int) -> str:
@@ -40,7 +41,7 @@ class Preprocessor:
     """Turns stored images into what a network trains or is evaluated on.
 
     mean, std: float, (C,), of images scaled to 0..1; a channel of zero deviation is only shifted.
-    augment: auto, none, crop, crop+flip or crop+flip+cutout.
+    augment: auto, none, crop, crop+flip, crop+flip+cutout or flip+jitter.
 
     Both methods take (N, C, H, W) with values 0 to 255 on any device, and return float32 on that device, in
     channels_last memory format when C > 1.
@@ -52,13 +53,15 @@ class Preprocessor:
         self.augment = resolve_augment(augment, len(mean))
 
     def train_batch(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented and normalised images: each is cropped at its own offset and flipped with probability 1/2.
+        """Augmented and normalised images; each is cropped or coloured by its own draw, and half of them are mirrored.
 
         With cutout a square of each, half as wide as the image, is the mean colour.
         `generator` may live on another device than `images`: a CPU generator gives the same batch everywhere.
         """
         if self.augment == "none":
             return self.eval_batch(images)
+        if self.augment == "flip+jitter":
+            return self._normalise(jitter(_flip(images, generator), generator))
         prepared = self._normalise(_crop(images, generator, flip="flip" in self.augment))
         return cut_out(prepared, max(images.shape[2:]) // 2, generator) if "cutout" in self.augment else prepared
 
@@ -102,7 +105,10 @@ def _crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
     padded = torch.nn.functional.pad(images, (left_room, left_room, top_room, top_room))
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(count, device=images.device), :, top, left]
-    if not flip:
-        return cropped
-    mirrored = torch.rand((count, 1, 1, 1), generator=generator, device=source) < 0.5
-    return torch.where(mirrored.to(images.device), cropped.flip(3), cropped)
+    return _flip(cropped, generator) if flip else cropped
+
+
+def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the images mirrored."""
+    mirrored = torch.rand((len(images), 1, 1, 1), generator=generator, device=generator.device) < 0.5
+    return torch.where(mirrored.to(images.device), images.flip(3), images)

@@ -1,4 +1,4 @@
-"""How the devices' images are divided among them: Flower's partitioners, and the published program's own two splits.
+"""How the devices' images are divided among them: Flower's partitioners, and the splits of published programs.
 
 | spec | a device gets | left over by design |
 |---|---|---|
@@ -9,6 +9,8 @@
 | shards:N | N equal pieces of the images sorted by class | fewer images than there are shards |
 | paper-iid:N | N images of every class | the rest |
 | paper-shards:N | two shards of N images, each of one class | the rest |
+| patho:N | N equal shards, each of another class while there are any (AutoFLIP) | shards that no device drew |
+| diri:ALPHA | an equal number, in classes by its own draw from Dirichlet(ALPHA) (AutoFLIP) | less than one per device |
 """
 
 import math
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data.published_splits import diri, patho
 from common.errors import DataError
 from common.seeds import derive_seed, numpy_generator
 
@@ -28,8 +31,12 @@ MINIMUM_IMAGES = 2
 # The Dirichlet partitioner gives up after 11 draws; so many partitioners are tried.
 DIRICHLET_ATTEMPTS = 10
 BALANCED_IMAGES = 10  # the published balanced draw is repeated until every device has so many
-DIRICHLET = ("dirichlet", "balanced-dirichlet")
-SPECS = "iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA, classes:N, shards:N, paper-iid:N or paper-shards:N"
+SPECS = (
+    "iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA, classes:N, shards:N, paper-iid:N, paper-shards:N, patho:N or "
+    "diri:ALPHA"
+)
+CONTINUOUS = ("dirichlet", "balanced-dirichlet", "diri")
+"""The kinds whose number is an ALPHA."""
 
 
 def partition(labels: Tensor, spec: str, devices: int, seed: int) -> list[Tensor]:
@@ -52,7 +59,13 @@ def partition(labels: Tensor, spec: str, devices: int, seed: int) -> list[Tensor
         parts = _paper_iid(classes, int(number), devices, seed)
     elif kind == "paper-shards":
         parts = _paper_shards(classes, int(number), devices, seed)
-    elif kind in DIRICHLET:
+    elif kind == "patho":
+        if number > (distinct := len(np.unique(classes))):
+            raise DataError(f"partition {spec} needs {int(number)} classes, but the images have {distinct}")
+        parts = patho(classes, int(number), devices, seed)
+    elif kind == "diri":
+        parts = diri(classes, number, devices, seed)
+    elif kind in CONTINUOUS:
         parts = _dirichlet(classes, kind, number, devices, seed)
     else:
         parts = _flower(classes, kind, int(number), devices, seed)
@@ -75,14 +88,14 @@ def _parse(spec: str) -> tuple[str, float]:
     if spec == "iid":
         return kind, 0.0
     try:
-        number = float(text) if kind in DIRICHLET else int(text)
+        number = float(text) if kind in CONTINUOUS else int(text)
     except ValueError:
         raise DataError(f"unknown partition {spec!r}: use {SPECS}") from None
-    if kind in DIRICHLET:
+    if kind in CONTINUOUS:
         # Far beyond this, the draw overflows and cannot be told from iid anyway.
         if not 0 < number <= 1e6:
             raise DataError(f"partition {spec} needs an ALPHA above 0 and at most 1e6, such as {kind}:0.5")
-    elif kind not in ("classes", "shards", "paper-iid", "paper-shards"):
+    elif kind not in ("classes", "shards", "paper-iid", "paper-shards", "patho"):
         raise DataError(f"unknown partition {spec!r}: use {SPECS}")
     elif number < 1:
         raise DataError(f"partition {spec} needs a whole number of at least 1, such as {kind}:2")

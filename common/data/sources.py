@@ -14,7 +14,9 @@ from common.groups import DataSettings
 from common.paths import user_path
 from common.seeds import torch_generator
 
-NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100")
+HUB_NAMES = {"cinic10": "flwrlabs/cinic10"}
+"""Sets that we call by a short name, and what the hub calls them."""
+NAMES = ("digits", "fashion-mnist", "mnist", "cifar10", "cifar100", *HUB_NAMES)
 DEFAULT_FOLDER = "~/.cache/feddac"
 HUB = "hub:"
 WORKS = f"{', '.join(NAMES)}, a folder, a .parquet file, package.module:function or {HUB}NAME"
@@ -44,14 +46,14 @@ def _load(settings: DataSettings) -> DataSet:
         from common.data.digits import load_digits
 
         return load_digits()
+    if name.startswith(HUB) or name in HUB_NAMES:
+        from common.data.hub import load_hub
+
+        return load_hub(HUB_NAMES.get(name, name.removeprefix(HUB)), folder, settings.image_size)
     if name in NAMES:
         from common.data.download import load_download
 
         return load_download(name, folder)
-    if name.startswith(HUB):
-        from common.data.hub import load_hub
-
-        return load_hub(name.removeprefix(HUB), folder, settings.image_size)
     if is_function(name):
         return load_function(name, settings.image_size)
     try:

@@ -20,6 +20,7 @@ class DACSettings(Settings):
         "Average within each cohort (the paper); or move every weight by the mean update over all devices, whichever "
         "cohort they are in (overlap); or set it to its holders' mean weight (overlap-weights, as HeteroFL does).",
         choices=("cohort", "overlap", "overlap-weights"),
+        common=True,
     )
 
 

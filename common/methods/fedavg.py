@@ -12,9 +12,9 @@ class FedAvgSettings(Settings):
 
     fedavg_model: str = setting(
         "smallest",
-        "The one model of fedavg and fedprox: the largest that every device can hold (smallest), the base network "
-        "whatever the budgets (largest, an oracle), or the base network on those devices alone that can hold it "
-        "(drop-weak).",
+        "The one model of fedavg, fedprox and autoflip: the largest that every device can hold (smallest), the base "
+        "network whatever the budgets (largest, an oracle), or the base network on those devices alone that can hold "
+        "it (drop-weak).",
         choices=("smallest", "largest", "drop-weak"),
     )
 

@@ -18,6 +18,6 @@ class HeteroFL(Contract):
     """Step `train` with a ScaledOrder."""
 
     name = "heterofl"
-    reads = AVERAGED | PRETRAINED | SEVERAL_COHORTS | {"preset", "fine-tune-epochs", "joint-epochs"}
+    reads = AVERAGED | PRETRAINED | SEVERAL_COHORTS | {"recipe", "fine-tune-epochs", "joint-epochs"}
     server = "server.methods.heterofl:HeteroFLServer"
     device = "client.methods.heterofl:STEPS"

@@ -89,5 +89,7 @@ def _check(base: BaseNetwork) -> None:
         raise ArchitectureError(f"an input shape is (channels, height, width), not {base.input_shape}")
     if not all(1 <= value <= _MAXIMUM for value in (*base.input_shape, base.classes)) or not 0 < base.width <= 4:
         raise ArchitectureError(f"cannot build {base.model} for input {base.input_shape} and {base.classes} classes")
-    if len(base.strides) != len(mobilenet_v2.STAGES) or not all(1 <= s <= 4 for s in (base.stem_stride, *base.strides)):
+    if len(base.strides) != len(mobilenet_v2.STAGES) or not all(1 <= s <= 4 for s in base.strides):
         raise ArchitectureError(f"strides must be {len(mobilenet_v2.STAGES)} numbers from 1 to 4, not {base.strides}")
+    if not 1 <= base.stem_stride <= 8:
+        raise ArchitectureError(f"the stride of the stem must be a number from 1 to 8, not {base.stem_stride}")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import cnn, darts, mlp, mobilenet_v2, resnet
+from common.models import bottleneck, cnn, darts, mlp, mobilenet_v2, resnet, two_cnn
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
@@ -41,9 +41,10 @@ OWN = {
     ),
     "cnn": Factory(cnn.ConvNet),
     "mlp": Factory(mlp.Perceptron),
+    "two_cnn": Factory(two_cnn.TwoCNN),
     **{
         name: Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
-        for name, factory in resnet.FACTORIES.items()
+        for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()
     },
 }
 _allowed: set[str] = set()

@@ -4,6 +4,7 @@ Three stages of n blocks, 6n + 2 layers. Where a block changes the number of cha
 convolution (the paper's option B) and not padding with zeros, so that every channel is made by a layer.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -66,4 +67,6 @@ def channels(base: BaseNetwork) -> tuple[int, ...]:
     return tuple(max(1, round(size * base.width)) for size in CHANNELS)
 
 
-FACTORIES = {name: partial(ResNet, depth) for name, depth in DEPTHS.items()}
+FACTORIES: dict[str, Callable[[BaseNetwork], nn.Module]] = {
+    name: partial(ResNet, depth) for name, depth in DEPTHS.items()
+}

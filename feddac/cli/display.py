@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from common.progress import Progress, Silent
-from server.report.record import Cohort, Run
 from server.report.wording import NARROW_SPACE, count, duration, percent, plural, printable, size
+
+if TYPE_CHECKING:
+    from server.report.record import Cohort, Run
 
 NEWS_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
 RESUMED_SECONDS = 0.2
+WIDE = 200
 
 _quiet = ContextVar("quiet", default=False)
 
@@ -178,13 +182,20 @@ class _Stage:
         return text
 
 
-def result_table(cohorts: Iterable[Cohort]) -> Table:
+def result_console() -> Console:
+    """Where results are printed: as wide as a terminal is, and elsewhere as wide as no table of ours."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def result_table(cohorts: Iterable["Cohort"]) -> Table:
     """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did.
 
-    Below the name of a cohort stand the profiles of its devices. The table fits into 80 columns.
+    Below the name of a cohort stand the profiles of its devices, which are folded where a terminal is narrow; figures
+    are not, and in 80 columns none is cut.
     """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("cohort", no_wrap=True)
+    table.add_column("cohort", overflow="fold", min_width=9)
     for heading in (
         *("devices", "MACs", "params", "peak\nmemory", "accuracy", "MACs per\nround", "bytes\ndown", "bytes\nup"),
     ):
@@ -200,16 +211,18 @@ def result_table(cohorts: Iterable[Cohort]) -> Table:
             size(cohort.bytes_down),
             size(cohort.bytes_up),
         )
-        lines = [cohort.name, *(printable(profile, 15) for profile in cohort.profiles[:6])]
+        lines = [cohort.name, *(printable(profile, 30) for profile in cohort.profiles)]
         table.add_row("\n".join(lines), *(figure.replace(NARROW_SPACE, " ") for figure in figures))
     return table
 
 
-def print_result(console: Console, run: Run) -> None:
+def print_result(console: Console, run: "Run") -> None:
     """The table of a finished run, and what it cost on the server."""
     console.print(result_table(run.cohorts))
     if math.isfinite(run.server_seconds):
         took, held = duration(run.server_seconds), size(run.server_bytes)
         epochs = plural(int(run.epochs_on_reference), "epoch")
-        line = f"Server:     {took} and {held} for the method itself, {epochs} on its reference set"
+        line = (
+            f"Server:     {took} and {held} for the method itself; most trained network: {epochs} on the reference set"
+        )
         console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)

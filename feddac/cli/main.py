@@ -1,9 +1,11 @@
 """The `feddac` command."""
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Annotated
 
@@ -11,8 +13,9 @@ import click
 import typer
 
 from common.config import GROUPS
+from common.errors import BudgetError
 from common.methods import contract_of
-from common.settings import Settings
+from common.settings import Scalar, Settings
 from common.version import version as feddac_version
 from feddac.cli.commands import (
     compare,
@@ -20,6 +23,7 @@ from feddac.cli.commands import (
     device,
     export,
     keys,
+    listings,
     report,
     runs,
     search,
@@ -28,7 +32,8 @@ from feddac.cli.commands import (
     train,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
+from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say_error
+from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 
@@ -41,26 +46,29 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
         name="feddac",
         help="Federated learning for devices that differ in hardware.",
         no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode="rich",
+        cls=GroupedCommands,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
     groups = (*GROUPS, *own)
-    app.command(epilog=simulate.EXAMPLES)(with_settings(*groups)(simulate.simulate))
-    app.command(epilog=compare.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(compare.compare))
-    app.command(epilog=search.EXAMPLES)(search.search)
-    app.command(epilog=train.EXAMPLES)(train.train)
-    app.command(epilog=export.EXAMPLES)(export.export)
-    app.command(epilog=describe.EXAMPLES)(describe.describe)
-    app.command(epilog=device.EXAMPLES)(device.device)
-    app.command()(report.report)
-    app.command()(runs.runs)
-    app.command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
-    app.command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
-    app.command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
-    app.command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
-    app.command(epilog=keys.UNREGISTER_EXAMPLES)(keys.unregister)
+    command = partial(app.command, cls=GroupedCommand)
+    command(epilog=simulate.EXAMPLES)(with_settings(*groups)(simulate.simulate))
+    command(epilog=compare.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(compare.compare))
+    command(epilog=search.EXAMPLES)(search.search)
+    command(epilog=train.EXAMPLES)(train.train)
+    command(epilog=export.EXAMPLES)(export.export)
+    command(epilog=describe.EXAMPLES)(describe.describe)
+    command(epilog=device.EXAMPLES)(device.device)
+    command()(report.report)
+    command()(runs.runs)
+    command()(listings.presets)
+    command(epilog=listings.PROFILE_EXAMPLES)(listings.profiles)
+    command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
+    command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
+    command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
+    command(epilog=keys.REGISTER_EXAMPLES)(keys.register)
+    command(epilog=keys.UNREGISTER_EXAMPLES)(keys.unregister)
     app.callback()(feddac)
     return app
 
@@ -98,7 +106,7 @@ def main() -> None:
     prefer_own_code()
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help"} & set(arguments):
+    if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help", "--help-all"} & set(arguments):
         restart_with_cpu_tuning()
     code = run(arguments)
     if code == INTERRUPTED:
@@ -121,12 +129,32 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), prog_name="feddac", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except click.UsageError as error:
-        say(f"Error: {' '.join(error.format_message().split())}")
+        say_error(error.format_message())
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except BudgetError as error:
+        works = f"; this works: {with_changes(arguments, error.remedy)}" if error.remedy else ""
+        return exit_code_of(BudgetError(f"{error}{works}"))
     except Exception as error:
         return exit_code_of(error)
+
+
+def with_changes(arguments: Sequence[str], changes: Mapping[str, Scalar]) -> str:
+    """The command of `arguments` with these settings instead of those it gives.
+
+    >>> with_changes(["simulate", "--width=2", "--seed", "1"], {"width": 0.5})
+    'feddac simulate --seed 1 --width 0.5'
+    """
+    flags = {f"--{key}" for key in changes}
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.partition("=")[0] not in flags:
+            kept.append(argument)
+        elif "=" not in argument:
+            next(rest, None)
+    return shlex.join(["feddac", *kept, *(word for key, value in changes.items() for word in (f"--{key}", str(value)))])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,18 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
+import click
 import typer
-from rich.markup import escape
 
+from common.config import GROUPS
+from common.groups import SearchSettings, TrainSettings
+from common.presets import PRESET, PRESETS
 from common.settings import Settings, key_of
 from feddac.cli.display import quiet
+
+OURS = (*GROUPS, TrainSettings)
+FEW = 12
+"""So many settings all stand in the short help."""
 
 
 def with_settings(
@@ -17,22 +24,31 @@ def with_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a Typer command one option for every field of `groups`, `local_epochs` becoming `--local-epochs`.
 
-    Fields named in `omit` get none.
+    Fields named in `omit` get none. Where there are many, the help shows those that are common or of a group that is
+    not ours, and the others with `--help-all`. Every such command also has `--quiet`, and `--preset` if it takes
+    settings of the search.
 
-    Every such command also has `--quiet`. It must have a parameter `settings`: the options the user gave, as kebab-case
-    keys. Those left out are not in it, so that a configuration file can fill them.
+    It must have a parameter `settings`: the options the user gave, as kebab-case keys. Those left out are not in it, so
+    that a configuration file can fill them.
     """
-    fields = {
-        one.name: _option(one, group)
+    chosen = [
+        (one, group)
         for group in groups
         for one in dataclasses.fields(group)  # type: ignore[arg-type]
         if one.name not in omit
+    ]
+    few = len(chosen) <= FEW
+    fields = {
+        one.name: _option(one, group, few or one.metadata["common"] or group not in OURS) for one, group in chosen
     }
+    if SearchSettings in groups:
+        fields[PRESET] = _PRESET
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "settings"]
 
         def run(**given: Any) -> None:
+            given.pop("help_all", None)
             settings = {key_of(name): given.pop(name) for name in fields}
             with quiet(given.pop("quiet")):
                 command(settings={key: value for key, value in settings.items() if value is not None}, **given)
@@ -43,6 +59,7 @@ def with_settings(
         ]
         keyword = inspect.Parameter.KEYWORD_ONLY
         own = [*(one.replace(kind=keyword) for one in own), inspect.Parameter("quiet", keyword, **_QUIET)]
+        own += [] if few else [inspect.Parameter("help_all", keyword, **_HELP_ALL)]
         run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
         run.__doc__ = command.__doc__
@@ -52,15 +69,16 @@ def with_settings(
     return decorate
 
 
-def _option(one: "dataclasses.Field[Any]", group: type[Settings]) -> Any:
+def _option(one: "dataclasses.Field[Any]", group: type[Settings], shown: bool) -> Any:
     """An annotation of None or the field's type; None stands for an option that was not given."""
     flag = f"--{key_of(one.name)}"
     boolean = isinstance(one.default, bool)
-    default = "" if one.default == "" else f" [dim]\\[default: {_shown(one.default)}][/dim]"
+    default = "" if one.default == "" else f" [default: {_shown(one.default)}]"
     choices = one.metadata["choices"]
     option = typer.Option(
         f"{flag}/--no-{key_of(one.name)}" if boolean else flag,
-        help=escape(one.metadata["help"]) + default,
+        help=one.metadata["help"] + default,
+        hidden=not shown,
         show_default=False,
         metavar=None if boolean else "|".join(choices) or _metavar(type(one.default)),
         rich_help_panel=_panel(group),
@@ -72,6 +90,32 @@ _QUIET: dict[str, Any] = {
     "default": False,
     "annotation": Annotated[bool, typer.Option("--quiet", help="Show no progress; the result is printed as ever.")],
 }
+
+
+def _print_all_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            if isinstance(parameter, click.Option):
+                parameter.hidden = False
+        click.echo(context.get_help())
+        raise typer.Exit
+
+
+_HELP_ALL: dict[str, Any] = {
+    "default": False,
+    "annotation": Annotated[
+        bool,
+        typer.Option("--help-all", help="Show every option and exit.", callback=_print_all_help, is_eager=True),
+    ],
+}
+_PRESET = Annotated[
+    str | None,
+    typer.Option(
+        f"--{PRESET}",
+        help="Settings that go together, in one word; other flags win over it (feddac presets).",
+        metavar="|".join(PRESETS),
+    ),
+]
 
 
 def _shown(default: Any) -> str:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from feddac.comparison.plan import Cell, Experiment, PlannedRun
 from feddac.comparison.sharing import search_key
 from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
-from server.report.record import Event
+from server.report.progress import Point, progress_of, reached
 from server.report.wording import number_of
 from server.run_folder import RunFolder
 
@@ -22,6 +22,8 @@ MEASURES = (
     "device_macs_per_round",
     "bytes_down",
     "bytes_up",
+    "bytes",
+    "simulated_seconds",
     "server_seconds",
     "server_bytes",
     "epochs_on_reference",
@@ -31,6 +33,9 @@ MEASURES = (
 )
 """What is averaged over seeds: fields of Outcome."""
 
+TO_TARGET = ("round", "simulated_seconds", "bytes", "device_macs")
+"""What is averaged over seeds of the point at which a run first reached the target: fields of Point."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -39,7 +44,7 @@ class Outcome:
     `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each cohort with devices, largest
     architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those
     of summary.json; both kinds of seconds include a search that was done by another run of the comparison.
-    `over_budget` devices had to hold more than they can. `curve` is (round, mean accuracy over devices).
+    `over_budget` devices had to hold more than they can. `progress` is what each evaluated round had cost.
     """
 
     seed: int
@@ -55,18 +60,24 @@ class Outcome:
     device_macs_per_round: float
     bytes_down: float
     bytes_up: float
+    bytes: float
+    simulated_seconds: float
     server_seconds: float
     server_bytes: float
     epochs_on_reference: float
     seconds: float
     over_budget: float
     devices_served: float
-    curve: tuple[tuple[int, float], ...]
+    progress: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself."""
+    """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself.
+
+    `to_target` is the spread of TO_TARGET, NaN where a run did not get there. `curve` is (round, mean accuracy,
+    deviation, mean simulated seconds) over the seeds.
+    """
 
     name: str
     devices: int
@@ -74,16 +85,18 @@ class MethodResult:
     spreads: Mapping[str, Spread]
     ranks: tuple[Spread, ...]
     macs_range: tuple[float, float]
-    curve: tuple[tuple[int, float, float], ...]
+    curve: tuple[tuple[int, float, float, float], ...]
+    to_target: Mapping[str, Spread]
     difference: Difference | None
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """All methods in one cell, in the order of the experiment."""
+    """All methods in one cell, in the order of the experiment, and the accuracy that costs are compared at."""
 
     cell: Cell
     methods: tuple[MethodResult, ...]
+    target: float = math.nan
 
 
 def collect(experiment: Experiment, out: Path) -> list[CellResult]:
@@ -102,16 +115,17 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
             ]
             for name in experiment.methods
         }
+        target = _target(experiment, [one for runs in outcomes.values() for one in runs])
         baseline = {one.seed: one.accuracy for one in outcomes[experiment.baseline]}
         for name, runs in outcomes.items():
             difference = paired_difference({one.seed: one.accuracy for one in runs}, baseline)
             plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
             methods.append(
                 _method_result(
-                    name, plan.config.fleet.devices, runs, None if name == experiment.baseline else difference
+                    name, plan.config.fleet.devices, runs, None if name == experiment.baseline else difference, target
                 )
             )
-        results.append(CellResult(cell, tuple(methods)))
+        results.append(CellResult(cell, tuple(methods), target))
     return results
 
 
@@ -123,7 +137,8 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     accuracies = [number_of(one.get("accuracy")) for one in cohorts]
     macs = [number_of(one.get("macs")) for one in cohorts]
     own_search = number_of(summary.get("stages", {}).get("search", 0.0))
-    events = RunFolder(out / run.folder).events("evaluation")
+    events = RunFolder(out / run.folder).events()
+    down, up = number_of(summary.get("bytes_down")), number_of(summary.get("bytes_up"))
     return Outcome(
         seed=run.seed,
         folder=run.folder.as_posix(),
@@ -136,15 +151,21 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         params=_weighted([number_of(one.get("params")) for one in cohorts], devices),
         peak_memory_bytes=_weighted([number_of(one.get("peak_memory_bytes")) for one in cohorts], devices),
         device_macs_per_round=number_of(summary.get("device_macs_per_round")),
-        bytes_down=number_of(summary.get("bytes_down")),
-        bytes_up=number_of(summary.get("bytes_up")),
+        bytes_down=down,
+        bytes_up=up,
+        bytes=down + up,
+        simulated_seconds=number_of(summary.get("simulated_seconds")),
         server_seconds=number_of(summary.get("server_seconds")) + max(0.0, search_seconds - own_search),
         server_bytes=number_of(summary.get("server_bytes")),
         epochs_on_reference=number_of(summary.get("epochs_on_reference")),
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
         over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),
-        curve=_curve(events, {str(one["cohort"]): int(one["devices"]) for one in cohorts}),
+        progress=progress_of(
+            [one for one in events if one["event"] == "step"],
+            [one for one in events if one["event"] == "evaluation"],
+            {str(one["cohort"]): int(one["devices"]) for one in cohorts},
+        ),
     )
 
 
@@ -156,7 +177,12 @@ def to_json(experiment: Experiment, results: Sequence[CellResult], failed: Mappi
         "baseline": experiment.baseline,
         "methods": {name: dict(settings) for name, settings in experiment.methods.items()},
         "cells": [
-            {"cell": one.cell.name, "labels": dict(one.cell.labels), "methods": [_method_json(m) for m in one.methods]}
+            {
+                "cell": one.cell.name,
+                "labels": dict(one.cell.labels),
+                "target": one.target,
+                "methods": [_method_json(m) for m in one.methods],
+            }
             for one in results
         ],
         "failed": dict(failed),
@@ -182,7 +208,11 @@ def _method_json(result: MethodResult) -> dict[str, Any]:
             "p": result.difference.p,
             "pairs": result.difference.pairs,
         },
-        "curve": [{"round": n, "mean": mean, "deviation": deviation} for n, mean, deviation in result.curve],
+        "to_target": {measure: _spread_json(value) for measure, value in result.to_target.items()},
+        "curve": [
+            {"round": n, "mean": mean, "deviation": deviation, "simulated_seconds": seconds}
+            for n, mean, deviation, seconds in result.curve
+        ],
         "runs": [_outcome_json(one) for one in result.outcomes],
     }
 
@@ -192,10 +222,25 @@ def _spread_json(value: Spread) -> dict[str, Any]:
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+    return asdict(outcome)
 
 
-def _method_result(name: str, devices: int, outcomes: Sequence[Outcome], difference: Difference | None) -> MethodResult:
+def _target(experiment: Experiment, outcomes: Sequence[Outcome]) -> float:
+    """The experiment's target, or the highest accuracy that every run had at some time; NaN where none is finished."""
+    if experiment.target is not None:
+        return experiment.target
+    best = [max(point.accuracy for point in one.progress) for one in outcomes if one.progress]
+    return min(best, default=math.nan)
+
+
+def _at_target(outcome: Outcome, measure: str, target: float) -> float:
+    point = reached(outcome.progress, target)
+    return math.nan if point is None else float(getattr(point, measure))
+
+
+def _method_result(
+    name: str, devices: int, outcomes: Sequence[Outcome], difference: Difference | None, target: float
+) -> MethodResult:
     ranks = max((len(one.cohort_accuracies) for one in outcomes), default=0)
     return MethodResult(
         name=name,
@@ -210,33 +255,21 @@ def _method_result(name: str, devices: int, outcomes: Sequence[Outcome], differe
             min((one.macs_range[0] for one in outcomes), default=math.nan),
             max((one.macs_range[1] for one in outcomes), default=math.nan),
         ),
-        curve=_mean_curve([one.curve for one in outcomes]),
+        curve=_mean_curve([one.progress for one in outcomes]),
+        to_target={measure: spread([_at_target(one, measure, target) for one in outcomes]) for measure in TO_TARGET},
         difference=difference,
     )
 
 
-def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[tuple[int, float, float], ...]:
-    """(round, mean, deviation) over the seeds, of the rounds that all seeds evaluated."""
-    known = [dict(curve) for curve in curves]
+def _mean_curve(curves: Sequence[Sequence[Point]]) -> tuple[tuple[int, float, float, float], ...]:
+    """(round, mean, deviation, mean simulated seconds) over the seeds, of the rounds that all seeds evaluated."""
+    known = [{point.round: point for point in curve} for curve in curves]
     if not known:
         return ()
     rounds = sorted(set.intersection(*(set(curve) for curve in known)))
-    spreads = [spread([curve[n] for curve in known]) for n in rounds]
-    return tuple((n, one.mean, one.deviation) for n, one in zip(rounds, spreads, strict=True))
-
-
-def _curve(events: Iterable[Event], devices: Mapping[str, int]) -> tuple[tuple[int, float], ...]:
-    """(round, mean accuracy over devices), of the rounds in which every cohort was evaluated."""
-    found: dict[int, dict[str, float]] = {}
-    for event in events:
-        accuracy = number_of(event.get("accuracy"))
-        if event.get("cohort") in devices and math.isfinite(accuracy):
-            found.setdefault(int(event["round"]), {})[str(event["cohort"])] = accuracy
-    return tuple(
-        (n, _weighted([by_cohort[cohort] for cohort in devices], list(devices.values())))
-        for n, by_cohort in sorted(found.items())
-        if len(by_cohort) == len(devices)
-    )
+    spreads = [spread([curve[n].accuracy for curve in known]) for n in rounds]
+    seconds = [spread([curve[n].simulated_seconds for curve in known]).mean for n in rounds]
+    return tuple((n, one.mean, one.deviation, took) for n, one, took in zip(rounds, spreads, seconds, strict=True))
 
 
 def _search_seconds(runs: Iterable[PlannedRun], summaries: Mapping[Path, Mapping[str, Any]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from types import FrameType
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
@@ -61,7 +62,8 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
         wanted = run.config.to_mapping()
         if folder.config_path.exists():
             before = Config.from_mapping(folder.read_config()).to_mapping()
-            changed = [key for key in wanted if key not in PLACES and before[key] != wanted[key]]
+            open_ = [key for key in ("strides", "stem-stride") if wanted[key] in (AUTO_STEM, AUTO_STRIDES)]
+            changed = [key for key in wanted if key not in (*PLACES, *open_) and before[key] != wanted[key]]
             worked = folder.summary_path.exists() or any(folder.checkpoint_folder.glob("*"))
             if changed and worked:
                 key = changed[0]

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
@@ -12,11 +12,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from feddac.comparison.collect import CellResult, MethodResult
 from feddac.comparison.tables import title_of, with_deviation
 from server.report.drawing import SOFT_INK, Mark, new_axes, percent_axis, percent_tick, report_style, round_axis, to_svg
-from server.report.wording import count, percent
+from server.report.pace import hours_axis
+from server.report.wording import count, duration, percent, size
 
 Marks: TypeAlias = Mapping[str, Mark]
 
 PANELS_PER_ROW = 3
+COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("macs", "MACs, mean over devices", count),
+    ("device_macs_per_round", "MACs per device and round", count),
+    ("peak_memory_bytes", "peak memory, mean over devices", size),
+    ("bytes", "bytes of all messages", size),
+    ("simulated_seconds", "simulated time of all rounds", duration),
+)
+"""What accuracy is drawn against: fields of Outcome."""
+
 _PANEL = (4.2, 3.1)
 # Any, because each of them has a type of its own.
 _ERROR_BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.1, "capthick": 1.1}
@@ -64,50 +74,73 @@ def overview_panel(results: Sequence[CellResult], marks: Marks) -> str:
 
 
 def cell_panels(result: CellResult, number: int, marks: Marks) -> list[str]:
-    """Accuracy after each round, and accuracy against MACs, of one cell; none if no run of it is finished."""
+    """Accuracy after each round, over simulated time, and against each cost, of one cell; none if no run is finished.
+
+    A cost that no run recorded has no panel.
+    """
     panels = []
     if any(method.curve for method in result.methods):
         panels.append(_curves(result, number, marks))
-    if any(method.outcomes for method in result.methods):
-        panels.append(_costs(result, number, marks))
+    if any(math.isfinite(seconds) and seconds for method in result.methods for *_, seconds in method.curve):
+        panels.append(_over_time(result, number, marks))
+    for measure, title, words in COSTS:
+        if any(math.isfinite(method.spreads[measure].mean) for method in result.methods if method.outcomes):
+            panels.append(_costs(result, f"costs-{measure.replace('_', '-')}-{number}", marks, measure, title, words))
     return panels
 
 
 def _curves(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy after each round, mean over devices")
-    tips = {}
+    figure, axes = new_axes(4.2, 2.8, "Accuracy after each round")
+    tips: dict[str, str] = {}
     for method in result.methods:
         if not method.curve:
             continue
-        rounds, means, deviations = (list(column) for column in zip(*method.curve, strict=True))
-        mark = marks[method.name]
-        every = max(1, len(rounds) // 12)
-        (line,) = axes.plot(rounds, means, color=mark.colour, marker=mark.marker, markevery=every, zorder=3)
-        line.set_gid(f"curve-{method.name}")
-        tips[f"curve-{method.name}"] = f"{method.name}: {percent(means[-1])} at the end"
+        rounds, means, deviations, _ = (list(column) for column in zip(*method.curve, strict=True))
+        tips |= _line(axes, method, marks[method.name], rounds, means)
         if all(math.isfinite(one) for one in deviations):
             low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
             high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
-            axes.fill_between(rounds, low, high, color=mark.colour, alpha=0.15, linewidth=0)
+            axes.fill_between(rounds, low, high, color=marks[method.name].colour, alpha=0.15, linewidth=0)
     percent_axis(axes)
     round_axis(axes)
     return to_svg(figure, f"curves-{number}", f"Accuracy after each round, {title_of(result.cell)}", tips)
 
 
-def _costs(result: CellResult, number: int, marks: Marks) -> str:
-    figure, axes = new_axes(5.2, 3.2, "Accuracy against MACs, mean over devices")
+def _over_time(result: CellResult, number: int, marks: Marks) -> str:
+    figure, axes = new_axes(4.2, 2.8, "Accuracy over simulated time")
+    tips: dict[str, str] = {}
+    for method in result.methods:
+        known = [(seconds / 3600, mean) for _, mean, _, seconds in method.curve if math.isfinite(seconds)]
+        if known:
+            hours, means = (list(column) for column in zip(*known, strict=True))
+            tips |= _line(axes, method, marks[method.name], hours, means)
+    percent_axis(axes)
+    hours_axis(axes)
+    return to_svg(figure, f"pace-{number}", f"Accuracy over simulated time, {title_of(result.cell)}", tips)
+
+
+def _line(axes: Axes, method: MethodResult, mark: Mark, across: list[float], means: list[float]) -> dict[str, str]:
+    """Draw a method's line; returns the tip that belongs to it."""
+    every = max(1, len(means) // 12)
+    (line,) = axes.plot(across, means, color=mark.colour, marker=mark.marker, markevery=every, zorder=3)
+    line.set_gid(f"curve-{method.name}")
+    return {f"curve-{method.name}": f"{method.name}: {percent(means[-1])} at the end"}
+
+
+def _costs(result: CellResult, name: str, marks: Marks, measure: str, title: str, words: Callable[[float], str]) -> str:
+    figure, axes = new_axes(4.2, 2.8, f"Accuracy against {title}")
     tips = {}
     for method in result.methods:
-        if method.outcomes:
-            mark, accuracy, macs = marks[method.name], method.spreads["accuracy"], method.spreads["macs"].mean
-            bars = axes.errorbar([macs], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
+        if method.outcomes and math.isfinite(method.spreads[measure].mean):
+            mark, accuracy, cost = marks[method.name], method.spreads["accuracy"], method.spreads[measure].mean
+            bars = axes.errorbar([cost], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
             bars.lines[0].set_gid(f"point-{method.name}")
-            tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {count(macs)} MACs"
+            tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
     percent_axis(axes)
     axes.margins(x=0.14, y=0.18)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    return to_svg(figure, f"costs-{number}", f"Accuracy against MACs, {title_of(result.cell)}", tips)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    return to_svg(figure, name, f"Accuracy against {title}, {title_of(result.cell)}", tips)
 
 
 def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> None:

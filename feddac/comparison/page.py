@@ -7,7 +7,7 @@ import jinja2
 from feddac.comparison.collect import CellResult
 from feddac.comparison.figures import cell_panels, overview_panel
 from feddac.comparison.plan import Experiment
-from feddac.comparison.tables import COST, HEADINGS, QUALITY, cell_tables, notes
+from feddac.comparison.tables import COST, HEADINGS, PACE, QUALITY, cell_tables, notes
 from server.report.drawing import marks_of, report_style
 from server.report.page import STYLE
 from server.report.wording import plural
@@ -44,14 +44,16 @@ TEMPLATE = """\
 <section>
 <h2>At a glance</h2>
 <p class="about">Test accuracy, averaged over devices; bars reach one standard deviation over seeds to either side.</p>
-<div class="panels"><div class="figure">{{ overview | safe }}</div></div>
+<div class="panels"><div class="figure" tabindex="0" role="group" aria-label="At a glance">\
+{{ overview | safe }}</div></div>
 </section>
 {% endif %}
 {% for table in tables %}
 <section>
 <h2>{{ table.title }}</h2>
 {% for columns in parts %}
-<div class="scroll" style="margin-top:14px"><table>
+<div class="scroll" style="margin-top:14px" tabindex="0" role="region" \
+aria-label="{{ table.title }}, {{ loop.index }}"><table>
 <thead><tr>{% for column in columns %}<th{{ ' class="text"' | safe if loop.first }}>{{ headings[column] }}</th>\
 {% endfor %}</tr></thead>
 <tbody>
@@ -61,6 +63,14 @@ TEMPLATE = """\
 {% endfor %}
 </tbody></table></div>
 {% endfor %}
+<p class="about">Its runs:
+{% for each in results[loop.index0].methods %}
+{% if each.outcomes %}{{ method(each.name) }}
+{% for run in each.outcomes %}<a href="{{ (run.folder ~ "/report.html") | urlencode }}">seed {{ run.seed }}</a>\
+{{ ", " if not loop.last else ";" }}
+{% endfor %}{% endif %}
+{% endfor %}
+</p>
 {% set drawn = panels[loop.index0] %}
 {% if drawn %}
 <div class="panels two" style="margin-top:14px">
@@ -76,7 +86,7 @@ TEMPLATE = """\
 <p class="about">{{ note }}</p>
 {% endfor %}
 <details><summary>What the methods are</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Methods"><table>
 <thead><tr><th class="text">Method</th><th class="text">Settings by which it differs</th></tr></thead>
 <tbody>
 {% for name, settings in experiment.methods.items() %}
@@ -109,9 +119,10 @@ def render(experiment: Experiment, results: Sequence[CellResult], failures: Sequ
         failures=failures,
         overview=glance,
         tables=cell_tables(results),
+        results=results,
         panels=panels,
         headings=HEADINGS,
-        parts=(QUALITY, COST),
+        parts=(QUALITY, COST, PACE),
         notes=notes(experiment),
         marks=marks,
         plural=plural,

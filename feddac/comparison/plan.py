@@ -3,6 +3,7 @@
     title = "Cohorts against overlap"
     seeds = [0, 1, 2]
     baseline = "cohort"                 # the method others are tested against (default: the first)
+    target = 0.5                        # costs are compared at this accuracy (default: the highest that all reach)
     [settings]                          # of every run: any key of `feddac simulate --config`
     data = "fashion-mnist"
     [grid]                              # optional: every combination of these is a cell, compared apart
@@ -25,11 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect, without_effect
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
 from common.groups import MethodSettings
 from common.methods import contract_of
+from common.presets import without_preset
 from common.toml_file import read_toml
 from feddac.resolve import fit_to_fleet_file, with_absolute_paths
 from server.sampling import epoch_range
@@ -37,7 +40,7 @@ from server.sampling import epoch_range
 SHIPPED = Path(__file__).resolve().parent / "experiments"
 """Experiment files that come with FedDAC; `feddac compare NAME` finds NAME.toml there."""
 
-KEYS = ("title", "seeds", "baseline", "settings", "grid", "methods")
+KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods")
 RESERVED = {"seed": "give seeds = [...] at the top of the file", "out": "give --out on the command line"}
 FILE_SETTINGS = ("data", "fleet", "architectures")
 
@@ -85,6 +88,7 @@ class Experiment:
     methods: Mapping[str, Mapping[str, Any]]
     cells: tuple[Cell, ...]
     runs: tuple[PlannedRun, ...]
+    target: float | None = None
 
 
 def find_experiment(name: str) -> Path:
@@ -120,6 +124,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
     if not isinstance(title, str):
         raise ConfigurationError(f"title must be a text, not {title!r}")
     chosen = _seeds(content.get("seeds", [0]) if seeds is None else list(seeds))
+    flags = without_preset(flags)
     settings = {**_settings(content.get("settings", {}), "settings"), **flags}
     methods = _methods(content.get("methods", {}))
     grids = _grids(content.get("grid", {}))
@@ -136,6 +141,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         raise ConfigurationError(f"baseline {baseline!r} is none of the methods{_nearest(str(baseline), methods)}")
     cells: list[Cell] = []
     runs: list[PlannedRun] = []
+    unused = set(settings)
     for combination in itertools.chain.from_iterable(itertools.product(*axes.values()) for axes in grids):
         labels = {axis: label for axis, (label, _) in zip(grids[0], combination, strict=True)}
         cell = Cell(_folder_name(labels), labels)
@@ -146,34 +152,39 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         for seed, (name, table) in itertools.product(chosen, methods.items()):
             where = f"cell {cell.name}, method {name}"
             own = {**of_cell, **table, "seed": seed}
-            runs.append(PlannedRun(cell.name, name, seed, _config({**_read_of(settings, own), **own}, path, where)))
-    _require_readers(settings, [run.config for run in runs])
-    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs))
+            config, used = _config(settings, own, path, where)
+            unused -= used
+            runs.append(PlannedRun(cell.name, name, seed, config))
+    for key in (key for key in settings if key in unused):
+        raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it as it is set up")
+    return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs), _target(content.get("target")))
 
 
-def _read_of(settings: Table, own: Table) -> Table:
-    """What the run's method reads of the settings of every run; other methods may read the rest."""
+def _config(settings: Table, own: Table, path: Path, where: str) -> tuple[Config, set[str]]:
+    """The whole configuration of a run, with absolute paths, and which of the `settings` of every run it uses.
+
+    Those that its method does not read, or that cannot have an effect beside the run's `own`, are for other runs. What
+    can be checked without data has been.
+    """
     contract = contract_of(str(own.get("method", settings.get("method", MethodSettings().method))))
-    return {key: value for key, value in settings.items() if contract.reads_setting(key)}
-
-
-def _require_readers(settings: Table, configs: Sequence[Config]) -> None:
-    contracts = [contract_of(config.method.method) for config in configs]
-    for key in settings:
-        if not any(contract.reads_setting(key) for contract in contracts):
-            raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it")
-
-
-def _config(settings: Table, path: Path, where: str) -> Config:
-    """The whole configuration of a run, with absolute paths; what can be checked without data has been."""
+    used = {key for key in settings if contract.reads_setting(key)}
     try:
-        config = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
-        require_read(config)
-        virtual_fleet(config.fleet)
+        used -= without_effect(_whole({**_chosen(settings, used), **own}, path)).keys() - own.keys()
+        config = _whole({**_chosen(settings, used), **own}, path)
+        require_effect(config)
+        virtual_fleet(config.fleet, config.federation.local_training)
         epoch_range(config.federation.local_epochs)
     except (ConfigurationError, BudgetError) as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    return config
+    return config, used
+
+
+def _whole(settings: Table, path: Path) -> Config:
+    return with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
+
+
+def _chosen(settings: Table, keys: set[str]) -> Table:
+    return {key: value for key, value in settings.items() if key in keys}
 
 
 def _beside(settings: Table, folder: Path) -> Table:
@@ -187,6 +198,14 @@ def _beside(settings: Table, folder: Path) -> Table:
         if name and name not in NAMES and (folder / name).exists()
     }
     return {**settings, **found}
+
+
+def _target(given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+        raise ConfigurationError(f"target must be an accuracy above 0 and at most 1, not {given!r}")
+    return float(given)
 
 
 def _seeds(given: Any) -> tuple[int, ...]:
@@ -251,10 +270,11 @@ def _settings(given: Any, where: str) -> Table:
         if key in RESERVED:
             raise ConfigurationError(f"[{where}] {key} cannot be set here: {RESERVED[key]}")
     try:
-        Config.from_mapping(given)
+        settings = without_preset(given)
+        Config.from_mapping(settings)
     except ConfigurationError as error:
         raise ConfigurationError(f"[{where}] {error}") from None
-    return dict(given)
+    return settings
 
 
 def _label(value: Any) -> str:

@@ -27,12 +27,18 @@ HEADINGS = (
     "MACs per device and round",
     "bytes down",
     "bytes up",
+    "simulated time",
     "server time",
     "server memory",
     "epochs on reference",
     "time",
     "devices with a model",
     "over budget",
+    "target accuracy",
+    "rounds to target",
+    "simulated time to target",
+    "bytes to target",
+    "device MACs to target",
     "seeds",
 )
 """The first column is text, the others are figures."""
@@ -44,12 +50,22 @@ def columns(*headings: str) -> tuple[int, ...]:
 
 
 QUALITY = columns(*HEADINGS[:6], "devices with a model", "seeds")
-COST = columns("method", *HEADINGS[6:16], "over budget")
-"""Columns of the two tables that a page has for each cell."""
+COST = columns("method", *HEADINGS[6 : HEADINGS.index("time") + 1], "over budget")
+PACE = columns("method", *HEADINGS[HEADINGS.index("target accuracy") : -1])
+"""Columns of the three tables that a page has for each cell."""
 
 ON_TERMINAL = columns(
     *("method", "accuracy", "difference [95 %]", "p", "worst device", "MACs (range)", "MACs per device and round"),
-    *("bytes down", "bytes up", "epochs on reference", "server time", "server memory", "parameters", "peak memory"),
+    *(
+        "bytes down",
+        "bytes up",
+        "simulated time",
+        "epochs on reference",
+        "server time",
+        "server memory",
+        "parameters",
+        "peak memory",
+    ),
     "time",
 )
 """Columns in the order in which a terminal should have them."""
@@ -65,7 +81,7 @@ class CellTable:
 
 def cell_tables(results: Iterable[CellResult]) -> list[CellTable]:
     """The table of each cell."""
-    return [CellTable(title_of(one.cell), tuple(_row(method) for method in one.methods)) for one in results]
+    return [CellTable(title_of(one.cell), tuple(_row(method, one.target) for method in one.methods)) for one in results]
 
 
 def title_of(cell: Cell) -> str:
@@ -88,6 +104,14 @@ def notes(experiment: Experiment) -> list[str]:
         "MACs per device and round: of its whole work, all passes over all its images. Server time and memory: of the "
         "method itself, search or pretraining included, without waiting and testing; epochs on reference: passes over "
         "the server's images that the most trained model has behind it.",
+        "Simulated time: of all rounds on the devices that are played, the slowest device of each, without the "
+        "server. To target: what had been spent, by all devices together, when the mean accuracy over devices first "
+        f"reached the target; {MISSING} where a seed never did. "
+        + (
+            "The target is the experiment's."
+            if experiment.target is not None
+            else "The target is the highest accuracy that every run of the setting had at some time."
+        ),
         "Over budget: devices that had to hold a model larger than they can. Where not all devices have a model, "
         "accuracy says of how many it is.",
     ]
@@ -98,7 +122,7 @@ def markdown(experiment: Experiment, results: Sequence[CellResult], failures: Se
     lines = [f"# {experiment.title}", ""]
     for table in cell_tables(results):
         lines += [f"## {table.title}", ""]
-        for columns in (QUALITY, COST):
+        for columns in (QUALITY, COST, PACE):
             lines += [_markdown_row(HEADINGS, columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
             lines += [*(_markdown_row(row, columns) for row in table.rows), ""]
     lines += [f"- {note}" for note in notes(experiment)]
@@ -125,8 +149,8 @@ def with_deviation(value: Spread, words: Callable[[float], str]) -> str:
     return words(value.mean) if math.isnan(value.deviation) else f"{words(value.mean)} ± {words(value.deviation)}"
 
 
-def _row(method: MethodResult) -> tuple[str, ...]:
-    of = method.spreads
+def _row(method: MethodResult, target: float) -> tuple[str, ...]:
+    of, at = method.spreads, method.to_target
     low, high = method.macs_range
     served = f"{of['devices_served'].mean:g} of {method.devices}" if method.outcomes else MISSING
     partly = f" ({served})" if of["devices_served"].mean < method.devices else ""
@@ -142,12 +166,18 @@ def _row(method: MethodResult) -> tuple[str, ...]:
         count(of["device_macs_per_round"].mean),
         size(of["bytes_down"].mean),
         size(of["bytes_up"].mean),
+        duration(of["simulated_seconds"].mean),
         duration(of["server_seconds"].mean),
         size(of["server_bytes"].mean),
         _number(of["epochs_on_reference"].mean),
         duration(of["seconds"].mean),
         served,
         _number(of["over_budget"].mean),
+        percent(target),
+        _number(at["round"].mean),
+        duration(at["simulated_seconds"].mean),
+        size(at["bytes"].mean),
+        count(at["device_macs"].mean),
         str(len(method.outcomes)),
     )
 

@@ -1,24 +1,26 @@
 """A search without federation, in a run folder: what `feddac search` and `feddac.search` do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.config import Config
-from common.errors import CheckpointError
+from common.errors import BudgetError, CheckpointError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from common.learning import pick_accelerator
+from common.models import describe
 from common.models.description import BaseNetwork
 from common.progress import Progress
-from common.settings import key_of
+from common.settings import Scalar, key_of
 from dac.files import save_member
 from dac.plan import check_feasible
 from dac.published import write_published
 from dac.search import search
 from dac.space import SearchSpace
+from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.budgets import Budgets
 from feddac.standalone.material import Material, load_material
@@ -26,6 +28,7 @@ from server.budget_entries import BudgetEntry
 from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
+from simulation.remedies import CAPS, enough, first_that_works, of_network
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
@@ -88,9 +91,36 @@ def prepare_search(
     progress.start("data", 1)
     material = load_material(config.data, config.search.search_batch_size, config.run.seed)
     progress.finish("data", f"{material.data.name}: {len(material.data.train)} training images")
-    base = base_network(config.model, material.data)
-    check_feasible(base, list(asked.values()), SearchSpace.of(config.search))
+    try:
+        config, base = _fitted(config, material, asked)
+    except BudgetError as error:
+        raise BudgetError(str(error), _remedy(config, material, asked)) from None
     return SearchJob(folder or _begin(config, asked), asked, config, base, material, accelerator)
+
+
+def _fitted(config: Config, material: Material, budgets: Budgets) -> tuple[Config, BaseNetwork]:
+    """`config` with strides in numbers, and its base network; raises BudgetError if it cannot serve every budget."""
+    data, wanted, space = material.data, list(budgets.values()), SearchSpace.of(config.search)
+    config = replace(config, model=with_strides(config.model, data.input_shape, data.classes, wanted, space))
+    base = base_network(config.model, data)
+    check_feasible(base, wanted, space)
+    return config, base
+
+
+def _remedy(config: Config, material: Material, budgets: Budgets) -> dict[str, Scalar]:
+    """The settings, or else the bounds, with which the search would have something for every budget."""
+    found = first_that_works(of_network(config), lambda one: _fitted(config.changed(one), material, budgets))
+    if found:
+        return found
+    description = describe(base_network(config.model, material.data))
+    floor = description.costs(SearchSpace.of(config.search).floor_sizes(description))
+    bounds: dict[str, Scalar] = {}
+    for resource, key in CAPS.items():
+        needed, given = floor.get(resource), [one.bound(resource) for one in budgets.values()]
+        if min(given) <= needed:
+            raised = [enough(needed) if bound <= needed else enough(int(min(bound, 2**62)) - 1) for bound in given]
+            bounds[key] = ",".join(dict.fromkeys(raised)) if len(set(raised)) == 1 else ",".join(raised)
+    return bounds
 
 
 def _begin(config: Config, budgets: Budgets) -> RunFolder:

@@ -21,7 +21,7 @@ from server.assignment import best_fitting
 from server.cohorts import Cohort
 from server.devices import Device
 from server.evaluation import is_due
-from server.methods.method import Snapshot
+from server.methods.method import Model, Snapshot
 from server.methods.reference_training import distil, recalibrate_cohorts
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
@@ -69,7 +69,8 @@ class Averaged(ABC):
         return TrainingOrder(
             epochs=local_epochs(settings.local_epochs, seed=self.run.seed, round=number, device=device.name),
             batch_size=settings.local_batch_size,
-            learning_rate=settings.learning_rate,
+            optimizer=settings.optimizer,
+            learning_rate=settings.learning_rate * settings.learning_rate_decay ** (number - 1),
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             max_gradient_norm=settings.max_gradient_norm,
@@ -122,6 +123,10 @@ class Averaged(ABC):
     def module(self, cohort: Cohort) -> nn.Module:
         """The cohort's model."""
         return cohort.module(self.run.accelerator)
+
+    def models(self, cohort: Cohort) -> Sequence[Model]:
+        """The cohort's model and no other."""
+        return [Model(cohort.name, cohort.network, self.module(cohort))]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
         """Under robust settings, whether the cohort was `protected`."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from common.architecture import Architecture
 from common.arrays import Vector
-from common.budget import RESOURCES, Costs, DeviceBudget
+from common.budget import Costs, DeviceBudget, largest
 from common.errors import BudgetError
 from common.messages import WEIGHTS
 from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs, search_spec
@@ -69,7 +69,7 @@ def needs(settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None
     networks = [network_of(settings, base, genotype)]
     if genotype is None and settings.fednas_auxiliary_coefficient > 0:
         networks.append(network_of(settings, base, HEAVIEST))
-    return Costs(*(max(one.costs.get(resource) for one in networks) for resource in RESOURCES))
+    return largest([one.costs for one in networks])
 
 
 def require_held(budget: DeviceBudget, settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> None:

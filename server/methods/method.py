@@ -12,6 +12,7 @@ from common.config import Config
 from common.messages import Result
 from common.methods.contract import Contract
 from common.models.description import BaseNetwork
+from common.network import Network
 from server.cohorts import Cohort
 from server.devices import Device
 from server.run import Run
@@ -24,6 +25,15 @@ class Snapshot:
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: `name` is that of its file, `module` was built by `network`."""
+
+    name: str
+    network: Network
+    module: nn.Module
 
 
 class Method(Protocol):
@@ -65,7 +75,10 @@ class Method(Protocol):
         """End the round: combine, train at the server, change networks."""
 
     def module(self, cohort: Cohort) -> nn.Module:
-        """What evaluation scores and the run folder keeps, on the run's accelerator."""
+        """What evaluation scores, on the run's accelerator."""
+
+    def models(self, cohort: Cohort) -> Sequence[Model]:
+        """What the run folder keeps of the cohort at the end; the first, under the cohort's name, is what is scored."""
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
         """What the event of the round that was finished says of a cohort beside what it says for every method."""

@@ -89,7 +89,7 @@ def starting_member(
 
 
 def _teaches(config: Config) -> bool:
-    return RECIPES[config.search.preset].distillation > 0
+    return RECIPES[config.search.recipe].distillation > 0
 
 
 def _recipe(config: Config, epochs: int) -> TrainSettings:
@@ -101,5 +101,5 @@ def _recipe(config: Config, epochs: int) -> TrainSettings:
         momentum=search.search_momentum,
         weight_decay=search.search_weight_decay,
         label_smoothing=0.0,
-        distillation=RECIPES[search.preset].distillation,
+        distillation=RECIPES[search.recipe].distillation,
     )

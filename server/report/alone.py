@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from common.budget import BOUND_KEYS, USUAL_TRAINING
 from server.report import figures, wording
 from server.report.drawing import marks_of, new_axes, percent_axis, report_style, to_svg
 from server.report.page import STYLE
@@ -46,7 +47,7 @@ PAGE = """\
 {% if kind == "train" %}<th>Test accuracy</th>{% endif %}</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td class="text">{{ row.name | printable(60) }}</td>
+<tr><td class="text"><span class="cohort">{{ row.name | printable(60) }}</span></td>
 {% for figure in row.figures %}
 <td class="number">{{ figure.used }}
 {% if figure.bound %}<div class="names">below {{ figure.bound }}</div>{% endif %}</td>
@@ -62,19 +63,20 @@ PAGE = """\
 <section>
 <h2>{{ heading }}</h2>
 <p class="about">{{ about }}</p>
-<div class="{{ 'wide' if columns == 'one' else '' }}"><div class="panels {{ columns }}">
-{% for panel in panels %}<div class="figure">{{ panel | safe }}</div>
+<div class="panels {{ columns }}">
+{% for panel in panels %}<div class="figure"{% if columns == "one" %} tabindex="0" role="group" \
+aria-label="Figure"{% endif %}>{{ panel | safe }}</div>
 {% endfor %}
-</div></div>
+</div>
 </section>
 {% endif %}
 {% endfor %}
 <section>
 <h2>Reproduce it</h2>
 <p class="about">In the folder, which holds every setting:</p>
-<pre>feddac {{ kind }} {{ again }}--config config.toml --out again</pre>
+<pre tabindex="0">feddac {{ kind }} {{ again }}--config config.toml --out again</pre>
 <details><summary>All {{ config | length }} settings</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Settings"><table>
 <thead><tr><th class="text">Setting</th><th class="text">Value</th></tr></thead>
 <tbody>
 {% for key, value in config.items() %}
@@ -165,10 +167,12 @@ def _budget_flags(folder: RunFolder) -> str:
     """The flags that ask for the budgets of the folder; a file is needed where they bound different resources."""
     budgets = [entry.budget for entry in folder.read_budgets()]
     flags = ""
-    for key, flag in (("macs", "--max-macs"), ("params", "--max-params"), ("peak_memory_bytes", "--max-memory")):
+    if any(budget.latency is not None or budget.training != USUAL_TRAINING for budget in budgets):
+        return "--budgets FILE "
+    for flag, (key, _) in BOUND_KEYS.items():
         bounds = [getattr(budget, key) for budget in budgets]
         if all(bound is not None for bound in bounds):
-            flags += f"{flag} {','.join(map(str, bounds))} "
+            flags += f"--max-{flag} {','.join(map(str, bounds))} "
         elif any(bound is not None for bound in bounds):
             return "--budgets FILE "
     return flags

@@ -2,6 +2,7 @@
 
 import html
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -22,6 +23,15 @@ GRID = "#e4e7eb"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
 MARKERS = (("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"), ("P", "✚"), ("X", "✖"))
 
+TICK_SIZE = 9.6
+"""Points of the smallest text of a figure."""
+
+SMALLEST_TEXT = 11
+"""Pixels below which no text is shown: a figure scrolls before it shrinks further."""
+
+MOST_ENLARGED = 1.5
+"""How much larger than drawn a figure may be shown."""
+
 # Any, because matplotlib's stubs spell the type of a style differently from version to version.
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -30,13 +40,13 @@ _STYLE: Any = {
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 9.8,
+    "axes.titlesize": 10.4,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 9,
     "axes.titlecolor": INK,
-    "axes.labelsize": 9,
+    "axes.labelsize": 9.8,
     "axes.labelcolor": SOFT_INK,
     "axes.edgecolor": "#b6bcc4",
     "axes.spines.top": False,
@@ -49,8 +59,8 @@ _STYLE: Any = {
     "ytick.color": "#b6bcc4",
     "xtick.labelcolor": SOFT_INK,
     "ytick.labelcolor": SOFT_INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "xtick.labelsize": TICK_SIZE,
+    "ytick.labelsize": TICK_SIZE,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "figure.facecolor": "white",
@@ -107,7 +117,14 @@ def to_svg(figure: Figure, name: str, description: str, tips: Mapping[str, str] 
     # Only in tags: text between them may come from a device and may look like an attribute.
     body = re.sub(r"<[^>]+>", lambda tag: _localised(tag[0], name), body)
     attributes = f'class="plot" id="{name}" viewBox="{view_box[1] if view_box else ""}"'
+    if view_box:
+        attributes += f' style="{size_limits(float(view_box[1].split()[2]), TICK_SIZE)}"'
     return f'<svg {attributes} role="img" aria-label="{html.escape(description)}">{body.strip()}'
+
+
+def size_limits(width: float, smallest: float) -> str:
+    """CSS for a drawing of this width whose smallest text has this size, in the same unit."""
+    return f"min-width:{math.ceil(width * SMALLEST_TEXT / smallest)}px;max-width:{width * MOST_ENLARGED:.0f}px"
 
 
 def _localised(tag: str, name: str) -> str:

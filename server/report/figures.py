@@ -3,19 +3,20 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from server.report.drawing import INK, SOFT_INK, Mark, new_axes, percent_axis, round_axis, to_svg
+from server.report.drawing import INK, SOFT_INK, TICK_SIZE, Mark, new_axes, percent_axis, round_axis, to_svg
 from server.report.record import Event, Run, of_cohort, series
 from server.report.wording import count, duration, percent, printable, size
 
 Marks: TypeAlias = Mapping[str, Mark]
 Words: TypeAlias = Callable[[float], str]
-HALF = (5.2, 3.2)
+HALF = (4.2, 2.8)
 THIRD = (3.7, 3.0)
 # White to the palette's blue, a little darker at the end: one hue, so that it reads the same in grey.
 _SHARE = LinearSegmentedColormap.from_list("share", ["#f3f8fc", "#7fb4d9", "#0072B2", "#004a75"])
@@ -96,7 +97,7 @@ def channel_panels(run: Run, marks: Marks) -> list[str]:
     groups = list(run.channels[cohorts[0]])
     shares = [[_share(run.channels[cohort].get(group)) for group in groups] for cohort in cohorts]
     width = max(4.5, 1.4 + 0.5 * len(groups))
-    figure, axes = new_axes(width, 1.0 + 0.34 * len(cohorts), "Inner channels kept, of the base network's")
+    figure, axes = new_axes(width, 1.0 + 0.34 * len(cohorts), "Channels kept, of the base network's")
     axes.pcolormesh(shares, cmap=_SHARE, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     tips = {}
     for row, cohort in enumerate(cohorts):
@@ -107,11 +108,17 @@ def channel_panels(run: Run, marks: Marks) -> list[str]:
             kept, whole = run.channels[cohort][group]
             gid = f"cell-{row}-{column}"
             axes.text(
-                column + 0.5, row + 0.5, str(kept), ha="center", va="center", fontsize=8, color=_readable_on(share)
+                column + 0.5,
+                row + 0.5,
+                str(kept),
+                ha="center",
+                va="center",
+                fontsize=TICK_SIZE,
+                color=_readable_on(share),
             ).set_gid(gid)
             tips[gid] = f"{cohort}, {printable(group, 40)}: {kept} of {whole} channels ({percent(share)})"
     wholes = [max(run.channels[cohort][group][1] for cohort in cohorts) for group in groups]
-    labels = [f"{printable(_short(group), 12)}\n{whole}" for group, whole in zip(groups, wholes, strict=True)]
+    labels = [f"{printable(short, 12)}\n{whole}" for short, whole in zip(_short(groups), wholes, strict=True)]
     axes.set_xticks([index + 0.5 for index in range(len(groups))], labels)
     axes.set_yticks([index + 0.5 for index in range(len(cohorts))], cohorts)
     for label, cohort in zip(axes.get_yticklabels(), cohorts, strict=True):
@@ -169,7 +176,7 @@ def traffic_panels(run: Run, marks: Marks) -> list[str]:
         figure, axes = new_axes(*THIRD, "Time of each stage")
         names, seconds = list(run.stages), list(run.stages.values())
         bars = axes.barh(names, seconds, color="#8c959f", height=0.62)
-        axes.bar_label(bars, [duration(each) for each in seconds], padding=4, color=SOFT_INK, fontsize=8.5)
+        axes.bar_label(bars, [duration(each) for each in seconds], padding=4, color=SOFT_INK, fontsize=TICK_SIZE)
         axes.invert_yaxis()
         axes.margins(x=0.28)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
@@ -229,8 +236,24 @@ def _readable_on(share: float) -> str:
     return "white" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18 else INK
 
 
-def _short(group: str) -> str:
-    return group.removesuffix(".inner").removeprefix("block")
+def _short(groups: Sequence[str]) -> list[str]:
+    """The names without what all of them begin and end with.
+
+    >>> _short(["block2.inner", "block17.inner"])
+    ['2', '17']
+    """
+    if len(groups) < 2:
+        return list(groups)
+    begin = _common(groups)
+    rest = [group.removeprefix(begin) for group in groups]
+    end = _common([group[::-1] for group in rest])[::-1]
+    shortened = [group.removesuffix(end) for group in rest]
+    return shortened if all(shortened) else list(groups)
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    return "".join(one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*names, strict=False)))
 
 
 def _broken(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:

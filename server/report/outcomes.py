@@ -24,7 +24,7 @@ that had any.{% endif %} Where there is neither bar nor mark, nobody was asked.{
 {{ timeline.counts[status] }}</span>
 {% endfor %}
 </div>
-<div class="wide"><div class="figure">{{ timeline_svg | safe }}</div></div>
+<div class="figure" tabindex="0" role="group" aria-label="Timeline">{{ timeline_svg | safe }}</div>
 <details{% if outcomes | length <= 20 %} open{% endif %}><summary>{{ plural(outcome_count, "device") }}, one by one\
 </summary>
 <div class="scroll"><table class="sortable">

@@ -23,6 +23,7 @@ h1 { font-size: clamp(1.7rem, 4.5vw, 2.5rem); line-height: 1.15; letter-spacing:
 h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 0 0 .2em; }
 section { margin-top: 48px; }
 p { margin: .3em 0 .9em; max-width: 74ch; }
+a { color: var(--accent); }
 .eyebrow { color: var(--accent); font-weight: 650; font-size: .85rem; letter-spacing: .02em; margin: 0; }
 .lede { font-size: 1.08rem; color: var(--soft); }
 .about { color: var(--soft); font-size: .94rem; }
@@ -43,11 +44,11 @@ p { margin: .3em 0 .9em; max-width: 74ch; }
 }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 14px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
-thead th { border-top: 0; color: var(--soft); font-weight: 600; font-size: .84rem; white-space: nowrap; }
+th, td { padding: 9px 12px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
+thead th { border-top: 0; color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.number { white-space: nowrap; }
-td.foreign { overflow-wrap: anywhere; min-width: 14ch; }
+td.foreign { overflow-wrap: anywhere; min-width: 24ch; }
 tfoot td { font-weight: 650; }
 thead button { all: unset; cursor: pointer; }
 thead button:hover, thead button:focus-visible { color: var(--accent); text-decoration: underline; }
@@ -62,13 +63,12 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 .three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); }
 /* Figures are drawn in dark ink: they keep a white card on every background. */
 .figure { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px; overflow-x: auto; }
-.plot { display: block; width: 100%; height: auto; }
+.plot { display: block; width: 100%; height: auto; margin: 0 auto; }
 .plot * { stroke-linejoin: round; stroke-linecap: butt; }
 .plot text {
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif
     !important;
 }
-.wide .plot { min-width: 760px; }
 .use { min-width: 150px; }
 .use .words { display: flex; justify-content: space-between; gap: 10px; white-space: nowrap; font-size: .86rem; }
 .use .words span:first-child { color: var(--soft); }
@@ -93,6 +93,7 @@ footer { margin-top: 56px; color: var(--soft); font-size: .86rem; }
   main { padding: 24px 14px 40px; }
   section { margin-top: 36px; }
   th, td { padding: 8px 10px; }
+  .figure { padding: 8px; }
   .tiles { grid-template-columns: repeat(2, 1fr); }
 }
 @media print {
@@ -106,7 +107,7 @@ footer { margin-top: 56px; color: var(--soft); font-size: .86rem; }
   h2, .about, .legend { break-after: avoid; }
   .two { grid-template-columns: 1fr 1fr; }
   .three { grid-template-columns: 1fr 1fr 1fr; }
-  .wide .plot { min-width: 0; }
+  .plot { min-width: 0 !important; }
   .scroll, .figure { overflow: visible; }
   section { margin-top: 22px; }
 }
@@ -146,7 +147,8 @@ aria-hidden="true">{{ marks[name].glyph }}</span>{% endif %}{{ name | printable(
 {% endmacro %}
 {% macro figures(which, columns) %}
 <div class="panels {{ columns }}">
-{% for panel in panels[which] %}<div class="figure">{{ panel | safe }}</div>
+{% for panel in panels[which] %}<div class="figure"{% if columns == "one" %} tabindex="0" role="group" \
+aria-label="Figure"{% endif %}>{{ panel | safe }}</div>
 {% endfor %}
 </div>
 {% endmacro %}
@@ -209,7 +211,7 @@ the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reach
 <p class="about">Devices with the same architecture form a cohort. Costs are exact for one image; accuracy is measured
 on the server's test images, which served no choice{% if run.test_images == run.test_images %}; below it the range in
 which it lies with 95 % certainty, as there are only so many images{% endif %}.</p>
-<div class="scroll"><table class="sortable">
+<div class="scroll" tabindex="0" role="region" aria-label="Result"><table class="sortable">
 <thead><tr><th class="text">Cohort</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
 <th>Before</th><th>Test accuracy</th><th>Validation</th><th>MACs per device and round</th><th>Bytes down</th>
 <th>Bytes up</th></tr></thead>
@@ -237,7 +239,8 @@ which it lies with 95 % certainty, as there are only so many images{% endif %}.<
 {% if run.server_seconds == run.server_seconds %}
 <p class="about">MACs per device and round are those of its whole work, all passes over all its images. On the server
 the method took {{ run.server_seconds | duration }} beside waiting and testing, held {{ run.server_bytes | size }}
-between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch") }} on the reference set.</p>
+between rounds, and took the network that it trained most {{ plural(run.epochs_on_reference | int, "time") }} through
+the reference set.</p>
 {% endif %}
 </section>
 {% endif %}
@@ -249,6 +252,8 @@ between rounds, and trained for {{ plural(run.epochs_on_reference | int, "epoch"
 {{ legend(true) }}{{ figures("accuracy", "two") }}
 </section>
 {% endif %}
+
+{% include "pace" %}
 
 {% include "classes" %}
 
@@ -284,7 +289,7 @@ share a row.</p>
 <span>{{ use.share | percent }}</span></div>\
 <div class="meter"><span style="width:{{ '%.1f' | format([100 * use.share, 100] | min) }}%"></span></div></td>
 {% else %}
-<td class="use none" data-value="-1">{{ use.used }}, no bound</td>
+<td class="use none" data-value="-1">{{ use.used + ", " if use.known }}no bound</td>
 {% endif %}
 {% endfor %}
 </tr>
@@ -300,7 +305,7 @@ share a row.</p>
 <h2>What each architecture keeps</h2>
 <p class="about">Inner channels of every block. A dark cell keeps nearly all of the base network's channels, a light one
 few; the number is how many.</p>
-<div class="wide">{{ figures("channels", "one") }}</div>
+{{ figures("channels", "one") }}
 </section>
 {% endif %}
 
@@ -353,11 +358,11 @@ cohorts are stacked.</p>
 <section>
 <h2>Reproduce it</h2>
 <p class="about">In the run folder, which holds every setting of this run:</p>
-<pre>feddac simulate --config config.toml{% if run.config.get("out") %} --out again{% endif %}</pre>
+<pre tabindex="0">feddac simulate --config config.toml{% if run.config.get("out") %} --out again{% endif %}</pre>
 {% include "about" %}
 <details><summary>All {{ settings | length }} settings</summary>
 <p class="about">Settings that differ from their default are bold.</p>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Settings"><table>
 <thead><tr><th class="text">Setting</th><th class="text">Value</th></tr></thead>
 <tbody>
 {% for key, value, changed in settings %}

@@ -8,6 +8,7 @@ from typing import Any
 
 from server.budget_entries import BudgetEntry
 from server.report.interval import interval
+from server.report.progress import Point, progress_of
 from server.report.wording import number_of
 from server.run_folder import RunFolder, read_json
 
@@ -19,7 +20,8 @@ STAGES = ("handshake", "search", "rounds", "report")
 class Cohort:
     """One cohort's result; a number that was never recorded is NaN. Accuracies lie between 0 and 1.
 
-    `accuracy` is on the server's test images after the last evaluated round, `accuracy_before` before the first.
+    `accuracy` is on the server's test images after the last evaluated round, `accuracy_before` before the first, and
+    `quality` what `server.quality` says beside it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Cohort:
     accuracy_before: float = math.nan
     profiles: tuple[str, ...] = ()
     class_accuracy: tuple[float, ...] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Run:
     """A run as the report tells it. Events are in the order they were recorded.
 
     `channels` maps cohort and block to (kept, of the base); `stages` maps a stage to seconds. `partition` maps a device
-    to how many images of each of `class_names` it has. `host` has versions, host and date as they were recorded last.
+    to how many images of each of `class_names` it has. `host` has versions, host and date as they were recorded last,
+    `progress` what each evaluated round had cost.
     """
 
     config: Mapping[str, Any]
@@ -74,6 +78,7 @@ class Run:
     class_names: tuple[str, ...] = ()
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
+    progress: tuple[Point, ...] = ()
 
     @property
     def made_worse(self) -> bool:
@@ -134,6 +139,9 @@ def read_run(folder: RunFolder) -> Run:
         class_names=tuple(map(str, about.get("class_names") or ())),
         partition=_partition(folder),
         host={key: about[key] for key in ("versions", "host", "date") if key in about},
+        progress=progress_of(
+            by_name["step"], by_name["evaluation"], {one.name: one.devices for one in cohorts if one.devices}
+        ),
     )
 
 
@@ -186,6 +194,7 @@ def _cohorts(
                     dict.fromkeys(entry.profile for entry in budgets if entry.cohort == name and entry.profile)
                 ),
                 class_accuracy=tuple(map(number_of, (summary.get("class_accuracy") or {}).get(name, ()))),
+                quality={key: number_of(one) for key, one in ((summary.get("quality") or {}).get(name) or {}).items()},
             )
         )
     return tuple(cohorts)
@@ -210,7 +219,10 @@ def _stage_order(name: str) -> tuple[int, str]:
 
 
 def read_channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dict[str, tuple[int, int]]]:
-    """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all."""
+    """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all.
+
+    A block that may vanish counts as a group of one.
+    """
     every: dict[str, dict[str, tuple[int, int]]] = {}
     for cohort in cohorts:
         path = folder.architecture_path(cohort.name)
@@ -224,11 +236,9 @@ def read_channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dic
             groups[str(group)] = (int(size), int(whole))
         every[cohort.name] = groups
     reduced = {group for groups in every.values() for group, (size, whole) in groups.items() if size < whole}
-    inner = {group for group in reduced if group.endswith(".inner")}
-    shown = {group for groups in every.values() for group in groups if group in reduced or group.endswith(".inner")}
-    if not inner:
-        shown = reduced or shown
-    return {name: {group: value for group, value in groups.items() if group in shown} for name, groups in every.items()}
+    return {
+        name: {group: value for group, value in groups.items() if group in reduced} for name, groups in every.items()
+    }
 
 
 def _count_ranges(ranges: str) -> int:

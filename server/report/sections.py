@@ -4,7 +4,7 @@ WORSE = """\
 {% if run.made_worse %}
 <p class="banner"><strong>The rounds made it worse:</strong> {{ run.accuracy_before | percent }} before the first,
 {{ run.device_accuracy | percent }} after the last. On data that differs between devices,
-<code>--aggregation overlap --batch-norm frozen</code> often helps; so does a lower <code>--learning-rate</code>.</p>
+<code>--preset recommended</code> often helps; so does a lower <code>--learning-rate</code>.</p>
 {% endif %}
 """
 
@@ -43,7 +43,17 @@ CLASSES = """\
 {% endfor %}
 </tr>
 {% endfor %}
-</tbody></table></div>
+</tbody>
+{% if run.cohorts | selectattr("quality") | list %}
+<tfoot>
+{% for key, words in (("best_of_five", "Among the best five answers"), ("precision", "Precision, mean over classes"),
+("recall", "Recall, mean over classes"), ("f1", "F1, mean over classes")) %}
+<tr><td class="text">{{ words }}</td>
+{% for each in run.cohorts %}<td class="number">{{ number_of(each.quality.get(key)) | percent }}</td>{% endfor %}</tr>
+{% endfor %}
+</tfoot>
+{% endif %}
+</table></div>
 </section>
 {% endif %}
 """

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from server.report.drawing import GRID, INK, SOFT_INK, Mark
+from server.report.drawing import GRID, INK, SOFT_INK, Mark, size_limits
 from server.report.record import Event, Run
 from server.report.wording import duration, number_of, plural, printable
 
@@ -30,6 +30,7 @@ _SHAPES = {
         (0.6, 1), (0, 0.4), (-0.6, 1), (-1, 0.6), (-0.4, 0), (-1, -0.6),
     ),
 }  # fmt: skip
+_TEXT = 11.5
 _WIDTH, _LABELS, _RIGHT, _TOP, _ROW = 1080.0, 176.0, 16.0, 30.0, 17.0
 _SUMMED_ROW = 30.0  # room for the marks below the bars
 _WIDEST_COLUMN = 90.0
@@ -126,7 +127,7 @@ def draw(timeline: Timeline, marks: Mapping[str, Mark]) -> str:
     colours = {cohort: mark.colour for cohort, mark in marks.items()}
     parts = [
         f'<svg class="plot" id="timeline" viewBox="0 0 {_WIDTH:g} {height:g}" role="img" '
-        f'aria-label="{html.escape(described(timeline))}" font-size="10.5">',
+        f'aria-label="{html.escape(described(timeline))}" font-size="{_TEXT}" style="{size_limits(_WIDTH, _TEXT)}">',
         *_frame(timeline, width, height, colours),
     ]
     for (lane, column), cell in timeline.cells.items():

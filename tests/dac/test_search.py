@@ -193,13 +193,13 @@ def test_divergence_is_an_error_that_says_what_to_change(feeds: tuple[Feed, Feed
         run(feeds, tmp_path, settings=settings)
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_both_presets_search_mobilenet_v2(feeds: tuple[Feed, Feed], tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_both_presets_search_mobilenet_v2(feeds: tuple[Feed, Feed], tmp_path: Path, recipe: str) -> None:
     base = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
     full = Architecture.full(base).costs
     budgets = [DeviceBudget(macs=int(full.macs * 0.7)), DeviceBudget(peak_memory_bytes=full.peak_memory_bytes * 2 // 3)]
     settings = SearchSettings(
-        preset=preset, warmup_epochs=1, epochs_per_step=1, fine_tune_epochs=0, search_batch_size=20
+        recipe=recipe, warmup_epochs=1, epochs_per_step=1, fine_tune_epochs=0, search_batch_size=20
     )
     family = run(feeds, tmp_path, budgets=budgets, base=base, settings=settings)
     assert all(member.budget.admits(member.architecture.costs) for member in family.members)

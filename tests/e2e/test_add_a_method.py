@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from feddac.cli.main import run
 from tests.e2e.conftest import ROOT, feddac, weights_of
 
 PAGE = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
@@ -84,9 +85,11 @@ def test_its_flags_are_checked_and_listed_like_all_others(package: dict[str, str
         ("no such", "method cannot be 'no such'; see the help of --method"),
     ],
 )
-def test_what_cannot_be_found_is_one_clear_line(method: str, message: str, tmp_path: Path) -> None:
-    done = feddac(["simulate", "--method", method, "--out", "run"], tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_what_cannot_be_found_is_one_clear_line(
+    method: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["simulate", "--method", method, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()

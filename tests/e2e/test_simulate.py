@@ -48,24 +48,19 @@ def test_no_architecture_exceeds_the_budget_of_a_device_that_got_it(finished_run
             assert device[resource] is None or costs[resource] < device[resource]
 
 
-def test_ray_and_inline_end_with_the_same_weights(finished_run: Finished, small_run: list[str], tmp_path: Path) -> None:
-    done = feddac(["simulate", *small_run, "--engine", "ray", "--out", "ray"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert weights_of(tmp_path / "ray") == weights_of(finished_run.folder)
-    assert [line for line in done.stderr.splitlines() if "/" not in line and ": " not in line] == []
-
-
-def test_a_second_run_ends_with_the_same_partitions_architectures_and_weights(
+def test_a_second_run_on_ray_ends_with_the_same_partitions_architectures_and_weights(
     finished_run: Finished, small_run: list[str], tmp_path: Path
 ) -> None:
-    feddac(["simulate", *small_run, "--out", "again"], tmp_path)
-    again = tmp_path / "again"
+    done = feddac(["simulate", *small_run, "--engine", "ray", "--out", "ray"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "/" not in line and ": " not in line] == []
+    again = tmp_path / "ray"
     assert weights_of(again) == weights_of(finished_run.folder)
     for part in ("budgets.json", *(f"architectures/cohort-{number}.json" for number in range(3))):
         assert (again / part).read_bytes() == (finished_run.folder / part).read_bytes()
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_sigterm_ends_as_ctrl_c_does(engine: str, small_run: list[str], tmp_path: Path) -> None:
     arguments = [*small_run, "--rounds", "1000", "--engine", engine, "--out", "run"]
     process = subprocess.Popen(
@@ -108,6 +103,7 @@ def test_quiet_prints_the_result_alone(small_run: list[str], tmp_path: Path) -> 
     assert "cohort-0" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(finished_run: Finished, small_run: list[str], tmp_path: Path) -> None:
     feddac(["simulate", *small_run, "--seed", "1", "--out", "other"], tmp_path)
     ours, theirs = weights_of(finished_run.folder), weights_of(tmp_path / "other")
@@ -115,7 +111,7 @@ def test_another_seed_gives_other_weights(finished_run: Finished, small_run: lis
     assert all(ours[cohort] != theirs[cohort] for cohort in ours)
 
 
-@pytest.mark.parametrize(("event", "count"), [("search", 2), ("round", 5)])
+@pytest.mark.parametrize(("event", "count"), [pytest.param("search", 2, marks=pytest.mark.slow), ("round", 5)])
 def test_a_run_killed_anywhere_resumes_to_the_same_weights(
     small_run: list[str], tmp_path: Path, event: str, count: int
 ) -> None:

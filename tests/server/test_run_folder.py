@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
+from common.fleet import PROFILES
 from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder, read_json, write_json
@@ -64,6 +65,7 @@ def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:
     entries = [
         BudgetEntry("7", DeviceBudget(macs=10**12), "phone", 3, 9, "cohort-0"),
         BudgetEntry("camera", DeviceBudget(params=5, peak_memory_bytes=6)),
+        BudgetEntry("watch", PROFILES["phone"].budget(2.5), "phone", 4, 9, "cohort-0", 12, 1.5),
     ]
     assert folder.read_budgets() == []
     folder.write_budgets(entries)
@@ -247,6 +249,22 @@ def test_tensorboard_shows_the_figures_of_every_round(folder: RunFolder) -> None
     }  # fmt: skip
     assert [(item.step, item.value) for item in accumulator.Scalars("bytes")] == [(1, 214.0), (2, 414.0)]
     assert [item.value for item in accumulator.Scalars("validation/cohort-1")] == [0.25, 0.25]
+
+
+def test_tensorboard_shows_the_epochs_of_a_search_beside_the_rounds_that_are_taken_back(folder: RunFolder) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with folder:
+        for epoch in (1, 2, 3):
+            folder.append("search", epoch=epoch, train_loss=1 / epoch, validation_accuracy=0.5, note="no figure")
+        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.5, loss=1.0, validation_accuracy=0.25)
+        folder.truncate_after(0)
+        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.75, loss=1.0, validation_accuracy=0.25)
+    epochs = EventAccumulator(str(folder.tensorboard_folder / "search")).Reload()
+    assert set(epochs.Tags()["scalars"]) == {"search/train_loss", "search/validation_accuracy"}
+    assert [item.step for item in epochs.Scalars("search/train_loss")] == [1, 2, 3]
+    rounds = EventAccumulator(str(folder.tensorboard_folder)).Reload()
+    assert [item.value for item in rounds.Scalars("accuracy/cohort-0")] == [0.75]
 
 
 def test_read_json_is_the_inverse_of_write_json(tmp_path: Path) -> None:

@@ -12,26 +12,18 @@ from feddac.cli.failures import FAILED, INTERRUPTED, say
 
 EXAMPLES = """
 Examples:
+  feddac compare methods --out runs/methods
+  feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
+  feddac compare experiment.toml --out runs/experiment --jobs 4
 
-feddac compare methods --out runs/methods
-
-feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
-
-feddac compare experiment.toml --out runs/experiment --jobs 4
-
-An experiment file names seeds, settings of every run, and methods by the settings in which they differ:
-
-seeds = \\[0, 1, 2]
-
-\\[settings]
-
-data = "digits"
-
-\\[methods.cohort]
-
-\\[methods.overlap]
-
-aggregation = "overlap"
+An experiment file names seeds, settings of every run, and methods by the
+settings in which they differ:
+  seeds = [0, 1, 2]
+  [settings]
+  data = "digits"
+  [methods.cohort]
+  [methods.overlap]
+  aggregation = "overlap"
 """
 
 
@@ -56,7 +48,8 @@ def compare(
     Every run is a run folder FOLDER/CELL/METHOD/seed-N. The same command, given again, does what is missing. Settings
     on the command line replace those that the file gives all runs.
     """
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
+    from feddac.comparison.announce import announcement
     from feddac.comparison.collect import collect
     from feddac.comparison.execute import execute, prepare_folders
     from feddac.comparison.plan import find_experiment, read_experiment
@@ -69,18 +62,17 @@ def compare(
     plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
     cpus = os.cpu_count() or 1
     at_a_time = jobs or cpus
-    prepare_folders(plan.runs, out)
     try:
         with show_progress(Console(stderr=True)) as progress:
+            progress.note(announcement(plan, out, at_a_time))
+            prepare_folders(plan.runs, out)
             failures = execute(plan.runs, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None
     with values_as_written(out):
         results = collect(plan, out)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = result_console()
     for table in cell_tables(results):
         console.print(rich_table(table, console.width))
     for path in write_comparison(plan, results, failures, out):

@@ -20,14 +20,10 @@ USED = ("data", "data_folder")
 
 EXAMPLES = """
 Examples:
-
-feddac export runs/mine
-
-feddac export runs/mine phone
-
-feddac export runs/mine --device device-03 --out models
-
-feddac export runs/train
+  feddac export runs/mine
+  feddac export runs/mine phone
+  feddac export runs/mine --device device-03 --out models
+  feddac export runs/train
 """
 
 
@@ -60,7 +56,7 @@ def export(
     Each file is checked against PyTorch and tested on the run's test images, or on those of --data.
     """
     from common.models import allow_network
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.standalone.exporting import export_models
 
     if model is not None:
@@ -71,7 +67,7 @@ def export(
     kind, name = next(iter(named.items()), ("", which or "all"))
     with show_progress(Console(stderr=True)) as progress:
         exported = export_models(run, name, kind=kind, out=out, data=settings, progress=progress)
-    console = Console()
+    console = result_console()
     console.print(_table(exported))
     for one in exported:
         for note in one.notes:

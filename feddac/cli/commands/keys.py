@@ -9,24 +9,19 @@ from feddac.cli.failures import say
 
 CERTIFICATE_EXAMPLES = """
 Examples:
-
-feddac certificates keys --host server.example --host 192.0.2.1 --device camera --device gateway
-
-feddac certificates keys --renew
-
-feddac certificates keys --renew --device thermostat
+  feddac certificates keys --host server.example --host 192.0.2.1 --device camera --device gateway
+  feddac certificates keys --renew
+  feddac certificates keys --renew --device thermostat
 """
 
 REGISTER_EXAMPLES = """
 Examples:
-
-feddac register keys/camera.pub keys/gateway.pub --root-certificates keys/ca.crt
+  feddac register keys/camera.pub keys/gateway.pub --root-certificates keys/ca.crt
 """
 
 UNREGISTER_EXAMPLES = """
 Examples:
-
-feddac unregister keys/camera.pub --root-certificates keys/ca.crt
+  feddac unregister keys/camera.pub --root-certificates keys/ca.crt
 """
 
 SuperLink = Annotated[str, typer.Option(help="Address of the SuperLink.", metavar="HOST:PORT")]

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from common.errors import ConfigurationError, FedDACError
+from feddac.cli.display import result_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ def runs(
     found = sorted(_below(folder, DEEPEST), key=lambda path: (path / "config.toml").stat().st_mtime)
     if not found:
         raise ConfigurationError(f"there is no run below {folder}")
-    console = Console()
+    console = result_console()
     console.print(_table(folder, found))
 
 

@@ -6,29 +6,28 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.errors import ConfigurationError
+from common.budget import USUAL_TRAINING, LocalTraining
+from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import with_settings
 from feddac.resolve import merge
-from feddac.standalone.budgets import Budgets, budgets_from_file, budgets_from_flags
+from feddac.standalone.budgets import FLAGS, Budgets, budgets_from_file, budgets_from_flags
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
 
 EXAMPLES = """
 Examples:
-
-feddac search --max-macs 3M,2M,1M --stem-stride 2
-
-feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
-
-feddac search --data cifar10 --budgets devices.toml --out runs/search
-
-feddac search --resume runs/search
+  feddac search --max-macs 3M,2M,1M
+  feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
+  feddac search --data cifar10 --budgets devices.toml --out runs/search
+  feddac search --resume runs/search
 """
 
-BUDGET_FILE = """TOML file of [[budget]] tables with name, macs, params and memory."""
+BUDGET_FILE = (
+    """TOML file of [[budget]] tables with name, macs, params, memory, training-memory, latency-ms, profile."""
+)
 
 
 @with_settings(*GROUPS, omit=FEDERATED)
@@ -38,10 +37,31 @@ def search(
         list[str] | None,
         typer.Option(help="MACs per image: one bound per budget, as in 3M,2M, or one for all.", metavar="N[,N...]"),
     ] = None,
-    max_params: Annotated[list[str] | None, typer.Option(help="Parameters, likewise.", metavar="N[,N...]")] = None,
-    max_memory: Annotated[
-        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 2MiB).", metavar="N[,N...]")
+    max_params: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameters, likewise: a count or a size (500k, 77KB:int8).", metavar="N[,N...]"),
     ] = None,
+    max_memory: Annotated[
+        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 64KB:int8).", metavar="N[,N...]")
+    ] = None,
+    max_training_memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Memory while a device trains, likewise: weights, gradients, momentum and what the backward "
+            "pass needs.",
+            metavar="N[,N...]",
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        list[str] | None,
+        typer.Option(help="Milliseconds of one image by the rates of --profile, likewise.", metavar="N[,N...]"),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="Device profile by whose rates --max-latency-ms is judged.", metavar="NAME")
+    ] = "",
+    local_batch_size: Annotated[
+        int, typer.Option(help="Images per training step of the devices, for --max-training-memory.", min=2)
+    ] = USUAL_TRAINING.batch_size,
     budgets: Annotated[Path | None, typer.Option(help=BUDGET_FILE, metavar="FILE.toml")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
@@ -52,22 +72,32 @@ def search(
 ) -> None:
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
     from dac.files import load_member
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.standalone.material import cost_row, cost_table
     from feddac.standalone.searching import prepare_search
     from server.run_folder import RunFolder
 
-    flags = (max_macs or [], max_params or [], max_memory or [])
-    if resume is not None and (config is not None or budgets is not None or any(flags) or "out" in settings):
+    values = (max_macs, max_params, max_memory, max_training_memory, max_latency_ms)
+    flags = {key: given for key, given in zip(FLAGS, values, strict=True) if given}
+    if resume is not None and (config is not None or budgets is not None or flags or "out" in settings):
         raise ConfigurationError("--resume continues a search in its own folder: leave out budgets, --config and --out")
-    if budgets is not None and any(flags):
-        raise ConfigurationError("give budgets by --budgets or by --max-macs, --max-params and --max-memory, not both")
+    if budgets is not None and flags:
+        raise ConfigurationError(f"give budgets by --budgets or by --max-{next(iter(flags))}, not both")
+    training = LocalTraining(local_batch_size)
     asked: Budgets | None = None
     if resume is None:
-        asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
-    given = merge(config if resume is None else RunFolder.open(resume).config_path, settings)
+        asked = (
+            budgets_from_flags(flags, profile, training) if budgets is None else budgets_from_file(budgets, training)
+        )
+    file = config if resume is None else RunFolder.open(resume).config_path
+    given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:
-        job = prepare_search(given, asked, progress, resume)
+        try:
+            job = prepare_search(given, asked, progress, resume)
+        except BudgetError as error:  # the bounds of a file are no flags
+            flags_help = budgets is None and resume is None
+            kept = {key: value for key, value in error.remedy.items() if flags_help or not key.startswith("max-")}
+            raise BudgetError(str(error), kept) from None
         with run_ends_well(job.folder.path, "search"):
             job.run(progress)
     folder = job.folder
@@ -75,6 +105,6 @@ def search(
     for entry in folder.read_budgets():
         member = load_member(folder.architecture_path(entry.name))
         table.add_row(*cost_row(entry.name, member.architecture.costs, member.validation_accuracy))
-    console = Console()
+    console = result_console()
     console.print(table)
     console.print(f"Run folder: {folder.path}", soft_wrap=True, markup=False, highlight=False)

@@ -20,16 +20,11 @@ CLIENT_APP = "client.app:app"
 
 EXAMPLES = """
 Examples:
-
-feddac simulate
-
-feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
-
-feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
-
-feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
-
-feddac simulate --resume runs/seed-1
+  feddac simulate
+  feddac simulate --data cifar10 --devices 20 --rounds 50 --partition dirichlet:0.5
+  feddac simulate --fleet phone,microcontroller --max-memory 512KB --engine inline
+  feddac simulate --config experiment.toml --seed 1 --out runs/seed-1
+  feddac simulate --resume runs/seed-1
 """
 
 
@@ -82,7 +77,7 @@ def simulate(
 
 
 def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
-    from feddac.cli.display import print_result, show_progress
+    from feddac.cli.display import print_result, result_console, show_progress
     from server.federation import federate
     from server.report.build import build_report
     from server.report.record import read_run
@@ -107,6 +102,6 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
             gpus,
         )
     report = build_report(folder.path)
-    console = Console()
+    console = result_console()
     print_result(console, read_run(folder))
     console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

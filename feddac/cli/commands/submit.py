@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from common.config import Config
 from common.errors import ConfigurationError, FederationError
@@ -13,10 +12,8 @@ from feddac.resolve import merge
 
 EXAMPLES = """
 Examples:
-
-feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
-
-feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
 """
 
 
@@ -44,7 +41,7 @@ def submit(
 
     The folder of --out is one of the server's machine; if it holds a run, that run is resumed.
     """
-    from feddac.cli.display import print_result
+    from feddac.cli.display import print_result, result_console
     from feddac.deployment.bundle import app_bundle
     from feddac.deployment.control import Control
     from feddac.deployment.follow import run_to_the_end
@@ -71,7 +68,7 @@ def submit(
         raise typer.Exit(INTERRUPTED) from None
     if not status.completed:
         raise FederationError(f"{status}; submit it again with the same --out to resume it")
-    console = Console()
+    console = result_console()
     if Path(out, "summary.json").exists():  # the server's folder can be seen from here
         print_result(console, read_run(RunFolder.open(out)))
     console.print(f"Run folder: {out}", soft_wrap=True, markup=False, highlight=False)

@@ -22,18 +22,12 @@ GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
 
 EXAMPLES = """
 Examples:
-
-feddac train runs/search/architectures/budget-1.json --data cifar10 --epochs 100
-
-feddac train runs/search/architectures/budget-2.json --teacher runs/train/architectures/trained.json
-
-feddac train net_cfg.json --name 10 --data cifar10
-
-feddac train net_cfg.json --max-macs 100M --max-params 840828 --data cifar10
-
-feddac train --width 0.5 --data cifar10
-
-feddac train --resume runs/train
+  feddac train runs/search/architectures/budget-1.json --data cifar10 --epochs 100
+  feddac train runs/search/architectures/budget-2.json --teacher runs/train/architectures/trained.json
+  feddac train net_cfg.json --name 10 --data cifar10
+  feddac train net_cfg.json --max-macs 100M --max-params 840828 --data cifar10
+  feddac train --width 0.5 --data cifar10
+  feddac train --resume runs/train
 """
 
 
@@ -78,7 +72,7 @@ def train(
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
     from dac.files import load_member
-    from feddac.cli.display import show_progress
+    from feddac.cli.display import result_console, show_progress
     from feddac.standalone.material import Material, checker, cost_row, cost_table
     from feddac.standalone.training import TRAINED, prepare_training
     from server.run_folder import RunFolder
@@ -104,7 +98,7 @@ def train(
     member, summary = load_member(path), job.folder.read_summary()
     table = cost_table("Trained", "validation", "test")
     table.add_row(*cost_row(path.stem, member.architecture.costs, member.validation_accuracy, summary["test_accuracy"]))
-    console = Console()
+    console = result_console()
     console.print(table)
     console.print(f"Architecture and weights: {path}", soft_wrap=True, markup=False, highlight=False)
 

@@ -9,7 +9,6 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from common.errors import ConfigurationError, FederationError
 from feddac.cli.failures import run_ends_well, say
@@ -17,12 +16,9 @@ from feddac.start import prepare
 
 EXAMPLES = """
 Examples:
-
-feddac up --devices 4
-
-feddac up --devices 4 --tls --rounds 5 --out runs/tls
-
-feddac up --resume runs/tls
+  feddac up --devices 4
+  feddac up --devices 4 --tls --rounds 5 --out runs/tls
+  feddac up --resume runs/tls
 """
 
 
@@ -56,7 +52,7 @@ def up(
     The same run as simulate, on the runtime that real machines use; docs/deployment.md says how to spread it.
     """
     from common.fleet import virtual_fleet
-    from feddac.cli.display import print_result
+    from feddac.cli.display import print_result, result_console
     from feddac.deployment.bundle import app_bundle
     from feddac.deployment.follow import run_to_the_end
     from feddac.deployment.local import LocalFederation
@@ -69,14 +65,14 @@ def up(
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    devices = virtual_fleet(whole.fleet)
+    devices = virtual_fleet(whole.fleet, whole.federation.local_training)
     with run_ends_well(folder.path, "up"), LocalFederation(folder.path / "deployment", devices, tls, say) as federation:
         federation.wait_until_connected()
         bundle = app_bundle(absolute)
         status = run_to_the_end(federation.address, federation.root_certificates, bundle, say, federation.check)
         if not status.completed:
             raise FederationError(f"{status}; resume with: feddac up --resume {shlex.quote(str(folder.path))}")
-    console = Console()
+    console = result_console()
     print_result(console, read_run(folder))
     console.print(
         f"Run folder: {folder.path}\nReport:     {folder.report_path}", soft_wrap=True, markup=False, highlight=False

@@ -144,13 +144,10 @@ def test_three_images_are_too_few_to_search_with() -> None:
 
 def test_the_rate_falls_along_a_cosine_and_begins_anew_in_each_round() -> None:
     order = CellOrder(epochs=4, learning_rate=0.025, fednas_lowest_learning_rate=0.001)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=9.0)
-    set_rate, rates = cosine(optimizer, order), []
-    for epoch in (1, 2, 3, 4):
-        set_rate(epoch)
-        rates.append(optimizer.param_groups[0]["lr"])
+    rates = [cosine(order)(epoch) for epoch in (1, 2, 3, 4)]
     middle = 0.001 + 0.024 * (1 + math.cos(math.pi / 4)) / 2
     assert rates == pytest.approx([0.025, middle, 0.013, 0.026 - middle])
+    assert cosine(CellOrder(epochs=3, learning_rate=0.0005))(3) == pytest.approx(0.0005)  # never up
 
 
 @pytest.mark.parametrize(("network", "step"), [(SUPERNET, SEARCH), (FOUND, TRAIN)])

@@ -16,6 +16,8 @@ EVERY_SPEC = [
     "shards:2",
     "paper-iid:4",
     "paper-shards:10",
+    "patho:2",
+    "diri:0.5",
 ]
 
 
@@ -114,6 +116,31 @@ def test_paper_shards_gives_two_single_class_shards() -> None:
     assert sum(map(len, parts)) == 400
 
 
+@pytest.mark.parametrize(("devices", "shard"), [(10, 20), (20, 10), (8, 20)])
+def test_patho_gives_equal_single_class_shards_of_different_classes(devices: int, shard: int) -> None:
+    """400 images: 2 shards of each class for 10 devices, 4 for 20; for 8, 16 of 20 shards are dealt."""
+    parts = partition(BALANCED, "patho:2", devices, seed=0)
+    assert [len(part) for part in parts] == [2 * shard] * devices
+    different = 0
+    for part in parts:
+        counts = torch.bincount(BALANCED[part])
+        assert sorted(counts[counts > 0].tolist()) in ([shard, shard], [2 * shard])
+        different += len(counts[counts > 0]) == 2
+    assert different >= devices - 1  # the last may find shards of one class alone
+
+
+def test_diri_gives_equal_numbers_and_fewer_classes_the_smaller_alpha() -> None:
+    coverages = []
+    for alpha in (1e-300, 0.1, 1000):
+        parts = partition(BALANCED, f"diri:{alpha}", 5, seed=0)
+        assert [len(part) for part in parts] == [80] * 5
+        coverages.append(sum(class_coverage(BALANCED, parts)))
+    assert coverages[0] < coverages[1] < 48 <= coverages[2]
+    # the first device is the first to draw: with nearly no alpha one class is all it wants, and that has 40 images
+    first = torch.bincount(BALANCED[partition(BALANCED, "diri:1e-300", 5, seed=0)[0]])
+    assert sorted(first[first > 0].tolist()) == [40, 40]
+
+
 def test_labels_need_not_be_consecutive() -> None:
     labels = torch.tensor([3, 9] * 20)
     assert class_coverage(labels, partition(labels, "classes:1", 2, seed=0)) == [1, 1]
@@ -142,6 +169,10 @@ def test_class_coverage_by_hand() -> None:
         ("paper-iid:11", 4, "use at most paper-iid:10"),
         ("paper-iid:1", 41, "use at most 40 devices"),
         ("paper-shards:40", 6, "the images give 10: use at most paper-shards:20"),
+        ("patho:0", 4, "at least 1"),
+        ("patho:11", 4, "needs 11 classes, but the images have 10"),
+        ("diri:0", 4, "ALPHA above 0 and at most 1e6, such as diri:0.5"),
+        ("diri:x", 4, "unknown partition"),
         ("by-moon:3", 4, "unknown partition 'by-moon:3': use iid"),
         ("classes:two", 4, "unknown partition"),
         ("iid:3", 4, "unknown partition"),

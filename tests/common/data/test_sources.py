@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.sources import load
+from common.data.sources import HUB_NAMES, load
 from common.errors import DataError
 from common.groups import DataSettings
 from tests.common.data.files import picture, write_parquet
@@ -92,6 +92,41 @@ def test_an_unreachable_hub_is_one_line(tmp_path: Path, capfd: pytest.CaptureFix
     with pytest.raises(DataError, match=r"^hub:someone/something could not be loaded [^\n]*cannot be reached[^\n]*$"):
         load(DataSettings(data="hub:someone/something", data_folder=str(tmp_path)))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_cinic10_is_the_hubs_and_its_validation_images_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    with pytest.raises(DataError, match=r"^hub:flwrlabs/cinic10 could not be loaded [^\n]*cannot be reached[^\n]*$"):
+        load(DataSettings(data="cinic10", data_folder=str(tmp_path)))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "library"))
+    monkeypatch.setitem(HUB_NAMES, "cinic10", str(tmp_path / "cinic10"))
+    for part, values in (("train", (1, 2)), ("validation", (3, 4)), ("test", (5, 6))):
+        write_parquet(tmp_path / f"cinic10/data/{part}-00000-of-00001.parquet", list(map(picture, values)), [0, 1])
+    data = load(DataSettings(data="cinic10", data_folder=str(tmp_path / "kept")))
+    assert (data.train.images[:, 0, 0, 0].tolist(), data.test.images[:, 0, 0, 0].tolist()) == ([1, 2], [5, 6])
+    # the same files without the hub
+    data = load(DataSettings(data=str(tmp_path / "cinic10" / "data"), data_folder=str(tmp_path / "kept")))
+    assert (data.train.images[:, 0, 0, 0].tolist(), data.test.images[:, 0, 0, 0].tolist()) == ([1, 2], [5, 6])
+
+
+def test_cifar100_in_parquet_files_has_its_fine_labels(tmp_path: Path) -> None:
+    for part, labels in (("train", range(100)), ("test", range(99, -1, -1))):
+        path = tmp_path / "cifar100" / f"{part}-00000-of-00001.parquet"
+        write_parquet(
+            path,
+            [picture(label) for label in labels],
+            list(labels),
+            image_column="img",
+            label_column="fine_label",
+            class_names=[f"class {number}" for number in range(100)],
+        )
+    data = load(DataSettings(data=str(tmp_path / "cifar100"), data_folder=str(tmp_path / "kept")))
+    assert (data.classes, data.class_names[99]) == (100, "class 99")
+    assert data.test.labels.tolist() == list(range(99, -1, -1))
 
 
 @pytest.mark.usefixtures("no_network")

@@ -43,7 +43,13 @@ ENDS_ELSEWHERE = f"{HERE}::test_a_run_with_the_setting_ends_elsewhere"
 REFERENCE = f"{HERE}::test_the_server_prepares_its_images_and_network_as_asked"
 TASKS = f"{HERE}::test_devices_are_asked_as_the_settings_say"
 LOCAL = "tests/client/test_training.py::test_the_task_decides_how_a_device_trains"
+FLIPS = "tests/server/methods/test_autoflip.py"
+EXPLORATION = f"{FLIPS}::test_an_exploration_is_charged_for_the_epochs_it_took"
 BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_give_it"
+
+FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
+FEDGKT_SENDS = "tests/client/methods/test_fedgkt.py::test_it_is_what_the_server_admits"
+FEDGKT_SERVER = "tests/server/methods/test_fedgkt.py::test_its_settings_change_what_the_server_learns"
 FEDNAS = "tests/server/methods/test_fednas.py"
 CELL_STEPS = "tests/client/methods/test_fednas.py"
 CELLS = f"{FEDNAS}::test_devices_are_told_how_to_train_cells_and_charged_for_it"
@@ -62,7 +68,7 @@ COVERED_BY = {
     "width": REFERENCE,
     "stem-stride": REFERENCE,
     "strides": REFERENCE,
-    "preset": ENDS_ELSEWHERE,
+    "recipe": ENDS_ELSEWHERE,
     "search-space": ENDS_ELSEWHERE,
     "channel-floor": "tests/dac/test_whole_space.py::test_the_floor_of_the_whole_space_is_far_lower_and_named",
     "channel-multiple": ENDS_ELSEWHERE,
@@ -78,15 +84,24 @@ COVERED_BY = {
     "entropy-coefficient": ENDS_ELSEWHERE,
     "devices": f"{HERE}::test_devices_share_the_images_as_asked",
     "fleet": BUDGETS,
-    "target-latency-ms": BUDGETS,
+    "max-latency-ms": BUDGETS,
     "max-macs": BUDGETS,
     "max-params": BUDGETS,
     "max-memory": BUDGETS,
+    "max-training-memory": BUDGETS,
     "max-cohorts": ENDS_ELSEWHERE,
     "method": ENDS_ELSEWHERE,
     "architectures": "tests/server/methods/test_dac.py::test_a_run_with_given_architectures_and_its_resumption",
     "fedavg-model": ENDS_ELSEWHERE,
     "proximal-coefficient": ENDS_ELSEWHERE,
+    "autoflip-mode": f"{FLIPS}::test_structured_removal_makes_tensors_smaller_and_costs_and_traffic_fall",
+    "autoflip-threshold": ENDS_ELSEWHERE,
+    "autoflip-guidance": f"{FLIPS}::test_chance_explores_nothing_and_removes_as_much",
+    "autoflip-explorers": EXPLORATION,
+    "autoflip-exploration-epochs": EXPLORATION,
+    "autoflip-patience": EXPLORATION,
+    "autoflip-normalisation": ENDS_ELSEWHERE,
+    "autoflip-server-momentum": f"{FLIPS}::test_without_momentum_the_mean_is_the_model",
     "fednas-lowest-learning-rate": CELLS,
     "fednas-architecture-learning-rate": CELLS,
     "fednas-architecture-weight-decay": CELLS,
@@ -105,10 +120,22 @@ COVERED_BY = {
     "masked-loss": ENDS_ELSEWHERE,
     "distillation-epochs": ENDS_ELSEWHERE,
     "distillation-learning-rate": ENDS_ELSEWHERE,
+    "fedgkt-temperature": FEDGKT,
+    "fedgkt-alpha": FEDGKT,
+    "fedgkt-feature-type": FEDGKT_SENDS,
+    "fedgkt-feature-clip": FEDGKT_SENDS,
+    "fedgkt-server": FEDGKT_SERVER,
+    "fedgkt-server-epochs": FEDGKT_SERVER,
+    "fedgkt-server-batch-size": FEDGKT_SERVER,
+    "fedgkt-server-optimizer": FEDGKT_SERVER,
+    "fedgkt-server-learning-rate": FEDGKT_SERVER,
+    "fedgkt-server-distillation": FEDGKT_SERVER,
     "rounds": TASKS,
     "local-epochs": TASKS,
     "local-batch-size": TASKS,
+    "optimizer": ENDS_ELSEWHERE,
     "learning-rate": TASKS,
+    "learning-rate-decay": ENDS_ELSEWHERE,
     "momentum": TASKS,
     "weight-decay": TASKS,
     "max-gradient-norm": TASKS,
@@ -163,9 +190,16 @@ MOBILE: dict[str, Scalar] = {
     "train-images": 80,
 }
 
+FLIP: dict[str, Scalar] = {
+    "method": "autoflip",
+    "rounds": 2,
+    "pretraining-epochs": 1,
+    "autoflip-exploration-epochs": 1,
+}
+
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
-    "preset": ("paper", MOBILE),
+    "recipe": ("paper", MOBILE),
     "search-space": ("all", MOBILE),
     "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),
@@ -181,6 +215,10 @@ CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "method": ("fedavg", {}),
     "fedavg-model": ("largest", {"method": "fedavg", "pretraining-epochs": 1}),
     "proximal-coefficient": (1.0, {"method": "fedprox", "pretraining-epochs": 1}),
+    "autoflip-threshold": (0.6, FLIP),
+    "autoflip-normalisation": ("robust", FLIP),
+    "optimizer": ("adam", {}),
+    "learning-rate-decay": (0.5, {"rounds": 2}),
     "pretraining-epochs": (2, {"method": "fedavg"}),
     "aggregation": ("overlap", TWO_COHORTS),
     "batch-norm": ("recalibrate", MOBILE),
@@ -336,10 +374,11 @@ def test_data_are_found_by_name_and_folder(tmp_path: Path) -> None:
     ("settings", "expected"),
     [
         ({"fleet": "workstation"}, PROFILES["workstation"].budget(20.0)),
-        ({"target-latency-ms": 40.0}, PROFILES["phone"].budget(40.0)),
+        ({"max-latency-ms": 40.0}, PROFILES["phone"].budget(40.0)),
         ({"max-macs": "3k"}, replace(PROFILES["phone"].budget(20.0), macs=3000)),
         ({"max-params": "4k"}, replace(PROFILES["phone"].budget(20.0), params=4000)),
         ({"max-memory": "5KB"}, replace(PROFILES["phone"].budget(20.0), peak_memory_bytes=5000)),
+        ({"max-training-memory": "6KB"}, replace(PROFILES["phone"].budget(20.0), training_memory_bytes=6000)),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

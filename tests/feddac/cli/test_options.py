@@ -14,6 +14,7 @@ from common.config import GROUPS, Config
 from common.errors import ConfigurationError
 from common.groups import FederationSettings, FleetSettings, RunSettings, TrainSettings
 from common.settings import key_of, name_of
+from feddac.cli.help import GroupedCommand
 from feddac.cli.options import with_settings
 from feddac.resolve import merge
 
@@ -54,15 +55,18 @@ def test_every_setting_is_an_option() -> None:
             assert given_settings(f"--{key}", str(default)) == {key: default}
 
 
-def test_help_shows_every_option_its_default_and_its_group() -> None:
-    app = typer.Typer(rich_markup_mode="rich")
-    app.command()(with_settings(FleetSettings, FederationSettings)(lambda settings: None))
-    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+def test_help_all_shows_every_option_its_default_and_its_group_and_help_the_common_ones() -> None:
+    app = typer.Typer(rich_markup_mode=None)
+    app.command(cls=GroupedCommand)(with_settings(FleetSettings, FederationSettings)(lambda settings: None))
+    whole, short = (CliRunner().invoke(app, [flag]).output for flag in ("--help-all", "--help"))
     for key in [*FleetSettings.keys(), *FederationSettings.keys()]:
-        assert f"--{key}" in text
-    assert "Number of devices. [default: 8]" in text
-    assert "─ Fleet ─" in text
-    assert "─ Federation ─" in text
+        assert f"--{key} " in whole
+    for text in (whole, short):
+        assert "Number of devices. [default: 8]" in text
+        assert "\nFleet:\n" in text
+        assert "\nFederation:\n" in text
+    assert "--rounds N" in short
+    assert "--clip-norm" not in short
 
 
 @given(st.dictionaries(st.sampled_from(["rounds", "devices", "seed"]), st.integers(1, 99)))

@@ -76,7 +76,7 @@ def test_mobilenet_families_are_also_written_in_the_published_format(tmp_path: P
         (["--max-macs", "3M", "--budgets", "x.toml"], 2, "not both"),
         (["--budgets", "x.toml"], 2, "cannot be read"),
         (["--max-macs", "3M", "--data", "cifar"], 1, "did you mean cifar10"),
-        (["--max-macs", "3M", "--preset", "fast"], 2, "preset must be one of default, paper"),
+        (["--max-macs", "3M", "--preset", "fast"], 2, "preset must be one of default, recommended, paper"),
         (["--max-macs", "3M", "--width", "0"], 2, "width must be above 0"),
         (["--resume", "/proc"], 1, "there is no run in /proc"),
         (["--resume", "/proc", "--max-macs", "3M"], 2, "leave out budgets"),

@@ -31,6 +31,7 @@ def finish(folder: RunFolder, cohorts: list[dict[str, Any]], accuracy: float) ->
                 "seconds_total": 12.0,
                 "bytes_down": 30,
                 "bytes_up": 12,
+                "simulated_seconds": 7200.0,
             },
             **{"device_macs_per_round": 9000.0, "server_seconds": 5.0, "server_bytes": 77, "epochs_on_reference": 4},
         }
@@ -65,6 +66,8 @@ def test_means_over_devices_and_seeds(result: CellResult) -> None:
         "device_macs_per_round": 9000,
         "bytes_down": 30,
         "bytes_up": 12,
+        "bytes": 42,
+        "simulated_seconds": 7200,
         "server_seconds": 5,
         "server_bytes": 77,
         "epochs_on_reference": 4,
@@ -78,8 +81,8 @@ def test_means_over_devices_and_seeds(result: CellResult) -> None:
 
 
 def test_the_curve_is_the_mean_over_devices_of_rounds_that_all_cohorts_evaluated(result: CellResult) -> None:
-    ((number, mean, deviation),) = result.methods[0].curve
-    assert number == 0
+    ((number, mean, deviation, seconds),) = result.methods[0].curve
+    assert (number, seconds) == (0, 0.0)
     assert mean == pytest.approx((2 * 0.3 + 0.63) / 3)
     assert deviation == pytest.approx(0.02 / 2**0.5)
 
@@ -99,7 +102,7 @@ def test_accuracy_of_a_part_of_the_devices_says_so(result: CellResult) -> None:
     assert small[HEADINGS.index("devices with a model")] == "2 of 3"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 15)])
+@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 16)])
 def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, result: CellResult) -> None:
     assert len(rich_table(cell_tables([result])[0], width).columns) == columns
 

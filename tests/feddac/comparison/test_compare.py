@@ -1,7 +1,9 @@
 """`feddac compare` end to end, on digits: runs, shared searches, what is done again and what is not, and the files."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +41,7 @@ def test_two_methods_by_two_seeds(
     for text in ("all runs", "plain", "scratch", "baseline", "comparison.html"):
         assert text in shown.out
     assert "4/4" in shown.err
+    assert re.search(r"note: 4 runs \(2 methods, 2 seeds, 1 setting\), 2 at a time: about \d+", shown.err)
 
     result = json.loads((out / "comparison.json").read_text())
     (cell,) = result["cells"]
@@ -66,6 +69,15 @@ def test_two_methods_by_two_seeds(
     for outside in ("<script", "<link", "http://", "https://", "url(http"):
         assert outside not in page
     assert (out / "comparison.svg").read_text().startswith("<?xml")
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert links == [f"all/{name}/seed-{n}/report.html" for name in ("plain", "scratch") for n in (0, 1)]
+    assert all((out / link).is_file() for link in links)
+    rows = list(csv.DictReader((out / "comparison.csv").open()))
+    assert [(row["method"], row["seed"]) for row in rows] == [(m, n) for m in ("plain", "scratch") for n in "01"]
+    assert [float(row["accuracy"]) for row in rows[:2]] == [one["accuracy"] for one in plain["runs"]]
+    tex = (out / "comparison.tex").read_text()
+    assert f"{100 * plain['accuracy']['mean']:.1f}\\,\\%" in tex
+    assert tex.count(r"\\") == 3
     table = (out / "comparison.md").read_text()
     assert "over 2 seeds (0, 1)" in table
     assert f"{100 * plain['accuracy']['mean']:.1f} %" in table

@@ -18,7 +18,7 @@ from dac.files import Member, save_member
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.pretraining import random_state
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, architecture_of, find_cohorts
 

@@ -15,7 +15,7 @@ from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.averaged import Averaged
 from server.methods.pretraining import random_state
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts
 

@@ -10,7 +10,8 @@ import pytest
 
 from common.arrays import Array
 from common.budget import DeviceBudget
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect
 from common.errors import ArchitectureError, BudgetError, ConfigurationError, MessageError
 from common.messages import WEIGHTS, Result
 from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs
@@ -25,7 +26,7 @@ from server.methods.cell_networks import alphas_of, network_of, require_held
 from server.methods.fednas import FedNASServer
 from server.methods.genotypes import read_genotype, write_genotype
 from server.methods.method import Snapshot
-from server.report import build_report
+from server.report.build import build_report
 from server.run import Run
 from server.run_folder import RunFolder
 from server.steps import Step
@@ -232,7 +233,7 @@ def test_what_cannot_work_is_said_before_any_work(
 def test_settings_without_effect_are_refused(key: str, make_config: Callable[..., Config]) -> None:
     value = {"model": "cnn", "width": 0.5, "patience": 3, "initial_weights": "random", "pretraining_epochs": 3}[key]
     with pytest.raises(ConfigurationError, match="method fednas does not read"):
-        require_read(make_config(**{key: value}))
+        require_effect(make_config(**{key: value}))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "feddac-genotype", "version": 1, "normal": []}', "\x00"])

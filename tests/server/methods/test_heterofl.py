@@ -31,7 +31,7 @@ from server.methods.heterofl import rate_of
 from server.methods.pretraining import random_state
 from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
 from server.reference import load_reference
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, architecture_of, find_cohorts, models
 
@@ -273,7 +273,7 @@ def test_devices_are_told_the_rate_of_their_slice(
         return real_client_app(message, context)
 
     if method == "heterofl":
-        changed = config.changed({"rounds": 1, "pretraining-epochs": 0})
+        changed = config.changed({"rounds": 1, "pretraining-epochs": 0, "fine-tune-epochs": 3})  # as by default
     else:
         changed = small_config(fleet=config.fleet.fleet, max_params="", rounds=1)
     run_federation(changed, tmp_path / "run", client_app=app)

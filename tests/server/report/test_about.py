@@ -12,12 +12,12 @@ from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.learning import Feed
 from common.progress import Silent
+from server.quality import quality_of
 from server.report.build import build_report
 from server.report.interval import interval
 from server.report.live import LiveReport
 from server.report.partition import heat_map
 from server.report.record import read_run
-from server.run_facts import class_accuracy
 from tests.server.report.fake_run import write_fake_run
 
 
@@ -36,7 +36,7 @@ def test_accuracy_class_by_class_by_hand() -> None:
     pixels = torch.tensor([0, 255, 255, 0, 255], dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2).contiguous()
     labels = torch.tensor([0, 0, 1, 1, 1])
     feed = Feed(Images(pixels, labels), Preprocessor(torch.zeros(1), torch.ones(1), "none"), 2)
-    found = class_accuracy(_as_float(Bright()), feed, torch.device("cpu"))
+    found = list(quality_of(_as_float(Bright()), feed, torch.device("cpu")).class_accuracy)
     assert found == [0.5, pytest.approx(2 / 3), None]
 
 

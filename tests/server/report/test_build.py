@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from common.errors import CheckpointError
-from server.report import build_report
+from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.server.report.fake_run import write_fake_run
 

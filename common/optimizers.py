@@ -1,0 +1,47 @@
+"""The optimizers that settings name, and their state as arrays, so that training can go on where it was left."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.arrays import Arrays
+
+
+def make_optimizer(
+    kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """`sgd`, `nesterov` (SGD with Nesterov's momentum, which must be above 0), or `adam`: AMSGrad (Reddi et al. 2018).
+
+    Raises ValueError for another kind. AMSGrad has no use for `momentum`: its betas are torch's, 0.9 and 0.999.
+    """
+    if kind == "adam":
+        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay, amsgrad=True)
+    if kind not in ("sgd", "nesterov"):
+        raise ValueError(f"unknown optimizer {kind!r}")
+    return torch.optim.SGD(
+        parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=kind == "nesterov"
+    )
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> Arrays:
+    """What the optimizer remembers, by number of the parameter and name; none before its first step."""
+    return {
+        f"{number}/{name}": value.detach().cpu().numpy().copy()
+        for number, memory in optimizer.state_dict()["state"].items()
+        for name, value in memory.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """Let a fresh optimizer of the same kind and parameters remember what `optimizer_arrays` gave.
+
+    Raises KeyError or ValueError for arrays of another one.
+    """
+    memory: dict[int, dict[str, torch.Tensor]] = {}
+    for place, values in arrays.items():
+        number, _, name = place.partition("/")
+        memory.setdefault(int(number), {})[name] = torch.from_numpy(np.array(values))
+    optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,56 @@
+"""`feddac presets` and `feddac profiles`: what may be named in a flag, in a table."""
+
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from feddac.cli.display import result_console
+
+PROFILE_EXAMPLES = """
+Examples:
+  feddac profiles
+  feddac profiles --max-latency-ms 5
+"""
+
+
+def presets() -> None:
+    """List the presets: settings that go together, for --preset."""
+    from common.presets import PRESETS
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("preset", no_wrap=True)
+    table.add_column("what for")
+    table.add_column("the same as", overflow="fold")
+    for name, preset in PRESETS.items():
+        flags = "\n".join(
+            f"--{key} {value:g}" if isinstance(value, float) else f"--{key} {value}"
+            for key, value in preset.settings.items()
+        )
+        table.add_row(name, preset.purpose, flags or "no flag")
+    result_console().print(table)
+
+
+def profiles(
+    max_latency_ms: Annotated[
+        float, typer.Option(min=0.001, metavar="X", help="Time one image may take; decides the MACs.")
+    ] = 20.0,
+) -> None:
+    """List the device profiles: kinds of hardware and the budgets they stand for, for --fleet."""
+    from common.fleet import PROFILES
+    from common.simulated_time import LINKS
+    from server.report.wording import NARROW_SPACE, count, size
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("profile", no_wrap=True)
+    for heading in ("MACs of plain\nconvolutions", "params", "peak\nmemory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is, and where the figures come from", overflow="fold")
+    for name, profile in PROFILES.items():
+        budget = profile.budget(max_latency_ms)
+        macs = max_latency_ms / 1000 / profile.rates.of("conv", "mac")
+        figures = (count(macs), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
+        source = f"{profile.source}. Network: {LINKS[name].source}"
+        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), source)
+    result_console().print(table)

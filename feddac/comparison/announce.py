@@ -1,0 +1,103 @@
+"""What a comparison will do and how long that may take, said before it starts."""
+
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from common.architecture import Architecture
+from common.budget import BOUNDED
+from common.config import Config
+from common.data.sources import load
+from common.errors import FedDACError
+from common.fleet import virtual_fleet
+from common.learning import pick_accelerator
+from common.methods import contract_of
+from common.models.description import BaseNetwork
+from feddac.comparison.plan import Experiment
+from feddac.comparison.sharing import search_key
+from server.reference import base_network
+from server.report.wording import NARROW_SPACE, duration, plural
+from server.run_folder import RunFolder
+from server.sampling import epoch_range
+from simulation.preflight import check_budgets
+
+BATCH = 32
+
+
+def announcement(plan: Experiment, out: Path, jobs: int) -> str:
+    """How many runs there are, how many of them are done, and about how long the others take, `jobs` at a time."""
+    pending = [run for run in plan.runs if not RunFolder(out / run.folder).summary_path.exists()]
+    counts = plural(len(plan.methods), "method"), plural(len(plan.seeds), "seed"), plural(len(plan.cells), "setting")
+    done = len(plan.runs) - len(pending)
+    text = f"{plural(len(plan.runs), 'run')} ({', '.join(counts)})" + (f", {done} of them done" if done else "")
+    if not pending:
+        return text
+    seconds = estimated_seconds([run.config for run in pending]) / min(jobs, len(pending))
+    rough = float(f"{max(seconds, 1.0):.1g}")
+    together = f", {jobs} at a time" if jobs > 1 else ""
+    return f"{text}{together}: about {duration(rough).replace(NARROW_SPACE, ' ')}, by the speed of this machine"
+
+
+def estimated_seconds(configs: Sequence[Config]) -> float:
+    """Seconds of training in all runs, one after the other; a search that several share counts once.
+
+    From the time that one image takes on this machine, and how many are trained on. That every network should take as
+    long as the whole base network makes it too long, what is no training makes it too short.
+    """
+    total, searched = 0.0, set[str]()
+    for config in configs:
+        try:
+            data = load(config.data)
+            base = base_network(check_budgets(config, data).model, data)
+        except FedDACError:  # this run ends at once, and says so
+            continue
+        accelerator = pick_accelerator(config.run.accelerator)
+        share, key = config.data.reference_fraction, search_key(config)
+        epochs = 0.0 if key in searched else _epochs_on_reference(config, base)
+        searched |= {key} - {""}
+        reference = share * len(data.train) * (1 - config.data.validation_fraction) * epochs
+        devices = (1 - share) * len(data.train) * config.federation.fraction
+        local = devices * config.federation.rounds * sum(epoch_range(config.federation.local_epochs)) / 2
+        total += (reference + local) * _seconds_per_image(base, accelerator)
+    return total
+
+
+def _epochs_on_reference(config: Config, base: BaseNetwork) -> float:
+    """Passes over the reference set: those of the search's steps down to the smallest budget, or the pretraining."""
+    search, contract = config.search, contract_of(config.method.method)
+    if not contract.reads_setting("warmup-epochs"):
+        return config.method.pretraining_epochs
+    full = Architecture.full(base).costs
+    budgets = {device.budget for device in virtual_fleet(config.fleet, config.federation.local_training)}
+    shares = (
+        budget.bound(resource) / (budget.amount(full, resource) or 1.0) for budget in budgets for resource in BOUNDED
+    )
+    smallest = min(1.0, *shares)
+    steps = math.ceil(math.log(smallest) / math.log(1 - search.step_share)) if search.step_share < 1 else 1
+    after = len(budgets) * (search.fine_tune_epochs + search.joint_epochs)
+    return search.warmup_epochs + steps * search.epochs_per_step + after
+
+
+@cache
+def _seconds_per_image(base: BaseNetwork, accelerator: torch.device) -> float:
+    """What a step of training takes here, with the one thread that a run has, divided by its images."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module = Architecture.full(base).build(0).to(accelerator).train()
+        images = torch.zeros(BATCH, *base.input_shape, device=accelerator)
+        labels = torch.zeros(BATCH, dtype=torch.long, device=accelerator)
+        for _ in range(2):  # the first one is slower
+            start = time.perf_counter()
+            F.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+            if accelerator.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+    finally:
+        torch.set_num_threads(threads)
+    return seconds / BATCH

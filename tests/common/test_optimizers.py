@@ -1,0 +1,85 @@
+"""Optimizers by name, and training that goes on where it was left."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from common.optimizers import make_optimizer, optimizer_arrays, restore_optimizer
+
+KINDS = ("sgd", "nesterov", "adam")
+
+
+def step(module: nn.Linear, optimizer: torch.optim.Optimizer, number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    optimizer.zero_grad()
+    module(torch.randn(4, 3, generator=generator)).square().sum().backward()
+    optimizer.step()
+
+
+def start(kind: str) -> tuple[nn.Linear, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2)
+    return module, make_optimizer(kind, module.parameters(), 0.01, 0.9, 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_a_restored_optimizer_goes_on_bit_for_bit(kind: str, cut: int) -> None:
+    whole, optimizer = start(kind)
+    for number in range(4):
+        step(whole, optimizer, number)
+    first, optimizer = start(kind)
+    for number in range(cut):
+        step(first, optimizer, number)
+    arrays = {name: values.copy() for name, values in optimizer_arrays(optimizer).items()}
+    second, optimizer = start(kind)
+    second.load_state_dict(first.state_dict())
+    restore_optimizer(optimizer, arrays)
+    for number in range(cut, 4):
+        step(second, optimizer, number)
+    assert torch.equal(second.weight, whole.weight)
+
+
+def nesterov(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+    velocity = torch.zeros_like(weight)
+    for gradient in gradients:
+        decayed = gradient + 0.5 * weight
+        velocity = 0.9 * velocity + decayed
+        weight = weight - 0.1 * (decayed + 0.9 * velocity)
+    return weight
+
+
+def heavy_ball(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+    velocity = torch.zeros_like(weight)
+    for gradient in gradients:
+        velocity = 0.9 * velocity + gradient + 0.5 * weight
+        weight = weight - 0.1 * velocity
+    return weight
+
+
+def amsgrad(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+    mean, square, largest = (torch.zeros_like(weight) for _ in range(3))
+    for number, gradient in enumerate(gradients, start=1):
+        decayed = gradient + 0.5 * weight
+        mean, square = 0.9 * mean + 0.1 * decayed, 0.999 * square + 0.001 * decayed**2
+        largest = torch.maximum(largest, square)
+        weight = weight - 0.1 * (mean / (1 - 0.9**number)) / ((largest / (1 - 0.999**number)).sqrt() + 1e-8)
+    return weight
+
+
+@pytest.mark.parametrize(("kind", "rule"), [("sgd", heavy_ball), ("nesterov", nesterov), ("adam", amsgrad)])
+def test_the_steps_by_hand(kind: str, rule: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]) -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = make_optimizer(kind, [parameter], 0.1, 0.9, 0.5)
+    gradients = [torch.tensor(one) for one in ([3.0, 1.0], [0.5, -1.0], [0.1, 0.2])]
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    assert torch.allclose(parameter.detach(), rule(torch.tensor([1.0, -2.0]), gradients), atol=1e-6)
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
+        make_optimizer("lion", [], 0.1, 0.9, 0.0)
