@@ -93,8 +93,7 @@ class FedGKTServer:
         """Raise ConfigurationError for an impossible schedule; devices are refused by name when they have reported."""
         epoch_range(config.federation.local_epochs)
         epochs_in(config.of(FedGKTSettings).fedgkt_server_epochs, 1)
-        chosen = (config.of(FedGKTSettings).fedgkt_optimizer, config.of(FedGKTSettings).fedgkt_server_optimizer)
-        if "nesterov" in chosen and config.federation.momentum == 0:
+        if config.of(FedGKTSettings).fedgkt_server_optimizer == "nesterov" and config.federation.momentum == 0:
             raise ConfigurationError("nesterov needs a momentum above 0; raise --momentum or take sgd")
 
     def prepare(self, devices: Sequence[Device]) -> None:
@@ -215,7 +214,8 @@ class FedGKTServer:
         order = TransferOrder(
             epochs=local_epochs(shared.local_epochs, seed=self.run.seed, round=number, device=device.name),
             batch_size=shared.local_batch_size,
-            learning_rate=shared.learning_rate,
+            optimizer=shared.optimizer,
+            learning_rate=shared.learning_rate * shared.learning_rate_decay ** (number - 1),
             momentum=shared.momentum,
             weight_decay=shared.weight_decay,
             max_gradient_norm=shared.max_gradient_norm,

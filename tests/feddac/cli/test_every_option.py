@@ -107,7 +107,6 @@ COVERED_BY = {
     "distillation-learning-rate": ENDS_ELSEWHERE,
     "fedgkt-temperature": FEDGKT,
     "fedgkt-alpha": FEDGKT,
-    "fedgkt-optimizer": FEDGKT,
     "fedgkt-feature-type": FEDGKT_SENDS,
     "fedgkt-feature-clip": FEDGKT_SENDS,
     "fedgkt-server": FEDGKT_SERVER,
