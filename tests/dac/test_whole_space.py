@@ -180,6 +180,14 @@ def test_the_floor_of_the_whole_space_is_far_lower_and_named() -> None:
     assert describe(base).costs(smaller.floor_sizes(describe(base))).params < least.params
 
 
+def test_widths_are_fast_ones_in_the_whole_space_and_the_papers_elsewhere() -> None:
+    def multiple(**settings: object) -> int:
+        return SearchSpace.of(SearchSettings(**settings)).multiple  # type: ignore[arg-type]
+
+    assert (multiple(), multiple(search_space="all"), multiple(search_space="all", recipe="paper")) == (1, 4, 1)
+    assert (multiple(channel_multiple=3), multiple(search_space="all", channel_multiple=1)) == (3, 1)
+
+
 def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int8_is_served(tmp_path: Path) -> None:
     budget = parse_bounds({"max-params": "77KB:int8", "max-memory": "64KB:int8"}, "max-")
     assert budget == DeviceBudget(params=77_000, peak_memory_bytes=4 * 64_000)

@@ -39,6 +39,7 @@ def profiles(
 ) -> None:
     """List the device profiles: kinds of hardware and the budgets they stand for, for --fleet."""
     from common.fleet import PROFILES
+    from common.simulated_time import LINKS
     from server.report.wording import NARROW_SPACE, count, size
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -50,5 +51,6 @@ def profiles(
         budget = profile.budget(max_latency_ms)
         macs = max_latency_ms / 1000 / profile.rates.of("conv", "mac")
         figures = (count(macs), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
-        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), profile.source)
+        source = f"{profile.source}. Network: {LINKS[name].source}"
+        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), source)
     result_console().print(table)
