@@ -89,7 +89,8 @@ def measure(folder: Path, devices: int, rounds: int, tls: bool) -> None:
     config = Config.from_mapping({**SETTINGS, "devices": devices, "rounds": rounds, "out": str(run_folder)})
     start = time.perf_counter()
     timeline = Timeline(run_folder / "metrics.jsonl")
-    with LocalFederation(folder / "deployment", virtual_fleet(config.fleet), tls, lambda line: None) as federation:
+    devices = virtual_fleet(config.fleet, config.federation.local_training)
+    with LocalFederation(folder / "deployment", devices, tls, lambda line: None) as federation:
         federation.wait_until_connected()
         connected = time.perf_counter() - start
         with Control(federation.address, federation.root_certificates) as control:

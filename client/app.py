@@ -1,19 +1,22 @@
 """The ClientApp: decode a message, call, encode the answer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.data import device_data
 from client.evaluation import evaluate_task
-from client.identity import identify
+from client.identity import device_name, identify, own_model
+from client.measure import measured_profile, network_to_measure
 from client.methods import device_half, received_task
 from client.privacy import local_dp
 from client.refusal import refusal
 from client.steps import run_step
 from common.config import Config
 from common.errors import FedDACError
+from common.fleet import DeviceProfile
 from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello
 from common.methods import contract_of
@@ -28,9 +31,15 @@ def handshake(message: Message, context: Context) -> Message:
     def report() -> RecordDict:
         Hello.decode(message.content).require_match(Hello.mine())
         config = Config.from_mapping(context.run_config)
-        identity = identify(context.node_config, config.fleet)
-        samples = len(device_data(context.node_config, config).train)
-        return DeviceReport(identity.name, identity.profile, identity.partition, samples, identity.budget).encode()
+        data = device_data(context.node_config, config)
+
+        def measured() -> DeviceProfile:
+            own = replace(config.model, model=own_model(context.node_config, config.model))
+            return measured_profile(network_to_measure(own, data.train))
+
+        identity = identify(context.node_config, config.fleet, config.federation.local_training, measured)
+        name, profile, partition = identity.name, identity.profile, identity.partition
+        return DeviceReport(name, profile, partition, len(data.train), identity.budget).encode()
 
     return _answer(message, report)
 
@@ -43,7 +52,7 @@ def train(message: Message, context: Context) -> Message:
         config = Config.from_mapping(context.run_config)
         task = received_task(message, context, config)
         steps = device_half(contract_of(config.method.method))
-        name = identify(context.node_config, config.fleet).name
+        name = device_name(context.node_config, config.fleet, config.federation.local_training)
         data = device_data(context.node_config, config)
         return run_step(steps, task, data, name, pick_accelerator(config.run.accelerator)).encode()
 

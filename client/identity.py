@@ -2,17 +2,20 @@
 
 import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from client.measure import measured_profile
-from common.budget import DeviceBudget, parse_bounds
+from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining, parse_bounds, parse_milliseconds
 from common.errors import ConfigurationError
-from common.fleet import VirtualDevice, is_fleet_file, virtual_fleet
+from common.fleet import PROFILES, DeviceProfile, VirtualDevice, is_fleet_file, virtual_fleet
 from common.groups import FleetSettings, ModelSettings
+from common.rates import LatencyBound
 from common.settings import Scalar
+
+LATENCY = "max-latency-ms"
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,60 @@ class Identity:
     budget: DeviceBudget
 
 
-def identify(node_config: Mapping[str, Scalar], settings: FleetSettings) -> Identity:
+def identify(
+    node_config: Mapping[str, Scalar],
+    settings: FleetSettings,
+    training: LocalTraining = USUAL_TRAINING,
+    measured: Callable[[], DeviceProfile] = measured_profile,
+) -> Identity:
     """The device's identity, from the first of these that applies.
 
-    1. Declared: any of `max-macs`, `max-params` (30M, 1.2e6) and `max-memory` (512KB) in the node configuration.
+    1. Declared: any of `max-macs`, `max-params` (30M, 1.2e6), `max-memory`, `max-training-memory` (512KB) and
+       `max-latency-ms` in the node configuration. A latency is judged by the rates of the `profile` there, if it is one
+       of `common.fleet.PROFILES`, or else by rates measured on this machine.
     2. Dealt: a node configuration with a `partition-id` but no `device-name`, as every simulated node has, takes that
-       place in `virtual_fleet(settings)`.
-    3. Measured on this machine (see `client.measure`).
+       place in `virtual_fleet`.
+    3. Measured on this machine by `measured`.
+
+    `training` is how the device trains, which its memory for training depends on.
 
     A deployed device is called by its `device-name`, or by its `partition-id`, or like its machine; `profile` is a
-    free text. The bounds in `settings` tighten every budget. Raises ConfigurationError for a partition id that does not
-    exist, BudgetError for a bound that cannot be read.
+    free text. The bounds in the settings tighten every budget. Raises ConfigurationError for a partition id that does
+    not exist, BudgetError for a bound that cannot be read.
     """
     partition = partition_of(node_config, settings)
-    declared = _bounds(node_config)
-    if declared == DeviceBudget() and "partition-id" in node_config and "device-name" not in node_config:
-        device = _fleet(settings, _version(settings.fleet))[partition]
+    declared = _bounds(node_config, training)
+    declares = declared != DeviceBudget() or LATENCY in node_config
+    if _is_dealt(node_config, declares):
+        device = _fleet(settings, training, _version(settings.fleet))[partition]
         return Identity(device.name, device.profile or "declared", partition, device.budget)
-    if declared != DeviceBudget():
-        profile, budget = str(node_config.get("profile", "declared")), declared
-    else:
-        profile = str(node_config.get("profile", "measured"))
-        budget = measured_profile().budget(settings.target_latency_ms)
-    return Identity(_name(node_config, partition), profile, partition, budget.meet(_bounds(settings.to_mapping())))
+    profile = str(node_config.get("profile", "declared" if declares else "measured"))
+    if not declares:
+        declared = measured().budget(settings.max_latency_ms, training)
+    elif LATENCY in node_config:
+        known = PROFILES.get(profile) or measured()
+        limit = parse_milliseconds(node_config[LATENCY], LATENCY)
+        declared = replace(declared, latency=LatencyBound.by(known.rates, limit))
+    budget = declared.meet(_bounds(settings.to_mapping(), training))
+    return Identity(device_name(node_config, settings, training), profile, partition, budget)
+
+
+def device_name(
+    node_config: Mapping[str, Scalar], settings: FleetSettings, training: LocalTraining = USUAL_TRAINING
+) -> str:
+    """What the device is called (see `identify`), without finding out what it can afford."""
+    partition = partition_of(node_config, settings)
+    if _is_dealt(node_config, _bounds(node_config) != DeviceBudget() or LATENCY in node_config):
+        return _fleet(settings, training, _version(settings.fleet))[partition].name
+    if "device-name" in node_config:
+        return str(node_config["device-name"])
+    if "partition-id" in node_config:
+        return f"device-{partition:02d}"
+    return machine_name()
+
+
+def _is_dealt(node_config: Mapping[str, Scalar], declares: bool) -> bool:
+    return not declares and "partition-id" in node_config and "device-name" not in node_config
 
 
 def own_model(node_config: Mapping[str, Scalar], settings: ModelSettings) -> str:
@@ -81,8 +115,8 @@ def machine_name() -> str:
 
 # One process plays many devices in turn, and each of them would deal the whole fleet.
 @lru_cache(maxsize=1)
-def _fleet(settings: FleetSettings, version: tuple[int, int]) -> tuple[VirtualDevice, ...]:
-    return tuple(virtual_fleet(settings))
+def _fleet(settings: FleetSettings, training: LocalTraining, version: tuple[int, int]) -> tuple[VirtualDevice, ...]:
+    return tuple(virtual_fleet(settings, training))
 
 
 def _version(fleet: str) -> tuple[int, int]:
@@ -94,14 +128,6 @@ def _version(fleet: str) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_size) if status else (0, 0)
 
 
-def _name(node_config: Mapping[str, Scalar], partition: int) -> str:
-    if "device-name" in node_config:
-        return str(node_config["device-name"])
-    if "partition-id" in node_config:
-        return f"device-{partition:02d}"
-    return machine_name()
-
-
-def _bounds(mapping: Mapping[str, Scalar]) -> DeviceBudget:
+def _bounds(mapping: Mapping[str, Scalar], training: LocalTraining = USUAL_TRAINING) -> DeviceBudget:
     """The bounds under the keys that node configurations and settings share; an empty text is no bound."""
-    return parse_bounds({key: value for key, value in mapping.items() if value != ""}, "max-")
+    return parse_bounds({key: value for key, value in mapping.items() if value != ""}, "max-", training)

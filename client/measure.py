@@ -1,92 +1,60 @@
-"""What this machine can afford, measured: arithmetic speed, memory and storage.
+"""What this machine can afford, measured: how fast it is, memory and storage.
 
 | figure | unit | rule |
 |---|---|---|
-| macs_per_second | MAC/s | 3 x forward MACs x batch / seconds of a small MobileNetV2's training step, median of five |
+| rates | seconds | per call, multiply-accumulate and value of each kind of operation: `client.speed` |
 | memory_bytes | bytes | the smallest of installed memory and the memory limits of this process's control groups |
 | storage_bytes | bytes | free space on the disk of the working folder, at most memory_bytes, which holds parameters |
 
-A training step counts three forward passes: forward, gradient of the activations, gradient of the weights. The budget
-follows from `common.fleet.DeviceProfile.budget`: macs = macs_per_second x target latency in seconds, and of memory and
-storage `common.fleet.MODEL_SHARE` in float32. A latency per image, and not the time of a round, is the target, because
-a round also depends on how many images a device holds and how many epochs a run asks for, which no hardware knows. It
-bounds the round all the same: n images and e epochs take at most 3 x latency x n x e (`seconds_per_epoch`).
-
-The thread count is the process's own, so that a device that gives FedDAC one core reports one core. Measuring stops
-after a few seconds on slow machines, which then have fewer steps to take the median of, but at least one.
+The budget follows from `common.fleet.DeviceProfile.budget`. The thread count is the process's own, so that a device
+that gives FedDAC one core reports one core.
 """
 
 import re
 import shutil
-import statistics
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
-from common.architecture import Architecture
+from client.speed import measured_rates
+from common.data.images import Images
 from common.fleet import DeviceProfile
-from common.learning import place
+from common.groups import AUTO_STRIDES, ModelSettings
+from common.models import allow_network
 from common.models.description import BaseNetwork
 
-PROBE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10, width=0.25)
-BATCH = 16
-TIMED_STEPS = 5
-LONGEST_SECONDS = 3.0
-FORWARD_PASSES_PER_STEP = 3
+PROBE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 
 
-@lru_cache(maxsize=1)
-def measured_profile() -> DeviceProfile:
-    """The profile of this machine; measured once per process, in about a second (see LONGEST_SECONDS)."""
+@lru_cache(maxsize=4)
+def measured_profile(base: BaseNetwork = PROBE) -> DeviceProfile:
+    """The profile of this machine for parts of a network; measured once per process, in a few seconds."""
     memory = memory_limit_bytes()
     return DeviceProfile(
-        macs_per_second=training_macs_per_second(torch.device("cpu")),
+        rates=measured_rates(base),
         memory_bytes=memory,
         storage_bytes=min(shutil.disk_usage(Path.cwd()).free, memory),
         bytes_per_value=4,
-        source=f"measured on this machine with {torch.get_num_threads()} threads",
+        source=f"measured on this machine with {torch.get_num_threads()} threads on parts of {base.model}",
+        trains=True,
     )
 
 
-def seconds_per_epoch(target_latency_ms: float, images: int) -> float:
-    """The longest that one pass over `images` takes with a model that uses its whole MAC budget.
+def network_to_measure(settings: ModelSettings, images: Images) -> BaseNetwork:
+    """The network of the settings for such images, as far as a device knows it.
 
-    >>> seconds_per_epoch(20.0, 1000)
-    60.0
+    Strides that the server is yet to choose are the published ones, and classes those that the device has images of:
+    rates are those of kinds of operations, which do not depend on either.
     """
-    return FORWARD_PASSES_PER_STEP * target_latency_ms * images / 1000
-
-
-def training_macs_per_second(accelerator: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Sustained multiply-accumulates per second while training the probe network.
-
-    The first step, which also allocates, is left out. No step begins later than LONGEST_SECONDS after the first, except
-    the second.
-    """
-    architecture = Architecture.full(PROBE)
-    module = place(architecture.build(0), accelerator).train()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(BATCH, *PROBE.input_shape, generator=generator).to(
-        accelerator, memory_format=torch.channels_last
-    )
-    labels = torch.randint(PROBE.classes, (BATCH,), generator=generator).to(accelerator)
-    seconds: list[float] = []
-    begin = clock()
-    while len(seconds) < 2 or (len(seconds) < 1 + TIMED_STEPS and clock() - begin < LONGEST_SECONDS):
-        start = clock()
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(module(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        float(loss.detach())  # waits for an accelerator
-        seconds.append(clock() - start)
-    work = FORWARD_PASSES_PER_STEP * architecture.costs.macs * BATCH
-    return work / statistics.median(seconds[1:])
+    allow_network(settings.model)
+    _, channels, height, width = images.images.shape
+    classes = int(images.labels.max()) + 1
+    base = BaseNetwork(settings.model, (channels, height, width), classes, settings.width)
+    chosen = settings.strides != AUTO_STRIDES
+    strides = tuple(map(int, settings.strides.split(","))) if chosen else base.strides
+    return replace(base, stem_stride=settings.stem_stride or base.stem_stride, strides=strides)
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int:

@@ -33,10 +33,17 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
         return refusal(message, error)
     norm = settings.local_dp_clipping_norm
     np.random.seed()  # the generator that Flower draws from
-    reply = LocalDpMod(norm, 2 * norm, settings.local_dp_epsilon, settings.local_dp_delta)(message, context, train)
-    if not reply.has_error() and list(reply.content.array_records["arrays"]) != [WEIGHTS]:
-        more = ConfigurationError("local differential privacy needs a method whose devices send weights and no more")
-        return refusal(message, more)
+
+    def weights_alone(message: Message, context: Context) -> Message:
+        """What training answers; a refusal of what Flower's mod cannot make private."""
+        reply = train(message, context)
+        if reply.has_error() or list(reply.content.array_records["arrays"]) == [WEIGHTS]:
+            return reply
+        more = "local differential privacy needs a method whose devices send weights and no more"
+        return refusal(message, ConfigurationError(more))
+
+    mod = LocalDpMod(norm, 2 * norm, settings.local_dp_epsilon, settings.local_dp_delta)
+    reply = mod(message, context, weights_alone)
     if not reply.has_error():
         state = layout.unflatten(reply.content.array_records["arrays"][WEIGHTS].numpy().astype(np.float32))
         for name, tensor in state.items():

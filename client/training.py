@@ -11,7 +11,7 @@ from client.masked_loss import mask_for
 from client.models import module_for
 from client.steps import Here, Work
 from common.errors import FederationError
-from common.learning import CrossEntropy, Feed, train_epoch
+from common.learning import CrossEntropy, Feed, Loss, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
 
@@ -45,16 +45,20 @@ def training_epochs(
     order: TrainingOrder,
     here: Here,
     penalty: Callable[[], torch.Tensor] | None = None,
+    loss_of: Loss | None = None,
 ) -> Iterator[float]:
     """Train the module for up to `order.epochs` epochs, and yield the mean loss of each when it is over.
 
-    `penalty`, a scalar, is added to the loss. Raises FederationError if training diverges or misses its deadline.
+    `penalty`, a scalar, is added to the loss, unless `loss_of` stands in for all of it. Raises FederationError if
+    training diverges or misses its deadline.
     """
     optimizer = _optimizer(module, order)
     shorten = None
     if order.max_gradient_norm > 0:
         shorten = partial(nn.utils.clip_grad_norm_, list(module.parameters()), order.max_gradient_norm)
-    mask = mask_for(here.images.labels, task.network.classes, order.masked_loss)
+    if loss_of is None:
+        mask = mask_for(here.images.labels, task.network.classes, order.masked_loss)
+        loss_of = CrossEntropy(mask=mask, penalty=penalty)
     feed = Feed(here.images, here.preprocessor, order.batch_size)
     for epoch in range(1, order.epochs + 1):
         loss = train_epoch(
@@ -63,7 +67,7 @@ def training_epochs(
             optimizer,
             here.generator,
             here.accelerator,
-            CrossEntropy(mask=mask, penalty=penalty),
+            loss_of,
             before_step=shorten,
             frozen_norms=order.frozen_norms,
         ).loss

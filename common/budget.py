@@ -1,13 +1,19 @@
-"""What a device can afford: strict upper bounds on MACs, parameters and peak activation memory."""
+"""What a device can afford: strict upper bounds on what an architecture needs to be run, held and trained."""
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 from common.errors import BudgetError
+from common.rates import LatencyBound
 
 RESOURCES = ("macs", "params", "peak_memory_bytes")
+"""What an architecture needs on every device alike."""
+WHOLE_NUMBERS = (*RESOURCES, "training_memory_bytes")
+BOUNDED = (*WHOLE_NUMBERS, "latency")
+"""All that can be bounded; the last two depend on how the device trains, and on how fast it is."""
 
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _BYTE_UNITS = {
@@ -15,8 +21,36 @@ _BYTE_UNITS = {
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
+FLOAT32_BYTES = 4
+STORED = {"int8": 1, "float32": FLOAT32_BYTES}
 # A comma only groups three digits, so that the 1,5M of other countries is refused, not read as 15M.
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9]*)?(?:e[+-]?[0-9]{1,3})?"
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a device trains, as far as that takes memory: images per step, and whether the optimizer has a momentum."""
+
+    batch_size: int = 16
+    momentum: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise BudgetError(f"a training step takes at least one image, not {self.batch_size}")
+
+
+USUAL_TRAINING = LocalTraining()
+"""How devices train where nothing else is said."""
+
+
+class Network(Protocol):
+    """Where the costs that depend on the device are counted from."""
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        """Bytes of weights, gradients, optimizer state and of what the backward pass needs of the forward pass."""
+
+    def work(self) -> Sequence[int]:
+        """Units of each of `common.rates.COUNTED` for one image."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +58,61 @@ class Costs:
     """What an architecture needs: exact counts for one image.
 
     `macs` are multiply-accumulates of convolution and linear layers, `params` are trainable scalars,
-    `peak_memory_bytes` is the largest sum of live float32 activations at batch 1.
+    `peak_memory_bytes` is the largest sum of live float32 activations at batch 1. What training takes and how long one
+    image takes depend on the device as well; they are counted from `network` when they are asked for.
     """
 
     macs: int
     params: int
     peak_memory_bytes: int
+    network: Network | None = field(default=None, compare=False, repr=False)
 
     def get(self, resource: str) -> int:
         """The amount of one of RESOURCES."""
         return int(getattr(self, resource))
 
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        """Bytes it takes to train it so."""
+        return self._counted_from().training_memory_bytes(training)
+
+    def work(self) -> Sequence[int]:
+        """Units of each of `common.rates.COUNTED` for one image."""
+        return self._counted_from().work()
+
+    def _counted_from(self) -> Network:
+        if self.network is None:
+            raise ValueError("these costs were written down, not counted from a network")
+        return self.network
+
     def __str__(self) -> str:
         return f"{self.macs:,} MACs, {self.params:,} parameters and {self.peak_memory_bytes:,} bytes of peak memory"
+
+
+def largest(costs: Sequence[Costs]) -> Costs:
+    """What suffices for any of several networks: the most of each cost, of training memory and of each kind of work."""
+    networks = [one.network for one in costs if one.network is not None]
+    counts = {resource: max(one.get(resource) for one in costs) for resource in RESOURCES}
+    return Costs(**counts, network=_Largest(networks) if len(networks) == len(costs) else None)
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The most of several networks."""
+
+    networks: Sequence[Network]
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        return max(one.training_memory_bytes(training) for one in self.networks)
+
+    def work(self) -> Sequence[int]:
+        return [max(units) for units in zip(*(one.work() for one in self.networks), strict=True)]
 
 
 @dataclass(frozen=True)
 class DeviceBudget:
     """Strict upper bounds, None where the device does not care. Raises BudgetError for a bound that is not positive.
+
+    `training_memory_bytes` holds while it trains as `training` says, which is of no meaning without that bound.
 
     >>> DeviceBudget(macs=100).admits(Costs(macs=100, params=1, peak_memory_bytes=4))
     False
@@ -50,9 +121,12 @@ class DeviceBudget:
     macs: int | None = None
     params: int | None = None
     peak_memory_bytes: int | None = None
+    training_memory_bytes: int | None = None
+    latency: LatencyBound | None = None
+    training: LocalTraining = USUAL_TRAINING
 
     def __post_init__(self) -> None:
-        for resource in RESOURCES:
+        for resource in WHOLE_NUMBERS:
             bound = getattr(self, resource)
             if bound is None:
                 continue
@@ -60,15 +134,35 @@ class DeviceBudget:
                 raise BudgetError(f"the {resource} bound must be a whole number, not {bound!r}")
             if bound <= 0:
                 raise BudgetError(f"the {resource} bound must be positive, not {bound}")
+        if self.training_memory_bytes is None:
+            object.__setattr__(self, "training", LocalTraining())  # equal budgets are equal
 
     def bound(self, resource: str) -> float:
-        """The bound on one of RESOURCES; infinity where there is none."""
+        """The bound on one of BOUNDED, in the unit of `amount`; infinity where there is none."""
+        if resource == "latency":
+            return math.inf if self.latency is None else 1.0
         value: int | None = getattr(self, resource)
         return math.inf if value is None else value
 
+    def amount(self, costs: Costs, resource: str) -> float:
+        """How much of one of BOUNDED `costs` take on this device; 0 of what it does not bound and others do not know.
+
+        Of latency, it is the share of the bound.
+        """
+        if resource == "training_memory_bytes":
+            bounded = self.training_memory_bytes is not None
+            return costs.training_memory_bytes(self.training) if bounded else 0
+        if resource == "latency":
+            return 0.0 if self.latency is None else self.latency.used(costs.work())
+        return costs.get(resource)
+
+    def latency_ms(self, costs: Costs) -> float:
+        """Predicted milliseconds of one image on this device; 0 where it does not bound them."""
+        return 0.0 if self.latency is None else self.latency.milliseconds * self.amount(costs, "latency")
+
     def violated(self, costs: Costs) -> list[str]:
         """The resources of which `costs` takes as much as the bound or more."""
-        return [resource for resource in RESOURCES if costs.get(resource) >= self.bound(resource)]
+        return [resource for resource in BOUNDED if self.amount(costs, resource) >= self.bound(resource)]
 
     def admits(self, costs: Costs) -> bool:
         """Whether every cost is strictly below its bound."""
@@ -76,19 +170,70 @@ class DeviceBudget:
 
     def meet(self, other: "DeviceBudget") -> "DeviceBudget":
         """The budget that is as tight as either: the smaller of each bound."""
-        return DeviceBudget(*(_to_bound(min(self.bound(r), other.bound(r))) for r in RESOURCES))
+        counts: dict[str, Any] = {r: _to_bound(min(self.bound(r), other.bound(r))) for r in WHOLE_NUMBERS}
+        latency = self.latency.meet(other.latency) if self.latency and other.latency else self.latency or other.latency
+        return DeviceBudget(**counts, latency=latency, training=self._training_with(other, max))
 
     def join(self, other: "DeviceBudget") -> "DeviceBudget":
         """The tightest budget that is as loose as both: the larger of each bound."""
-        return DeviceBudget(*(_to_bound(max(self.bound(r), other.bound(r))) for r in RESOURCES))
+        counts: dict[str, Any] = {r: _to_bound(max(self.bound(r), other.bound(r))) for r in WHOLE_NUMBERS}
+        latency = self.latency.join(other.latency) if self.latency and other.latency else None
+        return DeviceBudget(**counts, latency=latency, training=self._training_with(other, min))
+
+    def _training_with(self, other: "DeviceBudget", choose: Any) -> LocalTraining:
+        """The training of whoever bounds its memory; of two, the one that takes the most or the least of it."""
+        bounded = [one.training for one in (self, other) if one.training_memory_bytes is not None]
+        if not bounded:
+            return LocalTraining()
+        return LocalTraining(choose(one.batch_size for one in bounded), bool(choose(one.momentum for one in bounded)))
 
     def within(self, other: "DeviceBudget") -> bool:
         """Whether whatever this budget admits, `other` admits too."""
-        return all(self.bound(r) <= other.bound(r) for r in RESOURCES)
+        if any(self.bound(r) > other.bound(r) for r in BOUNDED):
+            return False
+        if self.training_memory_bytes is not None and other.training_memory_bytes is not None:
+            mine, theirs = self.training, other.training
+            if mine.batch_size < theirs.batch_size or mine.momentum < theirs.momentum:
+                return False
+        return self.latency is None or other.latency is None or self.latency.within(other.latency)
+
+    def looseness(self) -> tuple[float, ...]:
+        """A key that is largest for a budget that lies within no other."""
+        shares = () if self.latency is None else self.latency.shares
+        counts = tuple(self.bound(r) for r in WHOLE_NUMBERS)
+        training = (-self.training.batch_size, -self.training.momentum)
+        return (*counts, *training, self.bound("latency"), *(-share for share in shares))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: all of RESOURCES, None where there is no bound, and of the others those that are bounded."""
+        data: dict[str, Any] = {resource: getattr(self, resource) for resource in RESOURCES}
+        if self.training_memory_bytes is not None:
+            data["training_memory_bytes"] = self.training_memory_bytes
+            data["training"] = {"batch_size": self.training.batch_size, "momentum": self.training.momentum}
+        if self.latency is not None:
+            data["latency"] = self.latency.to_dict()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; keys it does not know are not looked at. Raises BudgetError."""
+        training, latency = data.get("training"), data.get("latency")
+        counts: dict[str, Any] = {resource: data.get(resource) for resource in WHOLE_NUMBERS}
+        try:
+            how = LocalTraining() if training is None else LocalTraining(**training)
+        except TypeError:
+            raise BudgetError(f"training is a batch_size and a momentum, not {training!r:.60}") from None
+        bound = None if latency is None else LatencyBound.from_dict(latency)
+        return cls(**counts, latency=bound, training=how)
 
     def __str__(self) -> str:
         names = {"macs": "MACs", "params": "parameters", "peak_memory_bytes": "bytes of peak memory"}
         bounds = [f"{getattr(self, r):,} {names[r]}" for r in RESOURCES if getattr(self, r) is not None]
+        if self.training_memory_bytes is not None:
+            images = self.training.batch_size
+            bounds.append(f"{self.training_memory_bytes:,} bytes while it trains on {images} images at once")
+        if self.latency is not None:
+            bounds.append(f"{self.latency.milliseconds:g} ms for one image")
         return "below " + ", ".join(bounds) if bounds else "unbounded"
 
 
@@ -106,19 +251,71 @@ def parse_bytes(text: str, what: str) -> int:
     return _parse(text, what, _BYTE_UNITS, "a positive size such as 512KB or 2MiB")
 
 
-def parse_bounds(values: Mapping[str, object], prefix: str = "") -> DeviceBudget:
-    """The budget whose bounds are under `macs`, `params` and `memory`, each after `prefix`; a missing one is none.
+def parse_params(text: str, what: str) -> int:
+    """Parameters as a count (`500k`), or as what they take where they are stored (`77KB:int8`, `2MB:float32`).
 
-    Raises BudgetError that names the key.
+    >>> parse_params("77KiB:int8", "--max-params")
+    78848
+    """
+    size, bytes_each = _stored(text)
+    if not bytes_each:
+        return parse_count(text, what)
+    count = parse_bytes(size, what) // bytes_each
+    if count == 0:
+        raise BudgetError(f"{what} must hold at least one parameter, not {text!r}")
+    return count
+
+
+def parse_memory(text: str, what: str) -> int:
+    """Bytes of activations as FedDAC counts them, in float32: `64KB:int8` is four times that, `64KB` is itself."""
+    size, bytes_each = _stored(text)
+    return parse_bytes(size, what) * (FLOAT32_BYTES // bytes_each if bytes_each else 1)
+
+
+def _stored(text: str) -> tuple[str, int]:
+    """A size without the type that values are stored in, and the bytes of one value; 0 where no type is named."""
+    for name, bytes_each in STORED.items():
+        if text.lower().rstrip().endswith(f":{name}"):
+            return text.rpartition(":")[0], bytes_each
+    return text, 0
+
+
+def parse_milliseconds(value: object, what: str) -> float:
+    """A time such as `20` or `2.5`; raises BudgetError naming `what` otherwise."""
+    try:
+        result = float(str(value))
+    except ValueError:
+        result = math.nan
+    if isinstance(value, bool) or not (0 < result < math.inf):
+        raise BudgetError(f"{what} must be a positive number of milliseconds such as 20 or 2.5, not {value!r:.60}")
+    return result
+
+
+def parse_bounds(
+    values: Mapping[str, object], prefix: str = "", training: LocalTraining = USUAL_TRAINING
+) -> DeviceBudget:
+    """The budget whose bounds are under BOUND_KEYS, each after `prefix`; a missing one is none.
+
+    `training` is how the device trains. Raises BudgetError that names the key.
 
     >>> str(parse_bounds({"max-macs": "30M", "max-memory": "512KB"}, "max-"))
     'below 30,000,000 MACs, 512,000 bytes of peak memory'
     """
-    parsers = {"macs": parse_count, "params": parse_count, "memory": parse_bytes}
-    keys = {name: prefix + name for name in parsers}
-    return DeviceBudget(
-        *(parsers[name](str(values[key]), key) if key in values else None for name, key in keys.items())
-    )
+    parsed: dict[str, Any] = {
+        resource: parse(str(values[prefix + key]), prefix + key)
+        for key, (resource, parse) in BOUND_KEYS.items()
+        if prefix + key in values
+    }
+    return DeviceBudget(**parsed, training=training)
+
+
+BOUND_KEYS = {
+    "macs": ("macs", parse_count),
+    "params": ("params", parse_params),
+    "memory": ("peak_memory_bytes", parse_memory),
+    "training-memory": ("training_memory_bytes", parse_bytes),
+}
+"""What bounds are called by people, the field of a DeviceBudget, and how they are read."""
 
 
 def _parse(text: str, what: str, units: dict[str, int], wanted: str) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Self, TypeVar, get_type_hints
 
-from common.errors import ConfigurationError
 from common.groups import (
     DataSettings,
     FederationSettings,
@@ -71,17 +70,3 @@ class Config:
 
 SHARED: Mapping[str, type[Settings]] = {name: kind for name, kind in get_type_hints(Config).items() if name != "own"}
 GROUPS: tuple[type[Settings], ...] = (*SHARED.values(), *METHOD_GROUPS)
-
-
-def require_read(config: Config) -> None:
-    """Raise ConfigurationError for a setting that was changed and that the chosen method does not read."""
-    contract = contract_of(config.method.method)
-    defaults = type(config).from_mapping({"method": config.method.method}).to_mapping()
-    for key, value in config.to_mapping().items():
-        if value == defaults[key] or contract.reads_setting(key):
-            continue
-        readers = [name for name, one in CONTRACTS.items() if one.reads_setting(key)]
-        raise ConfigurationError(
-            f"method {contract.name} does not read {key}, so {key} = {value!r} would have no effect: leave --{key} out"
-            + (f", or take --method {' or '.join(readers)}" if readers else "")
-        )

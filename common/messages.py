@@ -1,4 +1,4 @@
-"""The wire schema: what is in every query, train and evaluate message and in its reply. Version 2.
+"""The wire schema: what is in every query, train and evaluate message and in its reply. Version 3.
 
 Client and server share nothing but this file and the methods' contracts (`common.methods`). Every `decode` validates
 what it is given, because it comes from another machine, and raises MessageError saying what was wrong; nothing is ever
@@ -21,15 +21,16 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.lib import format as npy
 
 from common.arrays import DTYPES, Array, Arrays, ArraySpec, Vector
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
 from common.device_names import DEVICE_NAME
 from common.errors import ArchitectureError, BudgetError, MessageError
 from common.network import Network
+from common.rates import COUNTED, LatencyBound
 from common.settings import Scalar, Settings
 
 Group = TypeVar("Group", bound=Settings)
 
-SCHEMA = 2
+SCHEMA = 3
 ORDER = "order."
 """What the keys of a task's order begin with on the wire."""
 WEIGHTS = "weights"
@@ -101,8 +102,8 @@ class DeviceReport:
     budget: DeviceBudget
 
     def encode(self) -> RecordDict:
-        """As a reply's content; 0 stands for a bound that the device does not have."""
-        budget = self.budget
+        """As a reply's content; 0, or no shares, stands for a bound that the device does not have."""
+        budget, latency = self.budget, self.budget.latency
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "name": self.name,
@@ -112,6 +113,11 @@ class DeviceReport:
             "macs": budget.macs or 0,
             "params": budget.params or 0,
             "peak-memory-bytes": budget.peak_memory_bytes or 0,
+            "training-memory-bytes": budget.training_memory_bytes or 0,
+            "training-batch-size": budget.training.batch_size,
+            "training-momentum": int(budget.training.momentum),
+            "latency-ms": 0.0 if latency is None else latency.milliseconds,
+            "latency-shares": [] if latency is None else list(latency.shares),
         }
         return RecordDict({"report": ConfigRecord(values)})
 
@@ -127,14 +133,22 @@ class DeviceReport:
         samples = _integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports {samples} training images")
-        bounds = []
-        for key in ("macs", "params", "peak-memory-bytes"):
+        bounds: list[int | None] = []
+        for key in ("macs", "params", "peak-memory-bytes", "training-memory-bytes"):
             bound = _integer(values, key)
             if not 0 <= bound < 2**62:
                 raise MessageError(f"{name} reports {key} = {bound}")
             bounds.append(bound or None)
+        batch_size = _integer(values, "training-batch-size")
+        if not 1 <= batch_size <= LARGEST_DEVICE_SAMPLES:
+            raise MessageError(f"{name} reports training-batch-size = {batch_size}")
+        momentum = _integer(values, "training-momentum", minimum=0)
+        if momentum > 1:
+            raise MessageError(f"training-momentum must be 0 or 1, not {momentum}")
         try:
-            budget = DeviceBudget(*bounds)
+            training = LocalTraining(batch_size, momentum == 1)
+            macs, params, memory, training_memory = bounds
+            budget = DeviceBudget(macs, params, memory, training_memory, latency=_latency(values), training=training)
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
         return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget)
@@ -416,6 +430,18 @@ def _number(values: Any, key: str, minimum: float | None = None) -> float:
     if minimum is not None and value < minimum:
         raise MessageError(f"{key} must be at least {minimum:g}, not {value}")
     return float(value)
+
+
+def _latency(values: Any) -> LatencyBound | None:
+    """The bound on latency of a report; its shares are checked by itself."""
+    milliseconds, shares = _number(values, "latency-ms", minimum=0.0), values.get("latency-shares")
+    if milliseconds == 0 and shares == []:
+        return None
+    if not isinstance(shares, list) or len(shares) != len(COUNTED):
+        raise MessageError(f"latency-shares must be {len(COUNTED)} numbers")
+    if not all(isinstance(share, float) for share in shares):
+        raise MessageError("latency-shares must be numbers")
+    return LatencyBound(milliseconds, tuple(shares))
 
 
 def _text(values: Any, key: str) -> str:

@@ -1,16 +1,17 @@
 """How long a round would take on the devices that a simulation plays: computing, and sending over their networks.
 
 A device's seconds are its multiply-accumulates, of which training counts three forward passes (PASSES of
-`common.methods.training`), by its sustained speed, plus bytes down and up by the rates of its link. A round takes as
-long as its slowest device, for all work at the same time. What the server does meanwhile, waiting for the network's
-latency, and devices whose answer did not count are left out.
+`common.methods.training`), by its sustained speed in layers of their kinds, plus bytes down and up by the rates of its
+link. A round takes as long as its slowest device, for all work at the same time. What the server does meanwhile,
+waiting for the network's latency, and devices whose answer did not count are left out.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.budget import DeviceBudget
+from common.budget import Costs, DeviceBudget
 from common.fleet import PROFILES
+from common.rates import KINDS, Rates
 
 LINK_SHARE = 0.5
 """Share of a link's nominal rate that arrives as payload (assumed)."""
@@ -42,27 +43,46 @@ LINKS: Mapping[str, Link] = {
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a device computes, in multiply-accumulates per second, and its link."""
+    """How fast a device computes, and its link."""
 
-    macs_per_second: float
+    rates: Rates
     link: Link
 
-    def seconds(self, macs: float, bytes_down: float, bytes_up: float) -> float:
-        """How long it takes over so much work, received and sent."""
-        return macs / self.macs_per_second + self.link.seconds(bytes_down, bytes_up)
+    def seconds(self, costs: Costs, macs: float, bytes_down: float, bytes_up: float) -> float:
+        """How long `macs` multiply-accumulates of a network that costs `costs` take, and to receive and send so much.
+
+        A network takes its time by what kinds of layers it has. Where its costs were not counted from a description,
+        all its multiply-accumulates are those of plain convolutions.
+        """
+        if costs.network is None:
+            computing = macs * self.rates.of("conv", "mac")
+        else:
+            computing = macs / costs.macs * self.rates.seconds_for(costs.work())
+        return computing + self.link.seconds(bytes_down, bytes_up)
 
 
-def pace_of(profile: str, budget: DeviceBudget, target_latency_ms: float) -> Pace:
+def pace_of(profile: str, budget: DeviceBudget, max_latency_ms: float) -> Pace:
     """The pace of a device: that of its profile, where we know it.
 
-    One of another kind (declared, measured or of a fleet file) is as fast as its budget says, for that is the work of
-    one inference in `target_latency_ms`; without a bound it is as fast as a workstation. Its link is that of the
-    fastest profile that is no faster than it, or of the slowest.
+    One of another kind (declared, measured or of a fleet file) is as fast as its bound on latency says, which is made
+    of its rates; without one, so fast that it does the multiply-accumulates of its budget in `max_latency_ms`; without
+    either, as fast as a workstation. Its link is that of the fastest profile that is no faster than it in plain
+    convolutions, or of the slowest.
     """
     if profile in PROFILES:
-        return Pace(PROFILES[profile].macs_per_second, LINKS[profile])
-    fastest = PROFILES["workstation"].macs_per_second
-    speed = fastest if budget.macs is None else budget.macs / (target_latency_ms / 1000)
-    slower = sorted((one.macs_per_second, name) for name, one in PROFILES.items())
-    name = [name for rate, name in slower if rate <= speed or name == slower[0][1]][-1]
-    return Pace(speed, LINKS[name])
+        return Pace(PROFILES[profile].rates, LINKS[profile])
+    if budget.latency is not None:
+        seconds = budget.latency.milliseconds / 1000
+        rates = Rates(tuple(share * seconds for share in budget.latency.shares))
+    elif budget.macs is not None:
+        speed = budget.macs / (max_latency_ms / 1000)
+        rates = Rates.per_mac(dict.fromkeys(KINDS, speed))
+    else:
+        rates = PROFILES["workstation"].rates
+    slowest_first = sorted(PROFILES, key=lambda name: -_seconds_per_mac(PROFILES[name].rates))
+    no_faster = [name for name in slowest_first if _seconds_per_mac(PROFILES[name].rates) >= _seconds_per_mac(rates)]
+    return Pace(rates, LINKS[(no_faster or slowest_first[:1])[-1]])
+
+
+def _seconds_per_mac(rates: Rates) -> float:
+    return rates.of("conv", "mac")

@@ -23,9 +23,10 @@ from common.errors import ArchitectureError, BudgetError
 from common.layout import State
 from common.models import describe
 from common.models.description import BaseNetwork, Description
+from common.models.networks import factory_of
 from common.seeds import numpy_generator, torch_generator
 from common.slicing import slice_state
-from dac.plan import check_feasible
+from dac.plan import check_feasible, needs
 from dac.shrink import Ranking, shrink_step
 
 WIDTH_STEP = 0.001  # finer than any step that changes a channel count of MobileNetV2
@@ -35,16 +36,19 @@ STEP_SHARE = 0.1  # small, because which resource is in excess, and so the price
 def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     """The full network of the largest width multiplier that fits; it has a base network of its own.
 
-    Widths are multiples of WIDTH_STEP times the width of `base`. Raises BudgetError if none fits.
+    Widths are multiples of WIDTH_STEP times the width of `base`. Raises BudgetError if none fits, and ArchitectureError
+    for a network that is not one of ours, for it has no such multiplier.
     """
+    if factory_of(base).foreign:
+        raise ArchitectureError(f"{base.model} has no width multiplier; the baseline `uniform` narrows any network")
     for step in range(round(1 / WIDTH_STEP), 0, -1):
         architecture = Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
         costs = architecture.costs
         if budget.admits(costs):
             return architecture
     raise BudgetError(
-        f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has {costs.macs:,} "
-        f"MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory; raise the budget"
+        f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has "
+        f"{needs(costs, budget)}; raise the budget"
     )
 
 

@@ -108,7 +108,7 @@ def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
     """The network in evaluation mode with every batch norm merged into the layer whose output it alone reads."""
     module = architecture.build_from(state).eval()
     for norm in architecture.description.layers:
-        if norm.norm_of:
+        if norm.norm_of and norm.block not in architecture.removed:
             before, batch_norm = module.get_submodule(norm.norm_of), module.get_submodule(norm.name)
             fuse: Any = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
             module.set_submodule(norm.norm_of, fuse(before, batch_norm))

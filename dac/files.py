@@ -70,7 +70,7 @@ def save_member(
             "thop_macs": thop_macs(architecture),
             "largest_tensor_elements": largest_tensor_elements(architecture),
         },
-        "budget": {"macs": budget.macs, "params": budget.params, "peak_memory_bytes": budget.peak_memory_bytes},
+        "budget": budget.to_dict(),
         "validation_accuracy": member.validation_accuracy,
         "seed": seed,
         "parent": parent,
@@ -94,7 +94,7 @@ def load_member(path: Path) -> Member:
             state = read_weights(weights, data["weights"]["sha256"], architecture)
         except Unreadable as error:
             raise ArchitectureError(f"cannot read the weights {weights}: {error}") from None
-        budget = DeviceBudget(**data["budget"])
+        budget = DeviceBudget.from_dict(data["budget"])
         return Member(architecture, budget, state, float(data["validation_accuracy"]))
     except ArchitectureError:
         raise

@@ -26,13 +26,30 @@ def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget], space: Se
         if not budget.admits(floor):
             raise BudgetError(
                 f"no architecture fits a budget {budget}: the smallest {base.model} for {base.input_shape} needs "
-                f"{floor}; raise the budget, or lower --width or raise --strides"
+                f"{needs(floor, budget)}; raise the budget, or lower --width or raise --strides"
             )
 
 
+def needs(costs: Costs, budget: DeviceBudget) -> str:
+    """What an architecture needs, in words: with training memory and latency where the budget bounds them."""
+    words = str(costs)
+    if budget.training_memory_bytes is not None:
+        words += f", {costs.training_memory_bytes(budget.training):,} bytes to train"
+    if budget.latency is not None:
+        words += f", {budget.latency_ms(costs):.3g} ms"
+    return words
+
+
 def clipped(budget: DeviceBudget, full: Costs) -> DeviceBudget:
-    """The budget with bounds that cannot bind replaced by the loosest that matter: one above the full network's."""
-    return DeviceBudget(*(int(min(budget.bound(resource), full.get(resource) + 1)) for resource in RESOURCES))
+    """The budget with bounds that cannot bind replaced by the loosest that matter.
+
+    Of what all devices need alike, that is one above the full network's; others are left out.
+    """
+    counts = {resource: int(min(budget.bound(resource), full.get(resource) + 1)) for resource in RESOURCES}
+    violated = budget.violated(full)
+    training = budget.training_memory_bytes if "training_memory_bytes" in violated else None
+    latency = budget.latency if "latency" in violated else None
+    return DeviceBudget(**counts, training_memory_bytes=training, latency=latency, training=budget.training)
 
 
 def join(budgets: Sequence[DeviceBudget]) -> DeviceBudget:
@@ -41,10 +58,10 @@ def join(budgets: Sequence[DeviceBudget]) -> DeviceBudget:
 
 
 def fork(budgets: Sequence[DeviceBudget]) -> tuple[list[int], list[int]]:
-    """Split budgets of which none equals their join: the loosest in MACs with all that lie within it, and the rest.
+    """Split budgets of which none equals their join: the loosest (in MACs first) with all within it, and the rest.
 
     Returns positions in `budgets`; both lists are non-empty, and the join of the first is its loosest budget.
     """
-    loosest = max(budgets, key=lambda budget: tuple(budget.bound(resource) for resource in RESOURCES))
+    loosest = max(budgets, key=DeviceBudget.looseness)
     within = [position for position, budget in enumerate(budgets) if budget.within(loosest)]
     return within, [position for position in range(len(budgets)) if position not in within]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from common.architecture import Architecture
-from common.budget import RESOURCES, Costs, DeviceBudget
+from common.budget import BOUNDED, Costs, DeviceBudget
 from common.models.description import BYTES_PER_VALUE, Description
 from dac.space import SearchSpace
 
@@ -139,8 +139,10 @@ def _sizes(architecture: Architecture) -> dict[str, int]:
 
 def _step_budget(costs: Costs, target: DeviceBudget, share: float) -> DeviceBudget:
     """The target, or what is left of each resource after a step of `share` where that is looser."""
-    bounds = [max(target.bound(r), costs.get(r) * (1 - share)) for r in RESOURCES]
-    return DeviceBudget(*(None if bound == float("inf") else max(1, int(bound)) for bound in bounds))
+    bounds = {r: max(target.bound(r), target.amount(costs, r) * (1 - share)) for r in BOUNDED}
+    latency = target.latency and target.latency.loosened(bounds.pop("latency"))
+    counts = {r: None if bound == float("inf") else max(1, int(bound)) for r, bound in bounds.items() if r != "latency"}
+    return DeviceBudget(**counts, latency=latency, training=target.training)
 
 
 def _order(
@@ -196,10 +198,12 @@ def _price(
     without = description.costs({**sizes, name: sizes[name] - 1})
     price = 0.0
     for resource in violated:
-        saved = costs.get(resource) - without.get(resource)
+        amount = target.amount(costs, resource)
+        saved = amount - target.amount(without, resource)
         if resource == "peak_memory_bytes":
             saved = BYTES_PER_VALUE * _largest_part(description, sizes, name)
-        price += saved / (costs.get(resource) - target.bound(resource) + 1)
+        unit = 1e-9 if resource == "latency" else 1  # the bound itself is too much
+        price += saved / (amount - target.bound(resource) + unit)
     return max(price, 1e-12)
 
 

@@ -7,6 +7,9 @@ from typing import Self
 from common.groups import SearchSettings
 from common.models.description import FLOOR_CHANNELS, Block, ChannelGroup, Description
 
+FAST_MULTIPLE = 4
+"""Widths that ONNX Runtime runs fast are multiples of this (docs/latency.md)."""
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -23,7 +26,9 @@ class SearchSpace:
     @classmethod
     def of(cls, settings: SearchSettings) -> Self:
         """The search space of the settings."""
-        return cls(settings.search_space, settings.channel_floor, settings.channel_multiple)
+        published = settings.search_space == "inner" or settings.recipe == "paper"
+        multiple = settings.channel_multiple or (1 if published else FAST_MULTIPLE)
+        return cls(settings.search_space, settings.channel_floor, multiple)
 
     def groups(self, description: Description) -> tuple[ChannelGroup, ...]:
         """The channel groups that may be narrowed."""

@@ -51,7 +51,7 @@ def with_strides(
     """`settings` with numbers where they say auto; what a user gave is kept.
 
     `input_shape` is (C, H, W). Budgets that fit at no reduction are left out of the choice, and of several that fit the
-    tightest decides. Only MACs and memory count, since strides do not change the parameters. The networks considered
+    tightest decides. Parameters do not count, since strides do not change them. The networks considered
     are those of the search space `inner` with the floor of `space`, whatever its kind, so that methods that are
     compared are cut from one network.
     """
@@ -119,4 +119,10 @@ def _spare(budget: DeviceBudget) -> DeviceBudget:
     def share(bound: int | None) -> int | None:
         return None if bound is None else max(1, int(LARGEST_FLOOR * bound))
 
-    return DeviceBudget(macs=share(budget.macs), peak_memory_bytes=share(budget.peak_memory_bytes))
+    return DeviceBudget(
+        macs=share(budget.macs),
+        peak_memory_bytes=share(budget.peak_memory_bytes),
+        training_memory_bytes=share(budget.training_memory_bytes),
+        latency=budget.latency and budget.latency.loosened(LARGEST_FLOOR),
+        training=budget.training,
+    )

@@ -22,7 +22,7 @@ def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs
     for position, budget in enumerate(budgets):
         groups.setdefault(clipped(budget, full), []).append(position)
     if max_cohorts:
-        groups = merge_nearest(groups, max_cohorts)
+        groups = merge_nearest(groups, max_cohorts, full)
     merged = {position: budget for budget, positions in groups.items() for position in positions}
     return [merged[position] for position in range(len(budgets))]
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from common.budget import RESOURCES, DeviceBudget
+from common.budget import DeviceBudget
 
 TEXTS, NUMBERS = ("name", "profile", "cohort"), ("partition", "samples")
+USES = ("training_memory_bytes_used", "latency_ms_used")
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class BudgetEntry:
     """A device with its budget, or a budget of a search with the name that its architecture will have.
 
     `profile`, `partition`, `samples` (training images) and `cohort` are a device's; `cohort` is "" for one that was
-    refused.
+    refused. `training_memory_bytes_used` and `latency_ms_used` are what the cohort's network takes there, if the device
+    bounds it, and else 0.
     """
 
     name: str
@@ -23,11 +25,14 @@ class BudgetEntry:
     partition: int = 0
     samples: int = 0
     cohort: str = ""
+    training_memory_bytes_used: int = 0
+    latency_ms_used: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; a bound is None where there is none."""
+        """As JSON; the budget as `DeviceBudget.to_dict` has it."""
         own = {key: getattr(self, key) for key in (*TEXTS, *NUMBERS)}
-        return {**own, **{resource: getattr(self.budget, resource) for resource in RESOURCES}}
+        own |= {key: getattr(self, key) for key in USES if getattr(self, key)}
+        return {**own, **self.budget.to_dict()}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
@@ -35,10 +40,10 @@ class BudgetEntry:
 
         Raises ValueError for a value of the wrong kind, BudgetError for an impossible bound.
         """
-        for kind, keys in ((str, TEXTS), (int, NUMBERS)):
+        for kind, keys in ((str, TEXTS), (int, NUMBERS), ((int, float), USES)):
             for key in keys:
-                value = entry.get(key, kind())
+                value = entry.get(key, "" if kind is str else 0)
                 if not isinstance(value, kind) or isinstance(value, bool):
                     raise ValueError(f"{key} cannot be {value!r:.60}")
-        own = {key: entry[key] for key in (*TEXTS, *NUMBERS) if key in entry and key != "name"}
-        return cls(entry.get("name", ""), DeviceBudget(*(entry.get(resource) for resource in RESOURCES)), **own)
+        own = {key: entry[key] for key in (*TEXTS, *NUMBERS, *USES) if key in entry and key != "name"}
+        return cls(entry.get("name", ""), DeviceBudget.from_dict(entry), **own)

@@ -121,7 +121,7 @@ def _state_from_dict(saved: Mapping[str, Any]) -> FederationState:
     """The inverse of `asdict`."""
     kinds = {one.name: type(getattr(FederationState(), one.name)) for one in fields(FederationState)}
     state = FederationState(**{name: kinds[name](value) for name, value in saved.items()})
-    state.budgets = {str(device): DeviceBudget(**bounds) for device, bounds in saved["budgets"].items()}
+    state.budgets = {str(device): DeviceBudget.from_dict(bounds) for device, bounds in saved["budgets"].items()}
     state.strikes = {str(device): int(count) for device, count in saved["strikes"].items()}
     state.stage_seconds = {str(stage): float(seconds) for stage, seconds in saved["stage_seconds"].items()}
     return state

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from common.budget import DeviceBudget
+from common.budget import Costs, DeviceBudget
 from common.messages import DeviceReport
 from server.budget_entries import BudgetEntry
 
@@ -30,10 +30,12 @@ class Device:
         """Sorts devices the same way in every run, which node ids, drawn at random, would not."""
         return self.report.partition, self.report.name
 
-    def entry(self, cohort: str) -> BudgetEntry:
-        """The device's line in budgets.json."""
-        report = self.report
-        return BudgetEntry(report.name, report.budget, report.profile, report.partition, report.samples, cohort)
+    def entry(self, cohort: str = "", costs: Costs | None = None) -> BudgetEntry:
+        """The device's line in budgets.json; `costs` are those of its cohort's network."""
+        report, uses = self.report, (0, 0.0)
+        if costs is not None:
+            uses = int(self.budget.amount(costs, "training_memory_bytes")), self.budget.latency_ms(costs)
+        return BudgetEntry(report.name, report.budget, report.profile, report.partition, report.samples, cohort, *uses)
 
 
 def without_duplicates(devices: Iterable[Device]) -> tuple[list[Device], list[Device]]:
@@ -44,7 +46,7 @@ def without_duplicates(devices: Iterable[Device]) -> tuple[list[Device], list[De
 
     def key(device: Device) -> tuple[tuple[int, str], int, str, str]:
         report = device.report
-        return device.order, report.samples, report.profile, str(report.budget)
+        return device.order, report.samples, report.profile, repr(report.budget)
 
     accepted: dict[str, Device] = {}
     refused = []

@@ -12,7 +12,8 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from common.budget import DeviceBudget
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect
 from common.errors import CheckpointError
 from common.fleet import is_fleet_file
 from common.groups import ModelSettings
@@ -47,7 +48,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_read(config)
+    require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 

@@ -92,5 +92,5 @@ def write_budgets(folder: RunFolder, method: Method, devices: Iterable[Device]) 
     entries = []
     for device in sorted(devices, key=lambda device: device.order):
         cohort = cohort_of(method.cohorts, device.name)
-        entries.append(device.entry(cohort.name if cohort else ""))
+        entries.append(device.entry(cohort.name, cohort.network.costs) if cohort else device.entry())
     folder.write_budgets(entries)

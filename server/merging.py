@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.budget import RESOURCES, DeviceBudget
+from common.budget import RESOURCES, Costs, DeviceBudget
 
 Groups = dict[DeviceBudget, list[int]]
 Bounds = tuple[float, ...]
@@ -19,8 +19,10 @@ _ROUNDING = 1e-13
 """By how much two ways to add up the loss of one device may differ."""
 
 
-def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int) -> Groups:
-    """At most `limit` groups: positions by budget, where all bounds are finite.
+def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int, full: Costs) -> Groups:
+    """At most `limit` groups: positions by budget, where all bounds of RESOURCES are finite.
+
+    `full` is what the base network costs.
 
     A merge replaces two groups by the meet of their budgets; of all pairs it takes the one that loses least, the first
     in order where several lose the same.
@@ -28,7 +30,7 @@ def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int) -> Group
     result = dict(groups)
     if len(result) <= limit:
         return result
-    table = _Nearest(result)
+    table = _Nearest(result, full)
     while len(result) > limit:
         first, second = table.pop_nearest()
         together = result.pop(first) + result.pop(second)
@@ -43,8 +45,13 @@ def _loss(bounds: Bounds, meet: Bounds) -> float:
     return sum(math.log(before / after) for before, after in zip(bounds, meet, strict=True))
 
 
-def _bounds(budget: DeviceBudget) -> Bounds:
-    return tuple(budget.bound(resource) for resource in RESOURCES)
+def _bounds(budget: DeviceBudget, full: Costs) -> Bounds:
+    """The bounds on what all devices need alike, and what share of the full network's the others leave."""
+    shares = (
+        min(1.0, budget.bound(resource) / (budget.amount(full, resource) or 1.0))
+        for resource in ("training_memory_bytes", "latency")
+    )
+    return (*(budget.bound(resource) for resource in RESOURCES), *shares)
 
 
 _Key = tuple[float, int, int]  # loss, and the places of the two in the order of groups
@@ -53,10 +60,11 @@ _Key = tuple[float, int, int]  # loss, and the places of the two in the order of
 class _Nearest:
     """Groups in slots, each with its nearest partner. Groups that have come later are later in order."""
 
-    def __init__(self, groups: Mapping[DeviceBudget, list[int]]) -> None:
+    def __init__(self, groups: Mapping[DeviceBudget, list[int]], full: Costs) -> None:
+        self._full = full
         self._budgets = list(groups)
         self._slot = {budget: slot for slot, budget in enumerate(self._budgets)}
-        self._exact = [_bounds(budget) for budget in self._budgets]
+        self._exact = [_bounds(budget, full) for budget in self._budgets]
         self._bounds = np.array(self._exact, dtype=float)
         self._sizes = np.array([float(len(positions)) for positions in groups.values()])
         self._order = list(range(len(groups)))
@@ -87,7 +95,7 @@ class _Nearest:
             slot = self._free
             self._budgets[slot] = budget
             self._slot[budget] = slot
-            self._exact[slot] = _bounds(budget)
+            self._exact[slot] = _bounds(budget, self._full)
             self._bounds[slot] = self._exact[slot]
             self._order[slot] = max(self._order) + 1
             self._alive[slot] = True

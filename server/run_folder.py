@@ -6,6 +6,7 @@
     partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
+    models/COHORT-device...       of the network that its devices take home, where the scored one is more than they hold
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
@@ -39,6 +40,9 @@ from server.run_lock import RunLock
 
 EPOCH_EVENTS = ("search", "train")
 """Events of one epoch each, with its figures."""
+
+DEVICE_MODEL = "-device"
+"""Ends the name of a model that a cohort's devices take home, where what is scored is another that they cannot hold."""
 
 MAX_FILE_BYTES = 2**31
 """No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""

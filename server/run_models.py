@@ -10,7 +10,7 @@ from typing import Any
 from common.errors import CheckpointError, ConfigurationError
 from common.models import allow_network
 from dac.files import load_member, weights_path
-from server.run_folder import RunFolder
+from server.run_folder import DEVICE_MODEL, RunFolder
 
 KINDS = ("cohort", "device", "profile")
 ALL = "all"
@@ -84,11 +84,13 @@ def _federated(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredMode
     entries = folder.read_budgets()
     reported = {entry.get("cohort"): entry.get("accuracy") for entry in summary.get("cohorts", [])}
     models = []
-    for path in sorted(folder.models_folder.glob("*.safetensors"), key=lambda path: _natural_order(path.stem)):
-        own = [entry for entry in entries if entry.cohort == path.stem]
+    found = {path.stem: path for path in folder.models_folder.glob("*.safetensors")}
+    for name in sorted(found, key=_natural_order):
+        path, home = found[name], name.removesuffix(DEVICE_MODEL)
+        own = [] if name + DEVICE_MODEL in found else [entry for entry in entries if entry.cohort == home]
         devices = tuple(entry.name for entry in own)
         profiles = tuple(dict.fromkeys(entry.profile for entry in own if entry.profile))
-        models.append(StoredModel(path.stem, path, devices, profiles, reported.get(path.stem)))
+        models.append(StoredModel(name, path, devices, profiles, reported.get(name)))
     return models
 
 

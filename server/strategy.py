@@ -268,8 +268,8 @@ class MethodStrategy(Strategy):
         spent.device_macs += macs
         spent.answers += 1
         report = sent.device.report
-        pace = pace_of(report.profile, report.budget, self._run.config.fleet.target_latency_ms)
-        seconds = pace.seconds(macs, sent.bytes, answer_bytes)
+        pace = pace_of(report.profile, report.budget, self._run.config.fleet.max_latency_ms)
+        seconds = pace.seconds(sent.step.cohort.network.costs, macs, sent.bytes, answer_bytes)
         self._slowest[id(sent.step)] = max(self._slowest[id(sent.step)], seconds)
 
     def _settle(self, server_round: int, sent: Sent, outcome: Outcome, seconds: float | None = None) -> None:

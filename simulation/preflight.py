@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from common.config import Config, require_read
+from common.config import Config
 from common.data.images import DataSet
 from common.data.shares import device_shares
 from common.data.sources import load
+from common.effects import require_effect
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from dac.space import SearchSpace
@@ -38,8 +39,8 @@ def check(config: Config) -> tuple[Config, Partition]:
     architecture fits. Loading the data here also fills the cache that all processes share. The configuration returned
     has the strides that suit images and fleet where `config` left them open.
     """
-    require_read(config)
-    fleet = virtual_fleet(config.fleet)
+    require_effect(config)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))
     counts = [torch.bincount(data.train.labels[share], minlength=data.classes).tolist() for share in shares]
@@ -52,7 +53,7 @@ def check(config: Config) -> tuple[Config, Partition]:
 
 def check_budgets(config: Config, data: DataSet) -> Config:
     """`config` with strides in numbers; raises what the method finds wrong for a device of the fleet."""
-    fleet = virtual_fleet(config.fleet)
+    fleet = virtual_fleet(config.fleet, config.federation.local_training)
     space = SearchSpace.of(config.search)
     budgets = [device.budget for device in fleet]
     model = with_strides(config.model, data.input_shape, data.classes, budgets, space)

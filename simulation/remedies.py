@@ -72,11 +72,10 @@ def _of_fleet(config: Config, data: DataSet) -> Iterator[dict[str, Scalar]]:
     if is_fleet_file(config.fleet.fleet):
         return
     names = [name.strip() for name in config.fleet.fleet.split(",")]
-    slowest = min(PROFILES[name].macs_per_second for name in names)
-    enough_ms = float(math.ceil((floor.macs + 1) / slowest * 1000))
-    if enough_ms > config.fleet.target_latency_ms:
-        yield {**caps, "target-latency-ms": enough_ms}
-    able = [name for name in names if PROFILES[name].budget(config.fleet.target_latency_ms).admits(floor)]
+    enough_ms = float(math.ceil(1001 * max(PROFILES[name].rates.seconds_for(floor.work()) for name in names)))
+    if enough_ms > config.fleet.max_latency_ms:
+        yield {**caps, "max-latency-ms": enough_ms}
+    able = [name for name in names if PROFILES[name].budget(config.fleet.max_latency_ms).admits(floor)]
     if able and len(able) < len(names):
         yield {**caps, "fleet": ",".join(able)}
 

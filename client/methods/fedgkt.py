@@ -7,23 +7,19 @@ The features are those of images that were augmented as in training, anew in eve
 many variants of an image as there are rounds; logits are of the same variant. So does the authors' program.
 """
 
-import math
-from functools import partial
-
 import numpy as np
 import torch
-from torch import nn
 
 from client.models import module_for
 from client.steps import Here, Work
+from client.training import training_epochs
 from common.arrays import Array
-from common.errors import FederationError, MessageError
+from common.errors import MessageError
 from common.knowledge import Answers, Taught
-from common.learning import Feed, train_epoch
+from common.learning import Feed
 from common.messages import WEIGHTS, Task
 from common.methods.fedgkt import EXTRACT, FEATURES, IDS, LABELS, LARGEST_LOGIT, LOGITS, TYPES, TransferOrder
 from common.models.bottleneck import BottleneckResNet
-from common.optimizers import make_optimizer
 
 
 def extract_step(task: Task, here: Here) -> Work:
@@ -37,7 +33,8 @@ def extract_step(task: Task, here: Here) -> Work:
     if not isinstance(module, BottleneckResNet) or not module.has_stem:
         raise MessageError(f"{type(module).__name__} has no stem whose features could be sent")
     feed = Feed(here.images, here.preprocessor, order.batch_size)
-    loss = _train(module, feed, _answers(task, here), order, here)
+    loss_of = Taught(_answers(task, here), order.fedgkt_temperature, order.fedgkt_alpha)
+    losses = list(training_epochs(module, task, order, here, loss_of=loss_of))
     features, logits = _extract(module, feed, order, here)
     arrays = {
         WEIGHTS: task.network.layout.flatten(module.state_dict()),
@@ -46,7 +43,7 @@ def extract_step(task: Task, here: Here) -> Work:
         LOGITS: logits,
         LABELS: here.images.labels.numpy().astype("<i4"),
     }
-    return Work(arrays, loss)
+    return Work(arrays, losses[-1])
 
 
 def _answers(task: Task, here: Here) -> Answers:
@@ -60,23 +57,6 @@ def _answers(task: Task, here: Here) -> Answers:
     if len(ids) and not 0 <= ids.min() <= ids.max() < images:
         raise MessageError(f"the server answers for image {ids.max()}, this device has {images}")
     return Answers.by_id(ids, logits, images)
-
-
-def _train(module: nn.Module, feed: Feed, answers: Answers, order: TransferOrder, here: Here) -> float:
-    """Mean cross-entropy of the last epoch."""
-    optimizer = make_optimizer(
-        order.fedgkt_optimizer, module.parameters(), order.learning_rate, order.momentum, order.weight_decay
-    )
-    shorten = None
-    if order.max_gradient_norm > 0:
-        shorten = partial(nn.utils.clip_grad_norm_, list(module.parameters()), order.max_gradient_norm)
-    loss, mean = Taught(answers, order.fedgkt_temperature, order.fedgkt_alpha), math.nan
-    for epoch in range(1, order.epochs + 1):
-        mean = train_epoch(module, feed, optimizer, here.generator, here.accelerator, loss, before_step=shorten).loss
-        if not math.isfinite(mean):
-            raise FederationError(f"training diverged in epoch {epoch} (loss {mean}); use a lower learning-rate")
-        here.check_deadline()
-    return mean
 
 
 @torch.no_grad()

@@ -40,12 +40,6 @@ class Transfer(Settings):
         "Weight of what fedgkt's networks learn from each other beside the labels; 0: no distillation.",
         minimum=0.0,
     )
-    fedgkt_optimizer: str = setting(
-        "sgd",
-        "Optimizer of fedgkt's devices, with the settings that all methods share: sgd, nesterov (sgd with Nesterov's "
-        "momentum), or adam (AMSGrad, without momentum).",
-        choices=("sgd", "nesterov", "adam"),
-    )
     fedgkt_feature_type: str = setting(
         "float32", "Type in which fedgkt's features travel and are kept; float16 halves them.", choices=tuple(TYPES)
     )
@@ -76,7 +70,10 @@ class FedGKTSettings(Transfer):
     )
     fedgkt_server_batch_size: int = setting(256, "Batch size of fedgkt's server.", minimum=2)
     fedgkt_server_optimizer: str = setting(
-        "adam", "Optimizer of fedgkt's server, as --fedgkt-optimizer.", choices=("sgd", "nesterov", "adam")
+        "adam",
+        "Optimizer of fedgkt's server: adam (AMSGrad), or sgd or nesterov (sgd with Nesterov's momentum) with the "
+        "devices' momentum; all with their weight decay.",
+        choices=("sgd", "nesterov", "adam"),
     )
     fedgkt_server_learning_rate: float = setting(0.001, "Learning rate of fedgkt's server.", above=0.0)
     fedgkt_server_distillation: bool = setting(
@@ -125,6 +122,7 @@ class FedGKT(Contract):
             # every device is a cohort of its own, and nothing is averaged
             ("max-cohorts", "fraction", "min-devices", "robust-aggregation", "trim-share", "clip-norm"),
             ("max-device-share", "local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta"),
+            ("optimizer", "learning-rate-decay"),  # it has optimizers of its own
         )
     )
     server = "server.methods.fedgkt:FedGKTServer"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, takewhile
 
 from torch import nn
@@ -16,8 +17,11 @@ from common.models.description import (
     Layer,
     Step,
     Tensor,
+    Work,
+    work_kind,
 )
 from common.models.liveness import moments
+from common.models.saving import saved_in_training
 from common.models.ties import Run, Stretches, Ties, Use
 from common.models.trace import BATCH, Operation, Trace, Value, record
 
@@ -56,7 +60,17 @@ class _Derivation:
         )
         blocks = tuple(replace(block, groups=_groups_inside(block.name, tensors)) for block in self.blocks)
         classes = self.trace.logits.shape[-1]
-        return Description(groups, layers, tensors, tuple(self._steps()), blocks, self._depthwise_gates(), classes)
+        return Description(
+            groups,
+            layers,
+            tensors,
+            tuple(self._steps()),
+            blocks,
+            self._depthwise_gates(),
+            classes,
+            tuple(self._work()),
+            partial(saved_in_training, self.trace.module, self.trace.image.shape[1:], tensors, blocks),
+        )
 
     def _freeze_what_no_gate_reaches(self) -> None:
         read: set[Run] = set()
@@ -168,6 +182,23 @@ class _Derivation:
                 others = entries // value.shape[carrying[0]]
                 return tuple((axis.group, axis.spread * others) for axis in self._dimension(stretches))
         return (("", entries),)
+
+    # Time
+
+    def _work(self) -> Iterator[Work]:
+        """Every operation that computes something from the image."""
+        moving = {self.trace.image.storage}
+        for operation in self.trace.operations:
+            data = [one for one in operation.inputs if one.storage in moving]
+            if not data or (
+                all(one.storage in moving for one in operation.outputs) and not operation.name.endswith("_")
+            ):
+                continue  # of weights alone, or a view
+            moving |= {one.storage for one in operation.outputs}
+            use = self._use_of(operation)
+            kind = work_kind(use.kind, use.kernel) if use is not None else "other"
+            values = tuple(self._alive(one) for one in (*data, *operation.outputs) if one.size)
+            yield Work(kind, values, self._block_of(operation.path))
 
     # Blocks
 

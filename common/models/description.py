@@ -7,14 +7,16 @@ share: removing a channel of a group removes it from every tensor axis that carr
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from itertools import chain
 from typing import TypeAlias
 
-from common.budget import Costs
+from common.budget import Costs, LocalTraining
 from common.layout import Layout
+from common.models.counting import Counted, Term, entry_terms, is_there, mac_terms, sum_of, terms_of
+from common.rates import COUNTED
 
 BYTES_PER_VALUE = 4
 FLOOR_CHANNELS = 8  # a prunable group never becomes smaller (the published code's value)
@@ -65,6 +67,11 @@ class Axis:
 
 # What one dimension of a tensor runs over: stretches one after the other, or nothing where its size is fixed.
 Dimension: TypeAlias = tuple[Axis, ...]
+
+
+def total(entries: "Entries", sizes: Mapping[str, int]) -> int:
+    """How many entries there are in a network with these sizes."""
+    return sum(sizes[group] * number if group else number for group, number in entries)
 
 
 def length(dimension: Dimension, sizes: Mapping[str, int]) -> int:
@@ -135,6 +142,11 @@ class Layer:
         return length(self.target, sizes)
 
 
+def work_kind(kind: str, kernel: tuple[int, ...]) -> str:
+    """A layer's kind among `common.rates.KINDS`: a convolution of single pixels is pointwise."""
+    return "pointwise" if kind == "conv" and set(kernel) == {1} else kind
+
+
 @dataclass(frozen=True)
 class Block:
     """A submodule added to its own input, so that it may vanish whole and leave the input as it is.
@@ -161,20 +173,52 @@ class GatePoint:
     constant_path: tuple[str, str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Step:
-    """The activations alive while one operation of the module `module` runs, for one image.
+# How many entries something has: (group, entries per channel) pairs, several where channels were joined; "" stands for
+# a fixed number.
+Entries: TypeAlias = tuple[tuple[str, int], ...]
 
-    Each is (group, entries per channel) pairs, several where channels were joined; "" stands for a fixed number.
+
+@dataclass(frozen=True)
+class Work:
+    """One operation, of a kind of `common.rates.KINDS`, and the activations it reads and writes for one image."""
+
+    kind: str
+    values: tuple[Entries, ...]
+    block: str = ""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A tensor that the backward pass needs of the forward pass: its entries, and the bytes of one.
+
+    `per_image` says whether it is there once for every image of a batch, or once. It is kept while the block that makes
+    it is there ("" for none), and if for one of `wanted` the first block is there and all the others have vanished.
     """
 
+    entries: Entries
+    entry_bytes: int
+    per_image: bool
+    maker: str
+    wanted: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def there(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a network with these sizes keeps it."""
+        return is_there(self.maker, sizes) and any(
+            is_there(block, sizes) and not any(is_there(other, sizes) for other in gone) for block, gone in self.wanted
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """The activations alive while one operation of the module `module` runs, for one image."""
+
     module: str
-    live: tuple[tuple[tuple[str, int], ...], ...]
+    live: tuple[Entries, ...]
     block: str = ""
 
     def elements(self, sizes: Mapping[str, int]) -> list[int]:
         """Entries of each activation."""
-        return [sum(sizes[group] * entries if group else entries for group, entries in one) for one in self.live]
+        return [total(one, sizes) for one in self.live]
 
     def entries(self, group: str) -> int:
         """How many entries one channel of the group has in all that is alive."""
@@ -186,6 +230,7 @@ class Description:
     """Groups in the order in which they appear, layers and steps in execution order, tensors in state-dict order.
 
     `depthwise_gates` are the published program's places for a gate, by group: before the depthwise convolution.
+    `work` are the operations of one forward pass, and `watch` finds out what training saves (see `saved`).
     `classes` is the number of logits.
     `sizes` given to the methods are channels per group; a block's name may be among them with 0, if it has vanished.
     """
@@ -197,6 +242,13 @@ class Description:
     blocks: tuple[Block, ...]
     depthwise_gates: Mapping[str, GatePoint]
     classes: int
+    work: tuple[Work, ...] = ()
+    watch: Callable[[], tuple[Saved, ...]] = field(default=tuple, compare=False, repr=False)
+
+    @cached_property
+    def saved(self) -> tuple[Saved, ...]:
+        """What the backward pass needs of the forward pass beside parameters; derived when it is first asked for."""
+        return self.watch()
 
     @cached_property
     def full_sizes(self) -> dict[str, int]:
@@ -251,65 +303,68 @@ class Description:
         batch 1 in float32; element-wise layers work in place where nothing else reads their input.
         """
         peak = max(self.live_elements(sizes))
-        return Costs(_total(self._macs, sizes), _total(self._params, sizes), BYTES_PER_VALUE * peak)
+        macs, params = sum_of(self._macs, sizes), sum_of(self._params, sizes)
+        return Costs(macs, params, BYTES_PER_VALUE * peak, _Reduced(self, dict(sizes)))
+
+    def training_memory_bytes(self, sizes: Mapping[str, int], training: LocalTraining) -> int:
+        """Bytes of weights, gradients, momentum and of all that the backward pass needs of the forward pass.
+
+        What autograd keeps for it is counted once per storage, in float32, with cross-entropy as the loss.
+        """
+        state = sum_of(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * sum_of(
+            self._params, sizes
+        )
+        saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
+        images = [training.batch_size if one.per_image else 1 for one in self.saved if one.there(sizes)]
+        return state + sum(each * times for each, times in zip(saved, images, strict=True))
+
+    def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Units of each of `common.rates.COUNTED` for one image."""
+        return tuple(sum_of(terms, sizes) for terms in self._work)
 
     @cached_property
-    def _macs(self) -> "tuple[_Term, ...]":
-        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
+    def _macs(self) -> tuple[Term, ...]:
+        return terms_of(mac_terms(self.layers))
+
+    @cached_property
+    def _params(self) -> tuple[Term, ...]:
+        return terms_of(entry_terms((tensor, 1) for tensor in self.tensors if tensor.trainable))
+
+    @cached_property
+    def _state_bytes(self) -> tuple[Term, ...]:
+        """Of all weights and statistics; what is no float, torch keeps in 64 bits."""
+        return terms_of(entry_terms((one, BYTES_PER_VALUE if one.floating else 8) for one in self.tensors))
+
+    @cached_property
+    def _work(self) -> tuple[tuple[Term, ...], ...]:
+        counted: dict[tuple[str, str], Counted] = {key: Counter() for key in COUNTED}
         for layer in self.layers:
-            if layer.kind in ("batch_norm", "other"):
-                terms[(), layer.block] += layer.fixed_macs
-                continue
-            each = math.prod(layer.kernel) * layer.positions
-            for target in layer.target:
-                if layer.fan_in:
-                    terms[(target.group,), layer.block] += layer.fan_in * target.spread * each
-                else:
-                    for source in layer.source:
-                        terms[(source.group, target.group), layer.block] += source.spread * target.spread * each
-        return _terms(terms)
-
-    @cached_property
-    def _params(self) -> "tuple[_Term, ...]":
-        terms: Counter[tuple[tuple[str, ...], str]] = Counter()
-        for tensor in self.tensors:
-            if tensor.trainable:
-                choices = [
-                    [(axis.group, axis.spread) for axis in dimension] or [("", size)]
-                    for size, dimension in zip(tensor.shape, tensor.dimensions, strict=True)
-                ]
-                for choice in product(*choices):
-                    groups = tuple(sorted(group for group, _ in choice if group))
-                    terms[groups, tensor.block] += math.prod(factor for _, factor in choice)
-        return _terms(terms)
+            counted[work_kind(layer.kind, layer.kernel), "mac"].update(mac_terms([layer]))
+        for one in self.work:
+            counted[one.kind, "call"][(), one.block] += 1
+            for group, entries in chain.from_iterable(one.values):
+                counted[one.kind, "value"][(group,) if group else (), one.block] += entries
+        return tuple(terms_of(counted[key]) for key in COUNTED)
 
     def live_elements(self, sizes: Mapping[str, int]) -> list[int]:
         """Elements alive at each step of the forward pass, for one image; 0 in a block that vanished."""
-        return [sum(step.elements(sizes)) if _there(step.block, sizes) else 0 for step in self.steps]
+        return [sum(step.elements(sizes)) if is_there(step.block, sizes) else 0 for step in self.steps]
 
     def layout(self, sizes: Mapping[str, int]) -> Layout:
         """The layout of the state dict of a network with `sizes` channels per group."""
-        held = [tensor for tensor in self.tensors if tensor.floating and _there(tensor.block, sizes)]
+        held = [tensor for tensor in self.tensors if tensor.floating and is_there(tensor.block, sizes)]
         return Layout(tuple(tensor.name for tensor in held), tuple(tensor.shape_at(sizes) for tensor in held))
 
 
-# A cost is a sum of such terms: a number times the sizes of some groups, where the block has not vanished.
-_Term: TypeAlias = tuple[int, tuple[str, ...], str]
+@dataclass(frozen=True)
+class _Reduced:
+    """A network with `sizes` channels per group, for what is counted only when it is asked for."""
 
+    description: Description
+    sizes: Mapping[str, int]
 
-def _terms(counted: Mapping[tuple[tuple[str, ...], str], int]) -> tuple[_Term, ...]:
-    return tuple((number, groups, block) for (groups, block), number in counted.items() if number)
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        return self.description.training_memory_bytes(self.sizes, training)
 
-
-def _total(terms: tuple[_Term, ...], sizes: Mapping[str, int]) -> int:
-    total = 0
-    for number, groups, block in terms:
-        if _there(block, sizes):
-            for group in groups:
-                number *= sizes[group]
-            total += number
-    return total
-
-
-def _there(block: str, sizes: Mapping[str, int]) -> bool:
-    return not block or sizes.get(block, 1) > 0
+    def work(self) -> tuple[int, ...]:
+        return self.description.units_of_work(self.sizes)

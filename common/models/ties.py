@@ -16,7 +16,9 @@ from common.models.trace import BATCH, Operation, Trace, Value
 
 # Entry by entry, though torch does not tag them so.
 COPIES = {"clone", "detach", "alias", "lift_fresh", "copy_"}
-POINTWISE = {*COPIES, "hardswish", "hardswish_", "mish_", "threshold_", "_prelu_kernel", "log_sigmoid_forward"}
+# What dropout is made of, in training.
+NOISE = {"empty_like", "zeros_like", "ones_like", "rand_like", "bernoulli", "bernoulli_", "native_dropout"}
+POINTWISE = {*COPIES, *NOISE, "hardswish", "hardswish_", "mish_", "threshold_", "_prelu_kernel", "log_sigmoid_forward"}
 KEEP_CHANNELS = ("_pool1d", "_pool2d", "_pool3d", "_pad1d", "_pad2d", "_pad3d", "upsample_")
 # A stretch of a dimension: a run, and how many consecutive entries each of its channels has there.
 Stretches: TypeAlias = "tuple[tuple[Run, int], ...]"

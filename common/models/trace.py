@@ -1,6 +1,6 @@
 """What a network does, recorded while it does it: one image pair through the module, without storage.
 
-The module runs on torch's meta device in evaluation mode, below autograd, so that every operation appears as the few
+The module runs on torch's meta device, below autograd, so that every operation appears as the few
 primitive ones it is made of (`torch.export` records the same ones), whatever Python stands in its `forward`.
 """
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -68,9 +70,18 @@ class Call:
     output: Value | None
 
 
+@dataclass(frozen=True)
+class Save:
+    """Module `path` kept a tensor of this storage, `size` bytes large, for its backward pass."""
+
+    path: str
+    storage: int
+    size: int
+
+
 @dataclass
 class Trace:
-    """Everything that happened between the image and the logits."""
+    """Everything that happened between the image and the logits; in training, up to the loss, and what was kept."""
 
     module: nn.Module
     image: Value
@@ -78,24 +89,32 @@ class Trace:
     operations: list[Operation]
     calls: dict[str, list[Call]]
     parameters: dict[str, Value]
+    saves: list[Save] = field(default_factory=list)
 
 
-def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
-    """Run the module, which lies on the meta device, once; raises whatever its forward raises."""
+def record(module: nn.Module, input_shape: tuple[int, ...], training: bool = False) -> Trace:
+    """Run the module, which lies on the meta device, once; raises whatever its forward raises.
+
+    In `training` it runs in training mode, with gradients, and cross-entropy follows.
+    """
     recorder = _Recorder()
-    module.eval()
+    module.train(training)
     parameters = {}
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         parameters[name] = recorder.value(tensor, parameter=name)
     image = torch.zeros(BATCH, *input_shape, device="meta")
     start = recorder.value(image)
-    with torch.no_grad(), _paths(module, recorder), recorder:
+    keeping = saved_tensors_hooks(recorder.keep, lambda tensor: tensor)
+    with torch.set_grad_enabled(training), _paths(module, recorder), recorder, keeping:
         logits = module(image)
+        if training:
+            functional.cross_entropy(logits, torch.zeros(BATCH, dtype=torch.int64, device="meta"))
+    module.eval()
     if not isinstance(logits, torch.Tensor):
         raise TypeError(f"its forward returns {type(logits).__name__}, not a tensor of logits")
     if logits.dim() != 2 or len(logits) != BATCH:
         raise TypeError(f"its forward returns shape {tuple(logits.shape)} for {BATCH} images, not (images, classes)")
-    return Trace(module, start, recorder.value(logits), recorder.operations, recorder.calls, parameters)
+    return Trace(module, start, recorder.value(logits), recorder.operations, recorder.calls, parameters, recorder.saves)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -107,12 +126,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: dict[str, list[Call]] = {}
         self.path: list[str] = [""]
         self._values: dict[int, Value] = {}
+        self.saves: list[Save] = []
         self._alive: list[torch.Tensor] = []  # so that no two tensors of the trace ever have one id
 
     def value(self, tensor: torch.Tensor, parameter: str = "") -> Value:
         """The present value of a tensor."""
         found = self._values.get(id(tensor))
         return self._new(tensor, parameter) if found is None else found
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Note that autograd keeps the tensor."""
+        self._alive.append(tensor)
+        storage = tensor.untyped_storage()
+        self.saves.append(Save(self.path[-1], storage._cdata, storage.nbytes()))
+        return tensor
 
     def _new(self, tensor: torch.Tensor, parameter: str = "") -> Value:
         self._alive.append(tensor)
@@ -124,7 +151,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = tree_map(lambda one: self.value(one) if isinstance(one, torch.Tensor) else one, args)
         inputs = [one for one in tree_flatten((arguments, dict(kwargs or {})))[0] if isinstance(one, Value)]
-        result = _quickly(func, args) if func in _QUICK else func(*args, **(kwargs or {}))
+        quick = func in _QUICK and not torch.is_grad_enabled()
+        result = _quickly(func, args) if quick else func(*args, **(kwargs or {}))
         outputs = [self._new(one) for one in tree_flatten(result)[0] if isinstance(one, torch.Tensor)]
         if inputs and outputs:
             name = func._schema.name.partition("::")[2]

@@ -27,6 +27,7 @@ _STORAGE = (
 )
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+MOST_LETTERS = 1000
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
 def exit_code_of(error: Exception) -> int:
     """Print `error` as its kind deserves and return the exit code: 2 for a wrong setting, else 1."""
     if isinstance(error, FedDACError):
-        say(f"Error: {error}")
+        say_error(str(error))
         return USAGE if isinstance(error, ConfigurationError) else FAILED
     if problem := storage_problem(error):
         say(f"Error: cannot write: {problem}")
@@ -85,6 +86,14 @@ def describe(error: Exception) -> str:
     """The kind of error and the first line of its message."""
     first_line = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+
+
+def say_error(message: str) -> None:
+    """A mistake as one line, whatever was typed: of letters that can be shown, and of no more than MOST_LETTERS."""
+    line = "".join(one if one.isprintable() else "?" for one in " ".join(message.split()))
+    if len(line) > MOST_LETTERS:
+        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    say(f"Error: {line}")
 
 
 def say(line: str) -> None:

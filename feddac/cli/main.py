@@ -32,7 +32,7 @@ from feddac.cli.commands import (
     train,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say
+from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
@@ -129,7 +129,7 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), prog_name="feddac", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except click.UsageError as error:
-        say(f"Error: {' '.join(error.format_message().split())}")
+        say_error(error.format_message())
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from common.architecture import Architecture
-from common.budget import RESOURCES
+from common.budget import BOUNDED
 from common.config import Config
 from common.data.sources import load
 from common.errors import FedDACError
@@ -73,8 +73,11 @@ def _epochs_on_reference(config: Config, base: BaseNetwork) -> float:
     if not contract.reads_setting("warmup-epochs"):
         return config.method.pretraining_epochs
     full = Architecture.full(base).costs
-    budgets = {device.budget for device in virtual_fleet(config.fleet)}
-    smallest = min(1.0, *(budget.bound(resource) / full.get(resource) for budget in budgets for resource in RESOURCES))
+    budgets = {device.budget for device in virtual_fleet(config.fleet, config.federation.local_training)}
+    shares = (
+        budget.bound(resource) / (budget.amount(full, resource) or 1.0) for budget in budgets for resource in BOUNDED
+    )
+    smallest = min(1.0, *shares)
     steps = math.ceil(math.log(smallest) / math.log(1 - search.step_share)) if search.step_share < 1 else 1
     after = len(budgets) * (search.fine_tune_epochs + search.joint_epochs)
     return search.warmup_epochs + steps * search.epochs_per_step + after

@@ -9,7 +9,7 @@ from feddac.comparison.collect import CellResult, Outcome
 FIGURES = tuple(
     name
     for name in Outcome.__dataclass_fields__
-    if name not in ("seed", "folder", "cohort_accuracies", "cohort_devices", "macs_range", "curve")
+    if name not in ("seed", "folder", "cohort_accuracies", "cohort_devices", "macs_range", "progress")
 )
 """Columns of an outcome that hold one number each, in their own units: shares of 1, bytes, seconds."""
 

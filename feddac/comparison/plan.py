@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common.config import Config, require_read
+from common.config import Config
+from common.effects import require_effect, without_effect
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import virtual_fleet
 from common.groups import MethodSettings
@@ -140,6 +141,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         raise ConfigurationError(f"baseline {baseline!r} is none of the methods{_nearest(str(baseline), methods)}")
     cells: list[Cell] = []
     runs: list[PlannedRun] = []
+    unused = set(settings)
     for combination in itertools.chain.from_iterable(itertools.product(*axes.values()) for axes in grids):
         labels = {axis: label for axis, (label, _) in zip(grids[0], combination, strict=True)}
         cell = Cell(_folder_name(labels), labels)
@@ -150,34 +152,39 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         for seed, (name, table) in itertools.product(chosen, methods.items()):
             where = f"cell {cell.name}, method {name}"
             own = {**of_cell, **table, "seed": seed}
-            runs.append(PlannedRun(cell.name, name, seed, _config({**_read_of(settings, own), **own}, path, where)))
-    _require_readers(settings, [run.config for run in runs])
+            config, used = _config(settings, own, path, where)
+            unused -= used
+            runs.append(PlannedRun(cell.name, name, seed, config))
+    for key in (key for key in settings if key in unused):
+        raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it as it is set up")
     return Experiment(title, chosen, baseline, methods, tuple(cells), tuple(runs), _target(content.get("target")))
 
 
-def _read_of(settings: Table, own: Table) -> Table:
-    """What the run's method reads of the settings of every run; other methods may read the rest."""
+def _config(settings: Table, own: Table, path: Path, where: str) -> tuple[Config, set[str]]:
+    """The whole configuration of a run, with absolute paths, and which of the `settings` of every run it uses.
+
+    Those that its method does not read, or that cannot have an effect beside the run's `own`, are for other runs. What
+    can be checked without data has been.
+    """
     contract = contract_of(str(own.get("method", settings.get("method", MethodSettings().method))))
-    return {key: value for key, value in settings.items() if contract.reads_setting(key)}
-
-
-def _require_readers(settings: Table, configs: Sequence[Config]) -> None:
-    contracts = [contract_of(config.method.method) for config in configs]
-    for key in settings:
-        if not any(contract.reads_setting(key) for contract in contracts):
-            raise ConfigurationError(f"[settings] {key} has no effect: none of the methods reads it")
-
-
-def _config(settings: Table, path: Path, where: str) -> Config:
-    """The whole configuration of a run, with absolute paths; what can be checked without data has been."""
+    used = {key for key in settings if contract.reads_setting(key)}
     try:
-        config = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
-        require_read(config)
-        virtual_fleet(config.fleet)
+        used -= without_effect(_whole({**_chosen(settings, used), **own}, path)).keys() - own.keys()
+        config = _whole({**_chosen(settings, used), **own}, path)
+        require_effect(config)
+        virtual_fleet(config.fleet, config.federation.local_training)
         epoch_range(config.federation.local_epochs)
     except (ConfigurationError, BudgetError) as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    return config
+    return config, used
+
+
+def _whole(settings: Table, path: Path) -> Config:
+    return with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
+
+
+def _chosen(settings: Table, keys: set[str]) -> Table:
+    return {key: value for key, value in settings.items() if key in keys}
 
 
 def _beside(settings: Table, folder: Path) -> Table:

@@ -26,7 +26,7 @@ def search_key(config: Config) -> str:
     contract = contract_of(config.method.method)
     if not contract.reads >= SEARCHED or config.of(DACSettings).architectures:
         return ""
-    budgets = [device.budget for device in virtual_fleet(config.fleet)]
+    budgets = [device.budget for device in virtual_fleet(config.fleet, config.federation.local_training)]
     if not config.fleet.max_cohorts:  # Merging weighs a budget by its devices; otherwise their number is irrelevant.
         budgets = list(dict.fromkeys(budgets))
     data = dataclasses.replace(config.data, partition="iid", data_folder="")

@@ -53,7 +53,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     n = of_pairs.count
     if n < 2 or of_pairs.deviation <= ROUNDING * max(abs(value) for pair in pairs for value in pair):
         return Difference(of_pairs.mean, math.nan, math.nan, n)
-    from scipy.stats import t as student  # type: ignore[import-untyped]
+    from scipy.stats import t as student
 
     error = of_pairs.deviation / math.sqrt(n)
     half_width = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * error

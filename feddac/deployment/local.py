@@ -10,7 +10,7 @@ from typing import Self
 
 from common.budget import DeviceBudget
 from common.errors import FederationError
-from common.fleet import VirtualDevice
+from common.fleet import VirtualDevice, declared
 from common.settings import Scalar
 from feddac.deployment import leftovers
 from feddac.deployment.certificates import write_certificates
@@ -108,7 +108,7 @@ class LocalFederation:
         deadline = time.monotonic() + STARTUP_SECONDS
         with Control(self.address, self.root_certificates) as control:
             while True:
-                _require_running(self.superlink)
+                self.superlink.require_running()
                 with suppress(FederationError):
                     control.nodes_online()
                     return
@@ -149,7 +149,7 @@ class LocalFederation:
                     profile = f"{device.profile}, " if device.profile else ""
                     self._say(f"connected: {name} ({profile}{device.budget}) is node {found[1]}")
                 else:
-                    _require_running(process)
+                    process.require_running()
             if time.monotonic() > deadline:
                 raise FederationError(f"{', '.join(waiting)} did not connect within {STARTUP_SECONDS:g} s")
             if waiting:
@@ -203,9 +203,8 @@ def node_config(partition: int, partitions: int, device: VirtualDevice) -> str:
     values: dict[str, Scalar] = {"partition-id": partition, "num-partitions": partitions}
     if device.budget != DeviceBudget():  # without bounds and name, a node takes its place in the run's fleet
         budget = device.budget
-        bounds = {"max-macs": budget.macs, "max-params": budget.params, "max-memory": budget.peak_memory_bytes}
         values |= {"device-name": device.name, **({"profile": device.profile} if device.profile else {})}
-        values |= {key: bound for key, bound in bounds.items() if bound is not None}
+        values |= declared(budget)
     return " ".join(f"{key}={_toml(value)}" for key, value in values.items())
 
 
@@ -217,8 +216,3 @@ def _toml(value: Scalar) -> str:
 def _key_names(devices: Sequence[VirtualDevice]) -> list[str]:
     """File names that no device's name can reach out of."""
     return [f"device-{number:02d}" for number in range(len(devices))]
-
-
-def _require_running(process: Process) -> None:
-    if process.exit_code is not None:
-        raise FederationError(f"{process.name} stopped at its start: {process.last_lines()}")

@@ -1,6 +1,7 @@
 """Processes of this Python environment, each with its log, stopped with everything they started."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from common.errors import FederationError
 from simulation.environment import CPU_TUNING, DEFAULTS
 
 GRACE_SECONDS = 10.0
+_IN_USE = re.compile(r"bind on address \('([^']+)', (\d+)[^)]*\): address already in use")
 
 
 class Process:
@@ -60,6 +62,16 @@ class Process:
         """Send a signal to the whole group, even if its leader has gone."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+    def require_running(self) -> None:
+        """Raise FederationError if it has ended, which says why in one line."""
+        if self.exit_code is None:
+            return
+        if taken := _IN_USE.search(self.log.read_text(errors="replace")):
+            raise FederationError(
+                f"{self.name} cannot listen on {taken[1]}:{taken[2]}, which another program took meanwhile; start again"
+            )
+        raise FederationError(f"{self.name} stopped at its start: {self.last_lines()}")
 
     def last_lines(self, count: int = 3) -> str:
         """The end of its log."""

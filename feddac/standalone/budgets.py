@@ -2,46 +2,74 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.budget import DeviceBudget, parse_bounds
+from common.budget import (
+    BOUND_KEYS,
+    USUAL_TRAINING,
+    DeviceBudget,
+    LocalTraining,
+    parse_bounds,
+    parse_milliseconds,
+)
 from common.errors import BudgetError, ConfigurationError
+from common.fleet import BUDGET_KEYS, declared_budget, profile_of
+from common.rates import LatencyBound
 from common.settings import check_known
 from common.toml_file import read_toml
 
 Budgets = dict[str, DeviceBudget]
 MAX_BUDGETS = 10_000
-_BOUNDS = ("macs", "params", "memory")
+LATENCY = "latency-ms"
+FLAGS = (*BOUND_KEYS, LATENCY)
 
 
-def budgets_from_flags(max_macs: Sequence[str], max_params: Sequence[str], max_memory: Sequence[str]) -> Budgets:
+def budgets_from_flags(
+    given: Mapping[str, Sequence[str]], profile: str = "", training: LocalTraining = USUAL_TRAINING
+) -> Budgets:
     """Budgets named budget-1, budget-2, ... from flags that may be repeated and hold comma-separated lists.
 
-    The n-th budget takes the n-th bound of each list; a single bound holds for all. Raises BudgetError for a bound
-    that is no number, ConfigurationError for lists of different lengths or no bound at all.
+    `given` has the values of a flag `--max-KEY` under KEY, one of FLAGS. The n-th budget takes the n-th bound of each
+    list; a single bound holds for all. A latency is judged by the rates of `profile`; `training` is how the devices
+    train. Raises BudgetError for a bound that is no number, ConfigurationError for lists of different lengths, no bound
+    at all, or a latency without a profile.
     """
     lists = {}
-    for name, given in zip(_BOUNDS, (max_macs, max_params, max_memory), strict=True):
-        texts = [text for value in given for text in value.split(",")]
+    for name in FLAGS:
+        texts = [text for value in given.get(name, ()) for text in value.split(",")]
         if texts:
             lists[name] = texts
     if not lists:
-        raise ConfigurationError("give at least one budget: --max-macs, --max-params, --max-memory or --budgets FILE")
+        flags = ", ".join(f"--max-{name}" for name in FLAGS)
+        raise ConfigurationError(f"give at least one budget: {flags} or --budgets FILE")
     length = max(map(len, lists.values()))
     for name, bounds in lists.items():
         if len(bounds) not in (1, length):
             raise ConfigurationError(
                 f"--max-{name} has {len(bounds)} bounds where another flag has {length}: give as many, or one for all"
             )
-    rows = [{f"--max-{name}": bounds[n % len(bounds)] for name, bounds in lists.items()} for n in range(length)]
-    return {f"budget-{number}": parse_bounds(row, "--max-") for number, row in enumerate(rows, start=1)}
+    rows = [{name: bounds[n % len(bounds)] for name, bounds in lists.items()} for n in range(length)]
+    return {f"budget-{number}": _budget(row, profile, training) for number, row in enumerate(rows, start=1)}
 
 
-def budgets_from_file(path: Path) -> Budgets:
-    """Budgets from the `[[budget]]` tables of a TOML file, with the keys name, macs, params and memory.
+def _budget(row: Mapping[str, str], profile: str, training: LocalTraining) -> DeviceBudget:
+    bounds = {f"--max-{name}": text for name, text in row.items()}
+    budget = parse_bounds(bounds, "--max-", training)
+    if LATENCY not in row:
+        return budget
+    if not profile:
+        raise ConfigurationError(f"--max-{LATENCY} needs --profile, by whose rates the time of an image is judged")
+    milliseconds = parse_milliseconds(row[LATENCY], f"--max-{LATENCY}")
+    return replace(budget, latency=LatencyBound.by(profile_of(profile).rates, milliseconds))
 
-    Bounds are numbers or texts such as "3M" or "512KB"; a table without a name becomes budget-N. Raises
+
+def budgets_from_file(path: Path, training: LocalTraining = USUAL_TRAINING) -> Budgets:
+    """Budgets from the `[[budget]]` tables of a TOML file, with a name and `common.fleet.BUDGET_KEYS`.
+
+    Bounds are numbers or texts such as "3M" or "512KB", and a latency needs a profile; a table without a name becomes
+    budget-N. `training` is how the devices train. Raises
     ConfigurationError for a file that is not of this form and BudgetError for a bound that is no number.
     """
     content = read_toml(path, "the budget file")
@@ -59,7 +87,7 @@ def budgets_from_file(path: Path) -> Budgets:
     for number, table in enumerate(tables, start=1):
         where = f"{path}, budget {number}"
         try:
-            check_known(table, ["name", *_BOUNDS])
+            check_known(table, ["name", *BUDGET_KEYS])
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         name = str(table.get("name", f"budget-{number}"))
@@ -67,14 +95,11 @@ def budgets_from_file(path: Path) -> Budgets:
             raise ConfigurationError(f"{where}: a name is made of up to 64 of a to z, 0 to 9 and -, not {name!r:.80}")
         if name in budgets:
             raise ConfigurationError(f"{where}: there is another budget called {name}")
-        budgets[name] = _bounds(table, where)
+        budgets[name] = _bounds(table, where, training)
     return budgets
 
 
-def _bounds(table: Mapping[str, Any], where: str) -> DeviceBudget:
-    if not set(table) & set(_BOUNDS):
-        raise BudgetError(f"{where}: give at least one of macs, params and memory")
-    try:
-        return parse_bounds(table)
-    except BudgetError as error:
-        raise BudgetError(f"{where}: {error}") from None
+def _bounds(table: Mapping[str, Any], where: str, training: LocalTraining) -> DeviceBudget:
+    if not set(table) & set(FLAGS):
+        raise BudgetError(f"{where}: give at least one of {', '.join(FLAGS)}")
+    return declared_budget(table, where, training)[0]

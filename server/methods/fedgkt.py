@@ -55,6 +55,7 @@ from server.methods.method import Model, Snapshot
 from server.methods.pretraining import pretraining_epochs, starting_state
 from server.methods.refusals import keep_able
 from server.run import Run
+from server.run_folder import DEVICE_MODEL
 from server.sampling import epoch_range, local_epochs
 from server.steps import Order, Step
 
@@ -92,8 +93,7 @@ class FedGKTServer:
         """Raise ConfigurationError for an impossible schedule; devices are refused by name when they have reported."""
         epoch_range(config.federation.local_epochs)
         epochs_in(config.of(FedGKTSettings).fedgkt_server_epochs, 1)
-        chosen = (config.of(FedGKTSettings).fedgkt_optimizer, config.of(FedGKTSettings).fedgkt_server_optimizer)
-        if "nesterov" in chosen and config.federation.momentum == 0:
+        if config.of(FedGKTSettings).fedgkt_server_optimizer == "nesterov" and config.federation.momentum == 0:
             raise ConfigurationError("nesterov needs a momentum above 0; raise --momentum or take sgd")
 
     def prepare(self, devices: Sequence[Device]) -> None:
@@ -164,7 +164,7 @@ class FedGKTServer:
         small = cohort.module(self.run.accelerator)
         return [
             Model(cohort.name, self._whole, self.module(cohort)),
-            Model(f"{cohort.name}-device", self._small, small),
+            Model(cohort.name + DEVICE_MODEL, self._small, small),
         ]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
@@ -214,7 +214,8 @@ class FedGKTServer:
         order = TransferOrder(
             epochs=local_epochs(shared.local_epochs, seed=self.run.seed, round=number, device=device.name),
             batch_size=shared.local_batch_size,
-            learning_rate=shared.learning_rate,
+            optimizer=shared.optimizer,
+            learning_rate=shared.learning_rate * shared.learning_rate_decay ** (number - 1),
             momentum=shared.momentum,
             weight_decay=shared.weight_decay,
             max_gradient_norm=shared.max_gradient_norm,
@@ -237,7 +238,8 @@ class FedGKTServer:
 
     def _require_fit(self, budget: DeviceBudget) -> None:
         if not budget.admits(self._small.costs):
-            raise BudgetError(f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}")
+            needs = f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}"
+            raise BudgetError(f"{needs}; raise it, or --max-latency-ms")
 
     def _add(self, device: str) -> Cohort:
         """A cohort for a device that never had one; who it is, `owners` remembers, and not yet that it takes part."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from common.budget import BOUND_KEYS, USUAL_TRAINING
 from server.report import figures, wording
 from server.report.drawing import marks_of, new_axes, percent_axis, report_style, to_svg
 from server.report.page import STYLE
@@ -166,10 +167,12 @@ def _budget_flags(folder: RunFolder) -> str:
     """The flags that ask for the budgets of the folder; a file is needed where they bound different resources."""
     budgets = [entry.budget for entry in folder.read_budgets()]
     flags = ""
-    for key, flag in (("macs", "--max-macs"), ("params", "--max-params"), ("peak_memory_bytes", "--max-memory")):
+    if any(budget.latency is not None or budget.training != USUAL_TRAINING for budget in budgets):
+        return "--budgets FILE "
+    for flag, (key, _) in BOUND_KEYS.items():
         bounds = [getattr(budget, key) for budget in budgets]
         if all(bound is not None for bound in bounds):
-            flags += f"{flag} {','.join(map(str, bounds))} "
+            flags += f"--max-{flag} {','.join(map(str, bounds))} "
         elif any(bound is not None for bound in bounds):
             return "--budgets FILE "
     return flags

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from server.report.wording import count, number_of, printable, size
 from server.run_folder import RunFolder
 
 RESOURCES = (("macs", "MACs", count), ("params", "Parameters", count), ("peak_memory_bytes", "Peak memory", size))
+OF_THE_DEVICE = ("Training memory", "Latency")
 MOST_TROUBLES = 200
 
 
@@ -39,6 +40,11 @@ class Use:
     used: str
     bound: str
     share: float
+
+    @property
+    def known(self) -> bool:
+        """Whether it was counted: training memory and latency are only where they are bounded."""
+        return bool(self.used)
 
     @property
     def within(self) -> bool:
@@ -113,7 +119,7 @@ def render(run: Run, live_at: str = "") -> str:
         best=_extreme(run.cohorts, max),
         cheapest=_extreme(run.cohorts, min),
         budgets=_budget_rows(run),
-        resources=[title for _, title, _ in RESOURCES],
+        resources=[*(title for _, title, _ in RESOURCES), *OF_THE_DEVICE],
         timeline=lanes,
         timeline_svg=timeline.draw(lanes, marks),
         statuses=timeline.TROUBLES,
@@ -137,12 +143,16 @@ def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:
     return chosen
 
 
+def _use(used: float, bound: float, words: Callable[[float], str]) -> Use:
+    return Use(words(used) if used else "", words(bound), used / bound if bound > 0 else math.nan)
+
+
 def _budget_rows(run: Run) -> list[BudgetRow]:
     """One row per cohort and distinct bounds, in the order of the cohorts."""
     cohorts = {cohort.name: cohort for cohort in run.cohorts}
-    groups: dict[tuple[str, ...], list[BudgetEntry]] = {}
+    groups: dict[tuple[str, str, str], list[BudgetEntry]] = {}
     for entry in run.budgets:
-        key = (entry.cohort, *(str(getattr(entry.budget, name)) for name, _, _ in RESOURCES))
+        key = (entry.cohort, str(entry.budget), str(entry.latency_ms_used))
         groups.setdefault(key, []).append(entry)
     order = list(cohorts)
     rows = []
@@ -152,7 +162,11 @@ def _budget_rows(run: Run) -> list[BudgetRow]:
         for name, _, words in RESOURCES:
             bound = number_of(getattr(entries[0].budget, name))
             used = getattr(cohort, name) if cohort else math.nan
-            uses.append(Use(words(used), words(bound), used / bound if bound > 0 else math.nan))
+            uses.append(_use(used, bound, words))
+        budget, one = entries[0].budget, entries[0]
+        milliseconds = budget.latency.milliseconds if budget.latency else None
+        uses.append(_use(number_of(one.training_memory_bytes_used), number_of(budget.training_memory_bytes), size))
+        uses.append(_use(one.latency_ms_used, number_of(milliseconds), lambda number: f"{number:.3g} ms"))
         rows.append(
             BudgetRow(
                 cohort=key[0],

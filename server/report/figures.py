@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import TypeAlias
 
 from matplotlib.axes import Axes
@@ -96,7 +97,7 @@ def channel_panels(run: Run, marks: Marks) -> list[str]:
     groups = list(run.channels[cohorts[0]])
     shares = [[_share(run.channels[cohort].get(group)) for group in groups] for cohort in cohorts]
     width = max(4.5, 1.4 + 0.5 * len(groups))
-    figure, axes = new_axes(width, 1.0 + 0.34 * len(cohorts), "Inner channels kept, of the base network's")
+    figure, axes = new_axes(width, 1.0 + 0.34 * len(cohorts), "Channels kept, of the base network's")
     axes.pcolormesh(shares, cmap=_SHARE, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     tips = {}
     for row, cohort in enumerate(cohorts):
@@ -117,7 +118,7 @@ def channel_panels(run: Run, marks: Marks) -> list[str]:
             ).set_gid(gid)
             tips[gid] = f"{cohort}, {printable(group, 40)}: {kept} of {whole} channels ({percent(share)})"
     wholes = [max(run.channels[cohort][group][1] for cohort in cohorts) for group in groups]
-    labels = [f"{printable(_short(group), 12)}\n{whole}" for group, whole in zip(groups, wholes, strict=True)]
+    labels = [f"{printable(short, 12)}\n{whole}" for short, whole in zip(_short(groups), wholes, strict=True)]
     axes.set_xticks([index + 0.5 for index in range(len(groups))], labels)
     axes.set_yticks([index + 0.5 for index in range(len(cohorts))], cohorts)
     for label, cohort in zip(axes.get_yticklabels(), cohorts, strict=True):
@@ -235,8 +236,24 @@ def _readable_on(share: float) -> str:
     return "white" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18 else INK
 
 
-def _short(group: str) -> str:
-    return group.removesuffix(".inner").removeprefix("block")
+def _short(groups: Sequence[str]) -> list[str]:
+    """The names without what all of them begin and end with.
+
+    >>> _short(["block2.inner", "block17.inner"])
+    ['2', '17']
+    """
+    if len(groups) < 2:
+        return list(groups)
+    begin = _common(groups)
+    rest = [group.removeprefix(begin) for group in groups]
+    end = _common([group[::-1] for group in rest])[::-1]
+    shortened = [group.removesuffix(end) for group in rest]
+    return shortened if all(shortened) else list(groups)
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    return "".join(one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*names, strict=False)))
 
 
 def _broken(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -289,7 +289,7 @@ share a row.</p>
 <span>{{ use.share | percent }}</span></div>\
 <div class="meter"><span style="width:{{ '%.1f' | format([100 * use.share, 100] | min) }}%"></span></div></td>
 {% else %}
-<td class="use none" data-value="-1">{{ use.used }}, no bound</td>
+<td class="use none" data-value="-1">{{ use.used + ", " if use.known }}no bound</td>
 {% endif %}
 {% endfor %}
 </tr>

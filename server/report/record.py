@@ -219,7 +219,10 @@ def _stage_order(name: str) -> tuple[int, str]:
 
 
 def read_channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dict[str, tuple[int, int]]]:
-    """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all."""
+    """Kept and base channels per cohort and channel group, of the groups where some cohort keeps less than all.
+
+    A block that may vanish counts as a group of one.
+    """
     every: dict[str, dict[str, tuple[int, int]]] = {}
     for cohort in cohorts:
         path = folder.architecture_path(cohort.name)
@@ -233,11 +236,9 @@ def read_channels(folder: RunFolder, cohorts: Iterable[Cohort]) -> dict[str, dic
             groups[str(group)] = (int(size), int(whole))
         every[cohort.name] = groups
     reduced = {group for groups in every.values() for group, (size, whole) in groups.items() if size < whole}
-    inner = {group for group in reduced if group.endswith(".inner")}
-    shown = {group for groups in every.values() for group in groups if group in reduced or group.endswith(".inner")}
-    if not inner:
-        shown = reduced or shown
-    return {name: {group: value for group, value in groups.items() if group in shown} for name, groups in every.items()}
+    return {
+        name: {group: value for group, value in groups.items() if group in reduced} for name, groups in every.items()
+    }
 
 
 def _count_ranges(ranges: str) -> int:

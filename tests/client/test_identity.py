@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from client.identity import identify
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
 from common.errors import BudgetError, ConfigurationError
-from common.fleet import virtual_fleet
+from common.fleet import PROFILES, virtual_fleet
 from common.groups import FleetSettings
+from common.rates import LatencyBound
 from common.toml_file import read_toml
 
 FLEET = FleetSettings(devices=4, fleet="microcontroller,phone")
@@ -55,9 +56,27 @@ def test_a_fleet_file_is_read_once_for_all_devices_of_a_process_and_again_when_i
 
 
 def test_a_named_node_without_a_budget_is_measured() -> None:
-    identity = identify({"partition-id": 1, "device-name": "shed"}, FLEET)
+    measured = PROFILES["single-board"]
+    identity = identify({"partition-id": 1, "device-name": "shed"}, FLEET, measured=lambda: measured)
     assert (identity.name, identity.profile, identity.partition) == ("shed", "measured", 1)
-    assert None not in (identity.budget.macs, identity.budget.params, identity.budget.peak_memory_bytes)
+    assert identity.budget == measured.budget(20.0)
+
+
+def test_a_declared_latency_is_judged_by_the_profiles_rates_or_by_measured_ones() -> None:
+    phone, measured = PROFILES["phone"], PROFILES["single-board"]
+    declared = {"device-name": "shed", "max-latency-ms": 2.5}
+    known = identify({**declared, "profile": "phone"}, FLEET, measured=lambda: pytest.fail("nothing to measure"))
+    assert known.budget == DeviceBudget(latency=LatencyBound.by(phone.rates, 2.5))
+    unknown = identify({**declared, "profile": "toaster"}, FLEET, measured=lambda: measured)
+    assert unknown.budget == DeviceBudget(latency=LatencyBound.by(measured.rates, 2.5))
+    with pytest.raises(BudgetError, match="max-latency-ms must be a positive number of milliseconds"):
+        identify({**declared, "max-latency-ms": "soon"}, FLEET, measured=lambda: measured)
+
+
+def test_memory_for_training_is_that_of_the_runs_batch_size() -> None:
+    training = LocalTraining(batch_size=32, momentum=False)
+    budget = identify({"max-training-memory": "2MB"}, FLEET, training).budget
+    assert (budget.training_memory_bytes, budget.training) == (2_000_000, training)
 
 
 def test_the_bounds_of_the_run_tighten_every_budget() -> None:

@@ -1,23 +1,11 @@
 """What a machine can afford: its memory limits as control groups give them, and a speed that is a speed."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from client.measure import (
-    BATCH,
-    FORWARD_PASSES_PER_STEP,
-    LONGEST_SECONDS,
-    PROBE,
-    TIMED_STEPS,
-    measured_profile,
-    memory_limit_bytes,
-    seconds_per_epoch,
-    training_macs_per_second,
-)
-from common.architecture import Architecture
+from client.measure import measured_profile, memory_limit_bytes
+from common.rates import LatencyBound
 
 
 def write(path: Path, text: str) -> None:
@@ -66,14 +54,11 @@ def test_a_machine_that_tells_nothing_is_assumed_to_have_a_gibibyte(tmp_path: Pa
 
 def test_this_machine_has_a_budget() -> None:
     profile = measured_profile()
-    budget = profile.budget(target_latency_ms=20.0)
-    assert budget.macs == int(profile.macs_per_second * 0.02)
+    budget = profile.budget(20.0)
+    assert budget.latency == LatencyBound.by(profile.rates, 20.0)
+    assert budget.training_memory_bytes == int(0.75 * profile.memory_bytes)
     assert budget.params == int(0.75 * profile.storage_bytes) // 4
     assert profile.memory_bytes <= memory_limit_bytes()
-
-
-def test_the_speed_is_between_a_microcontrollers_and_a_supercomputers() -> None:
-    assert 1e6 < training_macs_per_second(torch.device("cpu")) < 1e15
 
 
 @pytest.mark.parametrize(
@@ -103,53 +88,6 @@ def test_a_limit_that_is_none_does_not_bind(text: str, tmp_path: Path) -> None:
     root = machine(tmp_path, "0::/\n")
     write(root / "sys/fs/cgroup/memory.max", text)
     assert memory_limit_bytes(root) == 8_000_000 * 1024
-
-
-def clock_of(durations: Iterator[float]) -> Callable[[], float]:
-    """A clock on which each training step takes the next of `durations`, and everything else no time.
-
-    It is read once at the beginning, twice in each step, and once before each step but the first two.
-    """
-    now, reads = 0.0, 0
-
-    def read() -> float:
-        nonlocal now, reads
-        reads += 1
-        # reads 2 and 3, and 4 and 5, are the first two steps; from then on the limit is looked at before each step
-        if reads in (3, 5) or (reads > 5 and reads % 3 == 2):
-            now += next(durations)
-        return now
-
-    return read
-
-
-def work() -> int:
-    """MACs of one step of the probe."""
-    return FORWARD_PASSES_PER_STEP * Architecture.full(PROBE).costs.macs * BATCH
-
-
-def test_the_speed_follows_from_the_median_step_and_the_first_does_not_count() -> None:
-    durations = [9.0, 0.2, 0.1, 0.3, 0.25, 0.15]
-    assert len(durations) == 1 + TIMED_STEPS
-    # the long first step uses up the time, so only the second, of 0.2 s, is timed
-    assert training_macs_per_second(torch.device("cpu"), clock_of(iter(durations))) == pytest.approx(work() / 0.2)
-    durations[0] = 0.4
-    assert training_macs_per_second(torch.device("cpu"), clock_of(iter(durations))) == pytest.approx(work() / 0.2)
-
-
-def test_on_a_slow_machine_fewer_steps_are_timed() -> None:
-    steps = iter([1.0, 1.0, LONGEST_SECONDS, 100.0, 100.0, 100.0])
-    expected = work() / ((1.0 + LONGEST_SECONDS) / 2)
-    assert training_macs_per_second(torch.device("cpu"), clock_of(steps)) == pytest.approx(expected)
-    assert next(steps) == 100.0
-
-
-def test_the_latency_bounds_the_time_of_an_epoch() -> None:
-    profile = measured_profile()
-    macs = profile.budget(20.0).macs
-    assert macs is not None
-    per_image = FORWARD_PASSES_PER_STEP * macs / profile.macs_per_second
-    assert 1000 * per_image == pytest.approx(seconds_per_epoch(20.0, 1000), rel=1e-6) == 60.0
 
 
 def test_parameters_are_held_in_memory_so_storage_is_no_larger() -> None:

@@ -20,6 +20,7 @@ from common.arrays import ArraySpec
 from common.config import Config
 from common.layout import Layout
 from common.messages import Result, Task
+from common.methods.fedgkt import TransferOrder
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
 from common.progress import Silent
@@ -132,6 +133,14 @@ def test_every_cohort_can_use_it(tmp_path: Any) -> None:
 def test_a_task_of_another_method_trains_nothing_with_it_either() -> None:
     reply = ask(content=replace(TASK, method="fedavg").encode(), local_dp_clipping_norm=NORM)
     assert reply.error.reason == "the run is of method dac, the message of 'fedavg'"
+
+
+def test_an_owner_who_wants_it_is_told_that_a_method_which_sends_more_than_weights_has_none() -> None:
+    network = Architecture.full(BaseNetwork("resnet8_bottleneck", (1, 8, 8), 10))
+    sent = network.layout.flatten(network.build(0).state_dict())
+    task = Task("fedgkt", "extract", 1, network, TransferOrder().to_mapping(), {"weights": sent})
+    reply = ask(content=task.encode(), method="fedgkt", node={"local-dp-clipping-norm": NORM})
+    assert "local differential privacy needs a method whose devices send weights and no more" in reply.error.reason
 
 
 def test_flowers_clipping_mod_accepts_our_messages() -> None:

@@ -1,13 +1,15 @@
 """Budgets are strict upper bounds; sizes are read as people write them and never guessed."""
 
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.budget import RESOURCES, Costs, DeviceBudget, parse_bytes, parse_count
+from common.budget import RESOURCES, Costs, DeviceBudget, LocalTraining, largest, parse_bounds, parse_bytes, parse_count
 from common.errors import BudgetError
+from common.rates import COUNTED, LatencyBound
 
 bounds = st.none() | st.integers(1, 2**62)
 budgets = st.builds(DeviceBudget, bounds, bounds, bounds)
@@ -143,3 +145,99 @@ def test_any_text_is_a_positive_count_or_a_budget_error(text: str) -> None:
 @given(st.integers(1, 2**53))
 def test_whole_numbers_are_read_exactly(count: int) -> None:
     assert parse_count(str(count), "x") == parse_count(f"{count:,}", "x") == parse_bytes(str(count), "x") == count
+
+
+counts = st.integers(1, 6)
+trainings = st.builds(LocalTraining, st.integers(1, 3), st.booleans())
+shares = st.lists(st.sampled_from([0.0, 0.25, 0.3, 1.0]), min_size=len(COUNTED), max_size=len(COUNTED)).map(tuple)
+latencies = st.builds(LatencyBound, st.just(1.0), shares.filter(any))
+any_budgets = st.builds(
+    DeviceBudget, st.none() | counts, st.none(), st.none(), st.none() | counts, st.none() | latencies, trainings
+)
+
+
+class Written:
+    """A network whose costs are written down."""
+
+    def __init__(self, memory: int, units: int) -> None:
+        self.memory, self.units = memory, units
+
+    def training_memory_bytes(self, training: LocalTraining) -> int:
+        return self.memory * training.batch_size + training.momentum
+
+    def work(self) -> list[int]:
+        return [self.units, *range(len(COUNTED) - 1)]
+
+
+@given(any_budgets, any_budgets, counts, st.integers(0, 3), st.integers(0, 3))
+def test_meet_and_join_hold_for_every_resource(
+    one: DeviceBudget, other: DeviceBudget, macs: int, memory: int, units: int
+) -> None:
+    costs = Costs(macs, 1, 1, Written(memory, units))
+    either, both = one.admits(costs) or other.admits(costs), one.admits(costs) and other.admits(costs)
+    assert both or not one.meet(other).admits(costs)
+    assert one.join(other).admits(costs) or not either
+    assert one.within(one.join(other))
+    assert one.meet(other).within(one)
+    if one.within(other):
+        assert other.admits(costs) or not one.admits(costs)
+        assert one.join(other) == other
+        assert other.looseness() >= one.looseness()
+
+
+@given(any_budgets)
+def test_a_budget_survives_json(budget: DeviceBudget) -> None:
+    assert DeviceBudget.from_dict(json.loads(json.dumps(budget.to_dict()))) == budget
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"latency": 5},
+        {"latency": {"milliseconds": 1}},
+        {"latency": {"milliseconds": 1.0, "shares": [1.0]}},
+        {"training": 3},
+        {"macs": "5"},
+    ],
+)
+def test_json_that_is_no_budget_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(BudgetError):
+        DeviceBudget.from_dict(data)
+
+
+def test_how_a_device_trains_matters_only_where_its_memory_is_bounded() -> None:
+    assert DeviceBudget(macs=5, training=LocalTraining(99)) == DeviceBudget(macs=5)
+    assert DeviceBudget(training_memory_bytes=5, training=LocalTraining(99)) != DeviceBudget(training_memory_bytes=5)
+
+
+def test_costs_that_were_written_down_cannot_be_held_against_time() -> None:
+    with pytest.raises(ValueError, match="written down"):
+        DeviceBudget(latency=LatencyBound(1.0, (1.0,) * len(COUNTED))).admits(Costs(1, 1, 1))
+
+
+def test_the_largest_of_several_costs_suffices_for_each() -> None:
+    most = largest([Costs(3, 1, 7, Written(5, 2)), Costs(1, 9, 2, Written(1, 4))])
+    assert most == Costs(3, 9, 7)
+    assert most.training_memory_bytes(LocalTraining(2, False)) == 10
+    assert next(iter(most.work())) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"params": "77KB:int8"}, DeviceBudget(params=77_000)),
+        ({"params": "2MB:float32"}, DeviceBudget(params=500_000)),
+        ({"params": "77k"}, DeviceBudget(params=77_000)),
+        ({"memory": "64KiB:INT8"}, DeviceBudget(peak_memory_bytes=4 * 65_536)),
+        ({"memory": "64KB:float32"}, DeviceBudget(peak_memory_bytes=64_000)),
+    ],
+)
+def test_sizes_may_name_the_type_that_values_are_stored_in(given: dict[str, str], expected: DeviceBudget) -> None:
+    assert parse_bounds(given) == expected
+
+
+@pytest.mark.parametrize("text", ["64KB:int4", ":int8", "0.5B:int8", "64KB:", "int8"])
+def test_sizes_in_other_types_are_refused(text: str) -> None:
+    for key in ("params", "memory"):
+        with pytest.raises(BudgetError, match=f"{key} must"):
+            parse_bounds({key: text})

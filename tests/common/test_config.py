@@ -11,7 +11,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import GROUPS, METHOD_GROUPS, SHARED, Config, require_read
+from common.config import GROUPS, METHOD_GROUPS, SHARED, Config
+from common.effects import require_effect
 from common.errors import ConfigurationError
 from common.groups import FederationSettings, FleetSettings, ModelSettings, RunSettings
 from common.methods import CONTRACTS
@@ -279,23 +280,6 @@ def test_every_group_is_either_shared_or_a_methods() -> None:
     assert all(type(getattr(Config(), name)) is group for name, group in SHARED.items())
 
 
-@pytest.mark.parametrize("method", CONTRACTS)
-@pytest.mark.parametrize(("group", "one"), FIELDS, ids=IDS)
-def test_a_setting_that_was_changed_must_be_read(group: type[Settings], one: Any, method: str) -> None:
-    key, contract = key_of(one.name), CONTRACTS[method]
-    if key == "method":
-        require_read(Config.from_mapping({"method": method}))
-        return
-    config = Config.from_mapping({"method": method, key: valid_value(one)})
-    if contract.settings is group or key in contract.reads:
-        require_read(config)
-        return
-    with pytest.raises(ConfigurationError, match=f"^method {method} does not read {key}, so {key} = .* no effect") as e:
-        require_read(config)
-    readers = [name for name, one in CONTRACTS.items() if one.reads_setting(key)]
-    assert (f"--method {' or '.join(readers)}" in str(e.value)) == bool(readers)
-
-
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -310,9 +294,9 @@ def test_a_setting_that_was_changed_must_be_read(group: type[Settings], one: Any
 )
 def test_what_has_no_effect_is_refused_with_the_methods_that_read_it(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
-        require_read(Config.from_mapping(settings))
-    require_read(Config.from_mapping({"method": MINE, "my-share": 0.25, "rounds": 3}))
-    require_read(Config())
+        require_effect(Config.from_mapping(settings))
+    require_effect(Config.from_mapping({"method": MINE, "my-share": 0.25, "rounds": 3}))
+    require_effect(Config())
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(10**400)

@@ -7,10 +7,11 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import PROFILES, VirtualDevice, read_fleet, virtual_fleet
 from common.groups import FleetSettings
+from common.rates import COUNTED, LatencyBound
 
 
 @pytest.mark.parametrize("name", ["../x", "-x", "a/b", "\u00e9t\u00e9", "a" * 65, " x", "x\n"])
@@ -22,16 +23,23 @@ def test_a_name_that_the_server_would_refuse_is_refused_here(name: str, tmp_path
 
 
 def test_microcontroller_budget_by_hand() -> None:
-    # 24.7 MOp = 12.35 MMAC in 99.1 ms, so 20 ms hold 2,492,431 MACs; int8: one byte per parameter, and a float32
-    # byte count four times the device's own.
-    assert PROFILES["microcontroller"].budget(20.0) == DeviceBudget(
-        macs=2_492_431, params=786_432, peak_memory_bytes=983_040
-    )
+    # 24.7 MOp = 12.35 MMAC in 99.1 ms, so 20 ms hold 2,492,431 MACs of plain convolutions, or half as many depthwise
+    # ones; int8: one byte per parameter, and a float32 byte count four times the device's own.
+    budget = PROFILES["microcontroller"].budget(20.0)
+    assert (budget.macs, budget.params, budget.peak_memory_bytes) == (None, 786_432, 983_040)
+    assert budget.training_memory_bytes is None
+    assert budget.latency is not None
+    for kind, most in (("conv", 2_492_431), ("pointwise", 2_492_431), ("linear", 2_492_431), ("depthwise", 1_246_215)):
+        work = [0] * len(COUNTED)
+        work[COUNTED.index((kind, "mac"))] = most
+        assert budget.latency.used(work) < 1
+        work[COUNTED.index((kind, "mac"))] = most + 2
+        assert budget.latency.used(work) > 1
 
 
 def test_large_microcontroller_is_faster_by_the_ratio_of_the_clocks() -> None:
-    ratio = PROFILES["large-microcontroller"].macs_per_second / PROFILES["microcontroller"].macs_per_second
-    assert ratio == pytest.approx(480 / 216)
+    small, large = (PROFILES[name].rates for name in ("microcontroller", "large-microcontroller"))
+    assert small.of("conv", "mac") / large.of("conv", "mac") == pytest.approx(480 / 216)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +52,10 @@ def test_large_microcontroller_is_faster_by_the_ratio_of_the_clocks() -> None:
     ],
 )
 def test_float32_profiles_at_20_ms(profile: str, macs: int, params: int, peak_memory_bytes: int) -> None:
-    assert PROFILES[profile].budget(20.0) == DeviceBudget(macs, params, peak_memory_bytes)
+    budget = PROFILES[profile].budget(20.0)
+    assert (budget.params, budget.peak_memory_bytes) == (params, peak_memory_bytes)
+    assert budget.latency == LatencyBound.by(PROFILES[profile].rates, 20.0)
+    assert 0.02 / PROFILES[profile].rates.of("conv", "mac") == pytest.approx(macs)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -67,7 +78,7 @@ def test_profiles_are_dealt_in_turn() -> None:
 )
 def test_caps_bound_every_device_and_never_loosen(devices: int, profiles: list[str], latency: float, cap: int) -> None:
     settings = FleetSettings(
-        devices=devices, fleet=",".join(profiles), target_latency_ms=latency, max_macs=str(cap), max_memory="512KB"
+        devices=devices, fleet=",".join(profiles), max_latency_ms=latency, max_macs=str(cap), max_memory="512KB"
     )
     fleet = virtual_fleet(settings)
     assert len(fleet) == devices
@@ -83,8 +94,8 @@ def test_unknown_profile_suggests_the_nearest() -> None:
 
 
 def test_no_time_at_all_is_no_budget() -> None:
-    with pytest.raises(BudgetError, match="macs"):
-        virtual_fleet(FleetSettings(fleet="microcontroller", target_latency_ms=1e-9))
+    with pytest.raises(BudgetError, match="latency bound must be a positive number of milliseconds"):
+        PROFILES["microcontroller"].budget(0.0)
 
 
 def test_bad_cap_names_the_setting() -> None:
@@ -122,6 +133,30 @@ def test_file_of_devices(tmp_path: Path) -> None:
     ]
 
 
+def test_file_of_devices_that_train_in_little_memory_and_time(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [[device]]
+        name = "watch"
+        training-memory = "3MB"
+        latency-ms = 2.5
+        profile = "phone"
+        """,
+    )
+    training = LocalTraining(batch_size=8)
+    (device,) = virtual_fleet(FleetSettings(devices=1, fleet=path, max_training_memory="2MB"), training)
+    assert device == VirtualDevice(
+        "watch",
+        "phone",
+        DeviceBudget(
+            training_memory_bytes=2_000_000,
+            latency=LatencyBound.by(PROFILES["phone"].rates, 2.5),
+            training=training,
+        ),
+    )
+
+
 def test_file_of_another_number_of_devices_says_what_to_pass(tmp_path: Path) -> None:
     path = write(tmp_path, "[[device]]\ncount = 3\n")
     with pytest.raises(ConfigurationError, match="describes 3 devices but devices is 8; use --devices 3"):
@@ -141,6 +176,10 @@ def test_file_of_another_number_of_devices_says_what_to_pass(tmp_path: Path) -> 
         ("[[device]]\nmacs = 'many'", "device 1: macs must be"),
         ("[[device]]\nmacs = -5", "device 1: macs must be"),
         ("[[device]]\nmacs = true", "device 1: macs must be"),
+        ("[[device]]\nlatency-ms = 5", "device 1: latency-ms needs a profile"),
+        ("[[device]]\nlatency-ms = 0\nprofile = 'phone'", "device 1: latency-ms must be a positive number"),
+        ("[[device]]\nlatency-ms = 5\nprofile = 'phon'", "device 1: unknown device profile 'phon': did you mean"),
+        ("[[device]]\nlatency-ms = 5\nprofile = 7", "device 1: profile must be the name of one"),
         ("[[device]]\nname = 'a'\n[[device]]\nname = 'a'", "two devices are called 'a'"),
     ],
 )

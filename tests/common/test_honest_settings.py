@@ -1,12 +1,15 @@
-"""A setting that the chosen method does not read is refused by name: nothing is silently without effect."""
+"""A setting that the method does not read, or that another leaves nothing to do, is refused by name."""
 
 import dataclasses
 from typing import Any
 
 import pytest
 
-from common.config import GROUPS, Config, require_read
+from common.config import GROUPS, Config
+from common.effects import CONDITIONS, require_effect, without_effect
+from common.effects import PRETRAINING as NOT_SEARCHED
 from common.errors import ConfigurationError
+from common.groups import SearchSettings
 from common.methods import CONTRACTS
 from common.settings import Scalar, key_of
 
@@ -37,6 +40,60 @@ def changed_value(key: str) -> Scalar:
     return f"{default}x"
 
 
+SOURCED: dict[str, Scalar] = {"architectures": "family"}
+MEDIAN: dict[str, Scalar] = {"robust-aggregation": "median"}
+RANDOM: dict[str, Scalar] = {"initial-weights": "random"}
+UNTRAINED: dict[str, Scalar] = {"pretraining-epochs": 0}
+SEARCH = [key for key in SearchSettings.keys() if key != "search-batch-size"]  # noqa: SIM118
+PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "search-weight-decay"]
+
+# settings, method, what leaves them nothing to do, and what of that must be otherwise for them to have an effect
+WITHOUT: list[tuple[list[str], str, Any, Any]] = [
+    *((["stem-stride", "strides"], method, {"model": "resnet20"}, {"model": "mobilenet_v2"}) for method in CONTRACTS),
+    *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
+    *(
+        (["trim-share"], method, {"robust-aggregation": "median"}, {"robust-aggregation": "trimmed-mean"})
+        for method in CONTRACTS
+    ),
+    *((["local-dp-epsilon", "local-dp-delta"], method, {}, {"local-dp-clipping-norm": 1.0}) for method in CONTRACTS),
+    *((["min-devices"], method, {}, {"fraction": 0.5}) for method in CONTRACTS),
+    *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
+    ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),
+    (["search-batch-size"], "dac", SOURCED, {"distillation-epochs": 1}),
+    *((["pretraining-epochs"], method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
+    *((PRETRAINING, method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
+    *((PRETRAINING, method, UNTRAINED, {"pretraining-epochs": 2}) for method in NOT_SEARCHED),
+    (["recipe", "fine-tune-epochs", "joint-epochs"], "heterofl", UNTRAINED, {"pretraining-epochs": 2}),
+    (["search-batch-size"], "heterofl", UNTRAINED, {"distillation-epochs": 1}),
+]
+WITHOUT_CASES = [
+    (key, method, *rest) for keys, method, *rest in WITHOUT for key in keys if CONTRACTS[method].reads_setting(key)
+]
+
+
+@pytest.mark.parametrize(("key", "method", "broken", "mended"), WITHOUT_CASES)
+def test_a_setting_that_another_leaves_nothing_to_do_is_refused_by_name(
+    key: str, method: str, broken: dict[str, Scalar], mended: dict[str, Scalar]
+) -> None:
+    settings = {"method": method, key: changed_value(key), **broken}
+    with pytest.raises(ConfigurationError) as caught:
+        require_effect(Config.from_mapping(settings))
+    line = str(caught.value)
+    assert line.startswith(f"{key} = {changed_value(key)!r} would have no effect with")
+    assert line.endswith(f": leave --{key} out")
+    assert key not in without_effect(Config.from_mapping({**settings, **mended}))
+    require_effect(Config.from_mapping({"method": method, **broken}))
+
+
+def test_every_condition_is_tried() -> None:
+    tried = {(key, method) for key, method, *_ in WITHOUT_CASES}
+    for condition in CONDITIONS:
+        for method in condition.methods or CONTRACTS:
+            assert {key for key in condition.keys if CONTRACTS[method].reads_setting(key)} <= {
+                key for key, by in tried if by == method
+            }
+
+
 CASES = [(method, key) for method in CONTRACTS for key in FIELDS if key != "method"]
 
 
@@ -45,10 +102,11 @@ def test_a_changed_setting_is_read_or_refused_by_name(method: str, key: str) -> 
     config = Config.from_mapping({"method": method, key: changed_value(key)})
     assert config.to_mapping()[key] != Config().to_mapping()[key]
     if CONTRACTS[method].reads_setting(key):
-        require_read(config)
+        for setting in without_effect(config):  # only for want of another setting, see below
+            assert any(setting in one.keys for one in CONDITIONS)
         return
     with pytest.raises(ConfigurationError) as caught:
-        require_read(config)
+        require_effect(config)
     line = str(caught.value)
     assert line.startswith(f"method {method} does not read {key}, so {key} = ")
     assert f"leave --{key} out" in line
@@ -65,10 +123,10 @@ def test_every_setting_is_read_by_some_method_and_every_method_reads_known_setti
 
 def test_defaults_are_never_refused() -> None:
     for method in CONTRACTS:
-        require_read(Config.from_mapping({**Config().to_mapping(), "method": method}))
+        require_effect(Config.from_mapping({**Config().to_mapping(), "method": method}))
 
 
 @pytest.mark.parametrize("key", ["architectures", "aggregation", "warmup-epochs"])
 def test_what_only_dac_reads_is_refused_with_heterofl(key: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"method heterofl does not read {key}, .* take --method dac$"):
-        require_read(Config.from_mapping({"method": "heterofl", key: changed_value(key)}))
+        require_effect(Config.from_mapping({"method": "heterofl", key: changed_value(key)}))

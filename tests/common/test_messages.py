@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from common.architecture import Architecture
 from common.arrays import DTYPES, ArraySpec, Vector
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
 from common.errors import ConfigurationError, MessageError
 from common.messages import (
     SCHEMA,
@@ -38,6 +38,7 @@ from common.methods.fedprox import ProximalOrder
 from common.methods.heterofl import ScaledOrder
 from common.methods.training import TrainingOrder
 from common.models.description import BaseNetwork
+from common.rates import COUNTED, LatencyBound
 from common.settings import Settings
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 4, 4), 3), {"hidden": (0, 3, 7)})
@@ -45,7 +46,9 @@ LAYOUT = ARCHITECTURE.layout
 VALUES: Vector = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
 
 HELLO = Hello.mine()
+LATENCY = LatencyBound(20.0, tuple(number / 97 for number in range(len(COUNTED))))
 REPORT = DeviceReport("device 1", "phone", 3, 120, DeviceBudget(macs=30_000_000, peak_memory_bytes=2**19))
+EVERY_BOUND = DeviceReport("d", "phone", 0, 9, DeviceBudget(1, 2, 3, 4, LATENCY, LocalTraining(8, False)))
 ORDER = ScaledOrder(
     epochs=2,
     batch_size=16,
@@ -101,7 +104,7 @@ DECODE: dict[type, Decode] = {
     Result: lambda content: Result.decode(content, SPECS, ROWS),
     EvaluateResult: EvaluateResult.decode,
 }
-MESSAGES: list[Any] = [HELLO, REPORT, TASK, TRAINED, SCORE]
+MESSAGES: list[Any] = [HELLO, REPORT, EVERY_BOUND, TASK, TRAINED, SCORE]
 NAMES = [type(message).__name__ for message in MESSAGES]
 
 
@@ -194,7 +197,7 @@ def test_a_step_may_need_no_weights_but_says_so_when_it_does() -> None:
 def test_content_bytes_counts_four_bytes_per_weight() -> None:
     extra = content_bytes(PLAIN_TASK.encode()) - 4 * LAYOUT.size
     assert 0 < extra < 1_000
-    assert content_bytes(REPORT.encode()) < 200
+    assert content_bytes(REPORT.encode()) < 350
 
 
 def test_content_bytes_counts_names_values_and_data() -> None:
@@ -349,11 +352,23 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
         (REPORT, "report", "samples", 0, "device 1 reports 0 training images"),
         (REPORT, "report", "samples", 2**63, "training images"),
         (REPORT, "report", "macs", 2**62, "device 1 reports macs"),
-        (REPORT, "report", "schema", 1, "speaks schema 1, this one 2"),
-        (TASK, "task", "schema", 1, "speaks schema 1, this one 2"),
-        (TRAINED, "echo", "schema", 1, "speaks schema 1, this one 2"),
-        (SCORE, "echo", "schema", 1, "speaks schema 1, this one 2"),
-        (TASK, "task", "schema", 3, "speaks schema 3, this one 2"),
+        (REPORT, "report", "schema", 1, "speaks schema 1, this one 3"),
+        (REPORT, "report", "training-memory-bytes", -1, "device 1 reports training-memory-bytes"),
+        (REPORT, "report", "training-batch-size", 0, "device 1 reports training-batch-size = 0"),
+        (REPORT, "report", "training-momentum", 2, "training-momentum must be 0 or 1"),
+        (REPORT, "report", "latency-ms", 5.0, "latency-shares must be 21 numbers"),
+        (REPORT, "report", "latency-ms", math.nan, "latency-ms must be a finite number"),
+        (EVERY_BOUND, "report", "latency-ms", -1.0, "latency-ms must be at least 0"),
+        (EVERY_BOUND, "report", "latency-ms", 0.0, "d: the latency bound must be a positive number"),
+        (EVERY_BOUND, "report", "latency-shares", [0.0] * 21, "d: rates must be finite and not negative"),
+        (EVERY_BOUND, "report", "latency-shares", [math.inf] * 21, "d: rates must be finite and not negative"),
+        (EVERY_BOUND, "report", "latency-shares", [-1.0] * 21, "d: rates must be finite and not negative"),
+        (EVERY_BOUND, "report", "latency-shares", [1] * 21, "latency-shares must be numbers"),
+        (EVERY_BOUND, "report", "latency-shares", "fast", "latency-shares must be 21 numbers"),
+        (TASK, "task", "schema", 1, "speaks schema 1, this one 3"),
+        (TRAINED, "echo", "schema", 1, "speaks schema 1, this one 3"),
+        (SCORE, "echo", "schema", 1, "speaks schema 1, this one 3"),
+        (TASK, "task", "schema", 4, "speaks schema 4, this one 3"),
         (TASK, "task", "layout", "0" * 64, "layout differs"),
         (TASK, "task", "network", "{}", "not an architecture"),
         (TASK, "task", "network", "", "not valid JSON"),

@@ -23,6 +23,7 @@ from dac.baselines import (
     weight_norms,
     width_multiplier,
 )
+from tests.common.models.networks import base_of
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 SMALL = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
@@ -216,3 +217,11 @@ def test_a_pruned_network_can_be_pruned_again() -> None:
     second, inherited = magnitude(first, state, DeviceBudget(macs=int(costs.macs * 0.8)))
     assert first.contains(second)
     second.build(0).load_state_dict(inherited)
+
+
+def test_a_users_network_has_no_width_multiplier_but_can_be_narrowed_uniformly() -> None:
+    base = base_of("tests.common.models.users:thirty_lines")
+    half = DeviceBudget(macs=Architecture.full(base).costs.macs // 2)
+    with pytest.raises(ArchitectureError, match="has no width multiplier; the baseline `uniform` narrows any network"):
+        width_multiplier(base, half)
+    assert half.admits(uniform(base, half).costs)

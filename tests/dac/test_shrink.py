@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
-from common.budget import RESOURCES, DeviceBudget
+from common.budget import BOUNDED, RESOURCES, DeviceBudget, LocalTraining
+from common.fleet import PROFILES
 from common.models.description import BaseNetwork
+from common.rates import LatencyBound
 from common.seeds import torch_generator
 from dac.shrink import Ranking, Removal, shrink_step
 from dac.space import SearchSpace
@@ -65,6 +67,28 @@ def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     assert all(larger.contains(smaller) for larger, smaller in itertools.pairwise(path[:-1]))
     assert path[0].contains(path[-1])
     assert all(path[-1].sizes[g.name] >= g.floor for g in FULL.description.prunable)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(["training", "latency", "both"]), st.floats(0.05, 0.95), st.integers(0, 100))
+def test_training_memory_and_latency_bind_as_macs_do(which: str, share: float, seed: int) -> None:
+    space, training = SearchSpace("all"), LocalTraining(8)
+    floor, full = FULL.description.costs(space.floor_sizes(FULL.description)), FULL.costs
+    rates = PROFILES["phone"].rates
+    least, most = floor.training_memory_bytes(training), full.training_memory_bytes(training)
+    shortest, longest = rates.seconds_for(floor.work()), rates.seconds_for(full.work())
+    milliseconds = 1001 * (shortest + share * (longest - shortest))
+    target = DeviceBudget(
+        training_memory_bytes=least + 1 + int(share * (most - least)) if which != "latency" else None,
+        latency=LatencyBound.by(rates, milliseconds) if which != "training" else None,
+        training=training,
+    )
+    path = shrink_to(target, seed, space=space)
+    assert target.admits(path[-1].costs)
+    assert path[-1].costs.training_memory_bytes(training) < (target.training_memory_bytes or 10**18)
+    if target.latency is not None:
+        assert 1000 * rates.seconds_for(path[-1].costs.work()) < target.latency.milliseconds
+    assert max(target.amount(path[-1].costs, r) / target.bound(r) for r in BOUNDED[3:] if target.violated(full)) > 0.97
 
 
 def could_come_back(start: Architecture, found: Architecture, target: DeviceBudget, space: SearchSpace) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.architecture import Architecture
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, parse_bounds
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import BudgetError
@@ -20,7 +20,6 @@ from dac.files import load_member, save_member
 from dac.joint import share_weights
 from dac.plan import check_feasible
 from dac.search import Family, search
-from dac.shrink import Ranking, shrink_step
 from dac.space import SearchSpace
 from dac.supernet import Supernet
 from tests.common.models.networks import SHAPES, base_of, images, random_part
@@ -181,19 +180,36 @@ def test_the_floor_of_the_whole_space_is_far_lower_and_named() -> None:
     assert describe(base).costs(smaller.floor_sizes(describe(base))).params < least.params
 
 
-def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int8_is_served() -> None:
+def test_widths_are_fast_ones_in_the_whole_space_and_the_papers_elsewhere() -> None:
+    def multiple(**settings: object) -> int:
+        return SearchSpace.of(SearchSettings(**settings)).multiple  # type: ignore[arg-type]
+
+    assert (multiple(), multiple(search_space="all"), multiple(search_space="all", recipe="paper")) == (1, 4, 1)
+    assert (multiple(channel_multiple=3), multiple(search_space="all", channel_multiple=1)) == (3, 1)
+
+
+def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int8_is_served(tmp_path: Path) -> None:
+    budget = parse_bounds({"max-params": "77KB:int8", "max-memory": "64KB:int8"}, "max-")
+    assert budget == DeviceBudget(params=77_000, peak_memory_bytes=4 * 64_000)
     base = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
-    budget = DeviceBudget(params=77 * 1024, peak_memory_bytes=4 * 64 * 1024)
     with pytest.raises(BudgetError):
-        check_feasible(base, [budget])
-    check_feasible(base, [budget], ALL)
-    architecture, removed = Architecture.full(base), ()
-    while not budget.admits(architecture.costs):
-        sizes = {**dict.fromkeys((block.name for block in architecture.description.blocks), 1), **architecture.sizes}
-        groups, blocks = ALL.groups(architecture.description), ALL.blocks(architecture.description)
-        names = [one.name for one in groups] + [one.name for one in blocks]
-        ones = {name: torch.ones(sizes[name]) for name in names}
-        step = shrink_step(architecture, Ranking(ones, ones, 0.0), budget, 0.25, ALL, removed)
-        architecture, removed = step.architecture, step.removed
-    assert architecture.costs.params < 77 * 1024
-    assert architecture.costs.peak_memory_bytes < 4 * 64 * 1024
+        check_feasible(base, [budget])  # the search space inner ends at 511,586 parameters
+    settings = SearchSettings(
+        search_space="all", warmup_epochs=1, epochs_per_step=0, fine_tune_epochs=0, step_share=0.6, search_batch_size=4
+    )
+    family = search(
+        base,
+        [budget],
+        feed(4, 0, (3, 32, 32)),
+        feed(4, 1, (3, 32, 32)),
+        settings,
+        seed=0,
+        accelerator=CPU,
+        progress=Silent(),
+        checkpoint=tmp_path / "search.safetensors",
+        record=lambda row: None,
+    )
+    costs = family.members[0].architecture.costs
+    assert costs.params < 77_000
+    assert costs.peak_memory_bytes // 4 < 64_000  # one byte for each activation
+    assert budget.admits(costs)

@@ -14,6 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
+from common.effects import without_effect
 from common.messages import DeviceReport
 from common.methods import contract_of
 from common.progress import Progress, Silent
@@ -56,7 +57,8 @@ def small_config() -> Callable[..., Config]:
         given = {key_of(name): value for name, value in changes.items()}
         contract = contract_of(given.get("method", "dac"))
         small = {key: value for key, value in SMALL.items() if contract.reads_setting(key)}
-        return Config.from_mapping({**small, **given})
+        idle = without_effect(Config.from_mapping({**small, **given}))
+        return Config.from_mapping({**{key: value for key, value in small.items() if key not in idle}, **given})
 
     return make
 

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
+from common.fleet import PROFILES
 from common.messages import DeviceReport
 from common.models.description import BaseNetwork
+from common.rates import LatencyBound
 from dac.files import Member
 from server.assignment import assign, best_fitting, merge_budgets
 from server.cohorts import Cohort
@@ -47,6 +49,27 @@ def test_a_large_group_is_not_given_up_for_a_single_device() -> None:
     # Lowering the three devices at 200 to 110 loses 3 log(200/110) = 1.79; lowering one from 500 to 200 only 0.92.
     merged = merge_budgets([macs(110), macs(200), macs(200), macs(200), macs(500)], 2, FULL)
     assert [budget.macs for budget in merged] == [110, 200, 200, 200, 200]
+
+
+def in_time(milliseconds: float, profile: str = "phone") -> DeviceBudget:
+    return DeviceBudget(latency=LatencyBound.by(PROFILES[profile].rates, milliseconds))
+
+
+def test_budgets_of_time_are_merged_by_what_they_leave_of_the_whole_network() -> None:
+    full = Architecture.full(BASE).costs
+    whole = 1000 * PROFILES["phone"].rates.seconds_for(full.work())
+    merged = merge_budgets([in_time(0.1 * whole), in_time(0.4 * whole), in_time(0.5 * whole)], 2, full)
+    assert [one.latency for one in merged] == [in_time(share * whole).latency for share in (0.1, 0.4, 0.4)]
+    assert merge_budgets([in_time(2 * whole), DeviceBudget()], 0, full) == merge_budgets([DeviceBudget()] * 2, 0, full)
+
+
+def test_devices_of_different_speeds_share_an_architecture_that_is_fast_enough_on_each() -> None:
+    full = Architecture.full(BASE).costs
+    seconds = {name: PROFILES[name].rates.seconds_for(full.work()) for name in ("phone", "microcontroller")}
+    budgets = [in_time(700 * seconds["phone"]), in_time(500 * seconds["microcontroller"], "microcontroller")]
+    (one, other) = merge_budgets(budgets, 1, full)
+    assert one == other
+    assert all(one.within(budget) for budget in budgets)
 
 
 def test_different_resources_are_both_tightened() -> None:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.architecture import Architecture
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
 from common.config import Config
 from common.errors import CheckpointError
+from common.fleet import PROFILES
 from common.models.description import BaseNetwork
 from server.checkpoint import load_federation, save_federation
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
@@ -37,6 +39,7 @@ def cohorts_after(round: int) -> list[Cohort]:
 
 def state_after(round: int) -> FederationState:
     budgets = {"device-0": DeviceBudget(macs=10**6), "device-1": DeviceBudget(params=9, peak_memory_bytes=10**12)}
+    budgets["device-2"] = replace(PROFILES["phone"].budget(2.5, LocalTraining(8)), training_memory_bytes=10**6)
     return FederationState(
         round, 2 / 3, 1, 0, {"search": 1.5}, 0.25, 99, 1234, strikes={"device-1": 2}, budgets=budgets
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import CheckpointError, ConfigurationError
+from common.fleet import PROFILES
 from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
 from server.run_folder import RunFolder, read_json, write_json
@@ -64,6 +65,7 @@ def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:
     entries = [
         BudgetEntry("7", DeviceBudget(macs=10**12), "phone", 3, 9, "cohort-0"),
         BudgetEntry("camera", DeviceBudget(params=5, peak_memory_bytes=6)),
+        BudgetEntry("watch", PROFILES["phone"].budget(2.5), "phone", 4, 9, "cohort-0", 12, 1.5),
     ]
     assert folder.read_budgets() == []
     folder.write_budgets(entries)

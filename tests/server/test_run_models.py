@@ -61,6 +61,19 @@ def test_a_federated_run_has_the_weights_after_its_last_round(federated: Path) -
     assert {read_model(model.path).stage for model in models} == {"federated"}
 
 
+def test_a_device_takes_home_what_it_can_hold_and_the_cohort_is_what_was_scored(federated: Path) -> None:
+    state = ARCHITECTURE.build(4).state_dict()
+    facts = metadata("cohort-0-device", "federated", ARCHITECTURE, PREPARATION)
+    RunFolder.open(federated).save_model("cohort-0-device", state, facts)
+    models = find_models(federated)
+    assert names(models) == ["cohort-0", "cohort-0-device", "cohort-2", "cohort-10"]
+    for wanted in ("device-00", "phone", "cohort-0-device"):
+        assert names(choose_models(models, wanted)) == ["cohort-0-device"]
+    (scored,) = choose_models(models, "cohort-0")
+    assert (scored.name, scored.reported_accuracy, scored.devices) == ("cohort-0", 0.75, ())
+    assert models[1].reported_accuracy is None
+
+
 def test_a_trained_folder_has_one_and_a_searched_one_has_one_per_budget(tmp_path: Path) -> None:
     trained, searched = RunFolder.create(tmp_path / "trained"), RunFolder.create(tmp_path / "searched")
     trained.write_config({"epochs": 3})

@@ -23,6 +23,7 @@ from tests.server.helpers import architecture_of
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
 NAMES = ["device-00", "device-01", "device-02"]
+STEPS = ("train", "evaluate")
 
 
 def cohort(number: int, channels: int, devices: list[str]) -> Cohort:
@@ -160,3 +161,23 @@ def test_every_byte_and_every_mac_is_counted_once(with_strategy: Callable[..., A
     assert steps[1]["device_macs"] == 6 * macs[1] * samples[2]
     assert steps[2]["device_macs"] == macs[0] * (samples[3] + samples[4])
     assert steps[3]["device_macs"] == macs[1] * samples[5]
+
+
+def test_a_step_takes_as_long_in_simulated_time_as_its_slowest_device(with_strategy: Callable[..., Any]) -> None:
+    """Phones: three forward passes per epoch and image, and the bytes of the device's own messages, on half a link."""
+
+    def play(strategy: MethodStrategy, grid: Grid) -> tuple[float, dict[str, int]]:
+        strategy.start(grid, strategy.arrays(), num_rounds=1, timeout=60)
+        return strategy._state.simulated_seconds, {n: one.report.samples for n, one in strategy._devices.items()}
+
+    (total, samples), method = with_strategy(play, local_epochs="2", device_evaluation=True)
+    found = {(one["step"], one["cohort"]): one for one in events(method, "step")}
+    for cohort, channels, names in (("cohort-0", 64, NAMES[:2]), ("cohort-1", 16, NAMES[2:])):
+        event = found["train", cohort]
+        macs = 3 * 2 * 74 * channels * max(samples[name] for name in names)
+        down, up = event["bytes_down"] / len(names), event["bytes_up"] / len(names)
+        seconds = macs / (4 * 8 * 2.4e9 * 0.2) + 2 * 8 * (down / 150e6 + up / 50e6)
+        assert event["simulated_seconds"] == pytest.approx(seconds, rel=1e-6)
+    slowest = [max(one["simulated_seconds"] for (step, _), one in found.items() if step == name) for name in STEPS]
+    assert total == pytest.approx(sum(slowest))
+    assert all(slowest)

@@ -53,16 +53,17 @@ def describe(
         architecture = load_architecture(Path(what))
     else:
         chosen = ModelSettings.from_mapping({**settings, "model": what})
-        shape = _shape(input_shape or "3x32x32")
-        number = 10 if classes is None else classes
-        architecture = Architecture.full(base_of(chosen, shape, number))
+        shape = shape_of(input_shape or "3x32x32")
+        architecture = Architecture.full(base_of(chosen, shape, 10 if classes is None else classes))
     console = result_console()
-    for table in (_layers(architecture), _groups(architecture), _blocks(architecture), _costs(architecture)):
+    tables = _layers, _groups, _blocks, _costs, _on_devices
+    for table in (make(architecture) for make in tables):
         if table is not None:
             console.print(table)
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def shape_of(text: str) -> tuple[int, int, int]:
+    """(C, H, W) of a text such as 3x32x32; raises ConfigurationError."""
     parts = text.split("x")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigurationError(f"--input-shape is written as 3x32x32, not {text!r}")
@@ -75,7 +76,7 @@ def _table(title: str, *headings: str) -> "Table":
 
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     for heading in headings:
-        words = heading in ("layer", "kind", "group", "block", "may shrink", "layers", "by")
+        words = heading in ("layer", "kind", "group", "block", "may shrink", "layers", "by", "profile")
         table.add_column(heading, justify="left" if words else "right", overflow="fold")
     return table
 
@@ -154,4 +155,17 @@ def _costs(architecture: "Architecture") -> "Table":
     module, image = architecture.build(0), torch.zeros(1, *architecture.base.input_shape)
     macs, count = thop.profile(module, (image,), verbose=False)
     table.add_row("thop, installed here", f"{int(macs):,}", f"{int(count):,}", "", "")
+    return table
+
+
+def _on_devices(architecture: "Architecture") -> "Table":
+    from common.budget import USUAL_TRAINING
+    from common.fleet import PROFILES
+
+    costs = architecture.costs
+    training = costs.training_memory_bytes(USUAL_TRAINING)
+    title = f"On devices, where training on {USUAL_TRAINING.batch_size} images at once takes {training:,} bytes"
+    table = _table(title, "profile", "milliseconds of one image, predicted")
+    for name, profile in PROFILES.items():
+        table.add_row(name, f"{1000 * profile.rates.seconds_for(costs.work()):.3g}")
     return table

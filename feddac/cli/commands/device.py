@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.groups import FleetSettings
+from common.groups import FleetSettings, ModelSettings
 from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
@@ -16,77 +16,107 @@ if TYPE_CHECKING:
     from common.budget import DeviceBudget
     from common.fleet import DeviceProfile
 
-USED = ("target_latency_ms",)
-EPOCH_IMAGES = 1000
+USED = ("max_latency_ms",)
 
 EXAMPLES = """
 Examples:
   feddac device
-  feddac device --target-latency-ms 5 --json
+  feddac device --model resnet20 --max-latency-ms 5 --json
 """
 
 
-@with_settings(FleetSettings, omit=[one.name for one in dataclasses.fields(FleetSettings) if one.name not in USED])
+@with_settings(
+    FleetSettings,
+    ModelSettings,
+    omit=[one.name for one in dataclasses.fields(FleetSettings) if one.name not in USED],
+)
 def device(
     settings: dict[str, Any],
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="Channels, height and width of the images (default: 3x32x32).", metavar="CxHxW"),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes (default: 10).", metavar="N")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Measure this machine, in a few seconds, and print the budget it would report and how to declare it.
 
-    A device whose node configuration declares no budget measures itself in the same way.
+    How long each kind of operation takes is measured on parts of the network given by --model. A device whose node
+    configuration declares no budget measures itself in the same way, on the network of the run.
     """
     from client.measure import measured_profile
+    from dac.strides import base_of
+    from feddac.cli.commands.describe import shape_of
 
-    latency = FleetSettings.from_mapping(settings).target_latency_ms
-    profile = measured_profile()
+    latency = FleetSettings.picked_from(settings).max_latency_ms
+    model = ModelSettings.picked_from(settings)
+    shape = shape_of(input_shape or "3x32x32")
+    profile = measured_profile(base_of(model, shape, 10 if classes is None else classes))
     budget = profile.budget(latency)
     if as_json:
-        print(json.dumps(_document(profile, budget, latency), indent=2))
+        print(json.dumps(_document(profile, budget), indent=2))
         return
-    result_console().print(_table(profile, budget, latency))
+    console = result_console()
+    console.print(_table(profile, budget))
+    console.print(_rates(profile))
     print(f"To declare it, start the device with:\n--node-config '{node_config(budget)}'")
 
 
 def node_config(budget: "DeviceBudget") -> str:
     """The value of `flower-supernode --node-config` that declares this machine with `budget`."""
     from client.identity import machine_name
+    from common.fleet import declared
 
-    bounds = {"max-macs": budget.macs, "max-params": budget.params, "max-memory": budget.peak_memory_bytes}
-    declared = [f"{key}={bound}" for key, bound in bounds.items() if bound is not None]
-    return " ".join(["partition-id=0", f'device-name="{machine_name()}"', *declared])
+    bounds = [f"{key}={bound}" for key, bound in declared(budget).items()]
+    return " ".join(["partition-id=0", f'device-name="{machine_name()}"', *bounds])
 
 
-def _document(profile: "DeviceProfile", budget: "DeviceBudget", latency: float) -> dict[str, Any]:
+def _document(profile: "DeviceProfile", budget: "DeviceBudget") -> dict[str, Any]:
     return {
-        "macs_per_second": profile.macs_per_second,
+        "rates": profile.rates.to_dict(),
         "memory_bytes": profile.memory_bytes,
         "storage_bytes": profile.storage_bytes,
         "source": profile.source,
-        "target_latency_ms": latency,
-        "budget": dataclasses.asdict(budget),
+        "budget": budget.to_dict(),
         "node_config": node_config(budget),
     }
 
 
-def _table(profile: "DeviceProfile", budget: "DeviceBudget", latency: float) -> "Table":
+def _table(profile: "DeviceProfile", budget: "DeviceBudget") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from client.measure import seconds_per_epoch
     from server.report.wording import NARROW_SPACE, count, size
 
     rows = (
-        ("speed", f"{count(profile.macs_per_second)} MACs per second, {profile.source.partition(' with ')[2]}"),
+        ("speed", profile.source),
         ("memory", size(profile.memory_bytes)),
         ("storage", f"{size(profile.storage_bytes)} for parameters"),
-        ("budget: MACs", f"{count(budget.macs or 0)} at {latency:g} ms per image"),
+        ("budget: latency", f"{budget.latency.milliseconds:g} ms per image" if budget.latency else ""),
         ("budget: parameters", count(budget.params or 0)),
         ("budget: peak memory", size(budget.peak_memory_bytes or 0)),
-        ("training", f"at most {seconds_per_epoch(latency, EPOCH_IMAGES):g} s per epoch of {EPOCH_IMAGES:,} images"),
+        ("budget: training memory", size(budget.training_memory_bytes or 0)),
     )
     table = Table(box=SIMPLE_HEAD)
     table.add_column("what", no_wrap=True)
-    table.add_column("this machine", no_wrap=True)
+    table.add_column("this machine")
     for what, figure in rows:
         table.add_row(what, figure.replace(NARROW_SPACE, " "))
+    return table
+
+
+def _rates(profile: "DeviceProfile") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from common.rates import KINDS
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("kind", no_wrap=True)
+    for heading in ("microseconds per call", "per million MACs", "per million values"):
+        table.add_column(heading, justify="right")
+    for kind in KINDS:
+        figures = [1e6 * profile.rates.of(kind, "call"), *(1e12 * profile.rates.of(kind, f) for f in ("mac", "value"))]
+        if any(figures):
+            table.add_row(kind, *(f"{figure:.3g}" for figure in figures))
     return table

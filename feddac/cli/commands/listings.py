@@ -11,7 +11,7 @@ from feddac.cli.display import result_console
 PROFILE_EXAMPLES = """
 Examples:
   feddac profiles
-  feddac profiles --target-latency-ms 5
+  feddac profiles --max-latency-ms 5
 """
 
 
@@ -33,21 +33,24 @@ def presets() -> None:
 
 
 def profiles(
-    target_latency_ms: Annotated[
-        float, typer.Option(min=0.001, metavar="X", help="Time one inference may take; decides the MACs.")
+    max_latency_ms: Annotated[
+        float, typer.Option(min=0.001, metavar="X", help="Time one image may take; decides the MACs.")
     ] = 20.0,
 ) -> None:
     """List the device profiles: kinds of hardware and the budgets they stand for, for --fleet."""
     from common.fleet import PROFILES
+    from common.simulated_time import LINKS
     from server.report.wording import NARROW_SPACE, count, size
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("profile", no_wrap=True)
-    for heading in ("MACs", "params", "peak\nmemory"):
+    for heading in ("MACs of plain\nconvolutions", "params", "peak\nmemory"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what it is, and where the figures come from", overflow="fold")
     for name, profile in PROFILES.items():
-        budget = profile.budget(target_latency_ms)
-        figures = (count(budget.bound("macs")), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
-        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), profile.source)
+        budget = profile.budget(max_latency_ms)
+        macs = max_latency_ms / 1000 / profile.rates.of("conv", "mac")
+        figures = (count(macs), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
+        source = f"{profile.source}. Network: {LINKS[name].source}"
+        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), source)
     result_console().print(table)

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from common.budget import USUAL_TRAINING, LocalTraining
 from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import with_settings
 from feddac.resolve import merge
-from feddac.standalone.budgets import Budgets, budgets_from_file, budgets_from_flags
+from feddac.standalone.budgets import FLAGS, Budgets, budgets_from_file, budgets_from_flags
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
@@ -24,7 +25,9 @@ Examples:
   feddac search --resume runs/search
 """
 
-BUDGET_FILE = """TOML file of [[budget]] tables with name, macs, params and memory."""
+BUDGET_FILE = (
+    """TOML file of [[budget]] tables with name, macs, params, memory, training-memory, latency-ms, profile."""
+)
 
 
 @with_settings(*GROUPS, omit=FEDERATED)
@@ -34,10 +37,31 @@ def search(
         list[str] | None,
         typer.Option(help="MACs per image: one bound per budget, as in 3M,2M, or one for all.", metavar="N[,N...]"),
     ] = None,
-    max_params: Annotated[list[str] | None, typer.Option(help="Parameters, likewise.", metavar="N[,N...]")] = None,
-    max_memory: Annotated[
-        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 2MiB).", metavar="N[,N...]")
+    max_params: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameters, likewise: a count or a size (500k, 77KB:int8).", metavar="N[,N...]"),
     ] = None,
+    max_memory: Annotated[
+        list[str] | None, typer.Option(help="Peak activation memory, likewise (512KB, 64KB:int8).", metavar="N[,N...]")
+    ] = None,
+    max_training_memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Memory while a device trains, likewise: weights, gradients, momentum and what the backward "
+            "pass needs.",
+            metavar="N[,N...]",
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        list[str] | None,
+        typer.Option(help="Milliseconds of one image by the rates of --profile, likewise.", metavar="N[,N...]"),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="Device profile by whose rates --max-latency-ms is judged.", metavar="NAME")
+    ] = "",
+    local_batch_size: Annotated[
+        int, typer.Option(help="Images per training step of the devices, for --max-training-memory.", min=2)
+    ] = USUAL_TRAINING.batch_size,
     budgets: Annotated[Path | None, typer.Option(help=BUDGET_FILE, metavar="FILE.toml")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
@@ -53,14 +77,18 @@ def search(
     from feddac.standalone.searching import prepare_search
     from server.run_folder import RunFolder
 
-    flags = (max_macs or [], max_params or [], max_memory or [])
-    if resume is not None and (config is not None or budgets is not None or any(flags) or "out" in settings):
+    values = (max_macs, max_params, max_memory, max_training_memory, max_latency_ms)
+    flags = {key: given for key, given in zip(FLAGS, values, strict=True) if given}
+    if resume is not None and (config is not None or budgets is not None or flags or "out" in settings):
         raise ConfigurationError("--resume continues a search in its own folder: leave out budgets, --config and --out")
-    if budgets is not None and any(flags):
-        raise ConfigurationError("give budgets by --budgets or by --max-macs, --max-params and --max-memory, not both")
+    if budgets is not None and flags:
+        raise ConfigurationError(f"give budgets by --budgets or by --max-{next(iter(flags))}, not both")
+    training = LocalTraining(local_batch_size)
     asked: Budgets | None = None
     if resume is None:
-        asked = budgets_from_flags(*flags) if budgets is None else budgets_from_file(budgets)
+        asked = (
+            budgets_from_flags(flags, profile, training) if budgets is None else budgets_from_file(budgets, training)
+        )
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:

@@ -65,7 +65,7 @@ def up(
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    devices = virtual_fleet(whole.fleet)
+    devices = virtual_fleet(whole.fleet, whole.federation.local_training)
     with run_ends_well(folder.path, "up"), LocalFederation(folder.path / "deployment", devices, tls, say) as federation:
         federation.wait_until_connected()
         bundle = app_bundle(absolute)

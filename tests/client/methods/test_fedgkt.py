@@ -126,8 +126,7 @@ def test_images_without_an_answer_learn_their_label_alone() -> None:
     [
         {"fedgkt_alpha": 0.5},
         {"fedgkt_temperature": 1.0},
-        {"fedgkt_optimizer": "adam"},
-        {"fedgkt_optimizer": "nesterov", "momentum": 0.9},
+        {"optimizer": "adam"},
         {"epochs": 3},
         {"batch_size": 3},
         {"learning_rate": 0.05},

@@ -8,15 +8,20 @@ from flwr.common.config import parse_config_args
 from client.identity import identify
 from common.budget import DeviceBudget
 from common.groups import FleetSettings
+from common.rates import COUNTED, KINDS
 from feddac.cli.main import run
 
 
 def test_json_holds_positive_figures_and_the_budget_that_follows(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["device", "--json", "--target-latency-ms", "5"]) == 0
+    assert run(["device", "--json", "--max-latency-ms", "5"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert all(document[key] > 0 for key in ("macs_per_second", "memory_bytes", "storage_bytes"))
-    assert document["target_latency_ms"] == 5.0
-    assert document["budget"]["macs"] == int(document["macs_per_second"] * 0.005)
+    assert all(document[key] > 0 for key in ("memory_bytes", "storage_bytes"))
+    assert set(document["rates"]) == set(KINDS)
+    assert all(document["rates"][kind]["mac"] > 0 for kind in ("conv", "pointwise", "linear"))
+    latency = document["budget"]["latency"]
+    assert latency["milliseconds"] == 5.0
+    rates = [document["rates"][kind][figure] for kind, figure in COUNTED]
+    assert latency["shares"] == pytest.approx([seconds / 0.005 for seconds in rates])
     assert document["budget"]["params"] == int(0.75 * document["storage_bytes"]) // 4
     assert document["budget"]["peak_memory_bytes"] == int(0.75 * document["memory_bytes"]) // 4 * 4
 
@@ -26,17 +31,17 @@ def test_a_supernode_takes_the_line_it_prints(capsys: pytest.CaptureFixture[str]
     document = json.loads(capsys.readouterr().out)
     identity = identify(parse_config_args([document["node_config"]]), FleetSettings())
     assert identity.profile == "declared"
-    assert identity.budget == DeviceBudget(**document["budget"])
+    assert identity.budget == DeviceBudget.from_dict(document["budget"])
 
 
 def test_the_table_fits_a_terminal_and_ends_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["device"]) == 0
     table, _, line = capsys.readouterr().out.partition("To declare it, start the device with:\n")
     assert line.startswith("--node-config 'partition-id=0 device-name=")
-    assert "at most 60 s per epoch of 1,000 images" in table
+    assert "20 ms per image" in table
     assert all(len(row) <= 80 for row in table.splitlines())
 
 
 def test_an_impossible_latency_is_a_usage_mistake(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["device", "--target-latency-ms", "0"]) == 2
-    assert "target-latency-ms must be above 0" in capsys.readouterr().err
+    assert run(["device", "--max-latency-ms", "0"]) == 2
+    assert "max-latency-ms must be above 0" in capsys.readouterr().err

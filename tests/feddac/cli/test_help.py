@@ -66,7 +66,7 @@ def test_presets_and_profiles_are_listed(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setenv("COLUMNS", "80")
     assert run(["presets"]) == 0
     assert "--distillation-epochs 1" in capsys.readouterr().out
-    assert run(["profiles", "--target-latency-ms", "40"]) == 0
+    assert run(["profiles", "--max-latency-ms", "40"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"microcontroller +4\.98 M +786 k +983 kB", text)
     assert "…" not in text

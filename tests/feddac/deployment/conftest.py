@@ -85,11 +85,16 @@ class Deployment:
             assert self.status is None, (self.status, self.log)
             time.sleep(0.1)
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """The events of a kind in the run's metrics so far."""
-        path = self.folder / "metrics.jsonl"
+    @staticmethod
+    def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind in the metrics of a run folder so far."""
+        path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind in the run's metrics so far."""
+        return self.events_of(self.folder, kind)
 
     def statuses(self, device: str) -> list[str]:
         """What became of a device, round by round."""

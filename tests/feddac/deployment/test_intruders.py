@@ -2,10 +2,18 @@
 
 import signal
 import time
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, verify_signature
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from feddac.cli.main import run
 from feddac.deployment import certificates
@@ -78,6 +86,21 @@ def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
     assert "Failed to activate" in again.log.read_text()
     assert run(["register", f"{key}.pub", *to_superlink]) == 1
     assert "make a new key" in capsys.readouterr().err
+
+
+def test_a_device_signs_the_time_and_nothing_else() -> None:
+    """So that whoever saw a request's headers can send another body with them; docs/threat-model.md says so."""
+    private, public = generate_key_pairs()
+    sent: list[Mapping[str, str]] = []
+
+    def send(context: Any) -> Any:
+        sent.append(context.request.headers)
+
+    interceptor: Any = NodeAuthHttpInterceptor(private, public)
+    interceptor.intercept(SimpleNamespace(request=httpx.Request("POST", "http://x/", content=b"anything")), send)
+    [headers] = sent
+    signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER])
+    assert verify_signature(public, headers[TIMESTAMP_HEADER].encode(), signature)
 
 
 def test_who_registers_or_submits_is_warned_of_certificates_that_end(

@@ -1,5 +1,7 @@
 """`feddac up` killed without a chance to clean up, and two of them in one folder."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from feddac.deployment import leftovers
 from tests.e2e.conftest import FEDDAC, environment, feddac, weights_of
 from tests.feddac.deployment.test_up import RUN, processes_below
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 LONG = [*RUN, "--rounds", "3", "--devices", "2"]
 
@@ -49,6 +51,14 @@ class Up:
             if part in line:
                 return
         raise AssertionError(self.lines)
+
+    def processor_seconds(self) -> float:
+        """What it and the processes of its federation have computed so far."""
+        total = 0
+        for process in (self.process.pid, *leftovers.find(self.folder / "deployment")):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += sum(int(ticks) for ticks in fields[11:15])  # its own and its ended children's, user and system
+        return total / os.sysconf("SC_CLK_TCK")
 
     def kill(self, keeper: bool) -> None:
         """SIGKILL, for the keeper too if asked: then nobody ends what it has started."""
@@ -92,10 +102,9 @@ def test_after_kill_9_resuming_ends_what_is_left_and_finishes_the_run(
     up.read_until("rounds: round 1: mean accuracy")
     up.kill(keeper)
     left = leftovers.find(up.folder / "deployment")
-    start = time.monotonic()
     again = Up(workplace, "--resume", "up", *tls)
     again.read_until("connected: device-01")
-    assert time.monotonic() - start < 60
+    assert again.processor_seconds() < 30  # of two processors, so that it is back in less, whatever else they do
     if keeper:
         assert any("that an earlier feddac up had left running" in line for line in again.lines)
     assert not left & leftovers.find(up.folder / "deployment")
@@ -107,7 +116,7 @@ def test_after_kill_9_resuming_ends_what_is_left_and_finishes_the_run(
 
 @pytest.mark.slow
 def test_a_second_one_in_the_folder_of_a_living_one_is_refused_and_disturbs_nothing(workplace: Path) -> None:
-    up = Up(workplace, *LONG, "--out", "up")
+    up = Up(workplace, *RUN, "--rounds", "1000", "--devices", "2", "--out", "up")
     up.read_until("rounds: round 1: mean accuracy")
     for command in (["up", "--resume", "up"], ["simulate", "--resume", "up", "--engine", "inline"]):
         refused = feddac(command, workplace)
@@ -115,5 +124,7 @@ def test_a_second_one_in_the_folder_of_a_living_one_is_refused_and_disturbs_noth
         [line] = refused.stderr.splitlines()
         assert "is in use by process" in line
     assert list((up.folder / "deployment").glob("state.db"))
-    up.read_until("rounds: round 3: mean accuracy")
-    assert up.process.wait(60) == 0
+    rounds = (up.folder / "metrics.jsonl").read_text().count('"event": "round"')
+    up.read_until(f"rounds: round {rounds + 1}: mean accuracy")
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(60) == 130

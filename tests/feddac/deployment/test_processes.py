@@ -1,6 +1,7 @@
 """Processes: their logs, their end, and the end of what they started."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,3 +83,16 @@ def test_a_program_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+def test_a_supernode_whose_port_is_taken_is_one_line_that_names_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [program("flower-supernode"), "--insecure", "--superlink", "127.0.0.1:1", "--port", str(port)]
+        process = Process("supernode-00", command, tmp_path, flower_environment(tmp_path / "flower"))
+        process.wait(60)
+    with pytest.raises(FederationError) as caught:
+        process.require_running()
+    assert str(caught.value) == (
+        f"supernode-00 cannot listen on 127.0.0.1:{port}, which another program took meanwhile; start again"
+    )

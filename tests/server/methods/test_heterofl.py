@@ -273,7 +273,7 @@ def test_devices_are_told_the_rate_of_their_slice(
         return real_client_app(message, context)
 
     if method == "heterofl":
-        changed = config.changed({"rounds": 1, "pretraining-epochs": 0})
+        changed = config.changed({"rounds": 1, "pretraining-epochs": 0, "fine-tune-epochs": 3})  # as by default
     else:
         changed = small_config(fleet=config.fleet.fleet, max_params="", rounds=1)
     run_federation(changed, tmp_path / "run", client_app=app)

@@ -1,0 +1,130 @@
+"""A changed setting that cannot have an effect is refused by its name: nothing is silently without effect.
+
+A setting has none if the chosen method does not read it, or if another setting leaves nothing for it to do; CONDITIONS
+lists the second kind. Only what follows from the settings alone is there: not what depends on the data, on the devices,
+or on how large a number is (a `patience` longer than the run may serve a resumption with more rounds).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.config import Config
+from common.errors import ConfigurationError
+from common.methods import CONTRACTS, contract_of
+from common.methods.contract import SEARCHED
+from common.methods.dac import DACSettings
+
+PRETRAINING = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must be so for some settings to have an effect; `without` says in words what is missing where it is not.
+
+    It holds for runs of the `methods` named, or of any if there are none.
+    """
+
+    keys: tuple[str, ...]
+    fulfilled: Callable[[Config], bool]
+    without: str
+    methods: tuple[str, ...] = ()
+
+
+CONDITIONS = (
+    Condition(
+        ("stem-stride", "strides"),
+        lambda config: config.model.model == "mobilenet_v2",
+        "without --model mobilenet_v2",
+    ),
+    Condition(
+        ("trim-share",),
+        lambda config: config.federation.robust_aggregation == "trimmed-mean",
+        "without --robust-aggregation trimmed-mean",
+    ),
+    Condition(
+        ("local-dp-epsilon", "local-dp-delta"),
+        lambda config: config.federation.local_dp_clipping_norm > 0,
+        "without --local-dp-clipping-norm",
+    ),
+    Condition(
+        ("min-devices",),
+        lambda config: config.federation.fraction < 1,
+        "without a --fraction below 1, for all devices of a cohort train",
+    ),
+    Condition(
+        ("distillation-learning-rate",),
+        lambda config: config.method.distillation_epochs > 0,
+        "without --distillation-epochs",
+    ),
+    Condition(
+        (*sorted(SEARCHED - {"search-batch-size"}), "max-cohorts"),
+        lambda config: not config.of(DACSettings).architectures,
+        "with --architectures, for nothing is searched",
+        ("dac",),
+    ),
+    Condition(
+        ("search-batch-size",),
+        lambda config: not config.of(DACSettings).architectures or config.method.distillation_epochs > 0,
+        "with --architectures, for nothing is searched",
+        ("dac",),
+    ),
+    Condition(
+        ("pretraining-epochs",),
+        lambda config: config.federation.initial_weights == "inherited",
+        "with --initial-weights random",
+        PRETRAINING,
+    ),
+    Condition(
+        (
+            "search-learning-rate",
+            "search-momentum",
+            "search-weight-decay",
+            "preset",
+            "fine-tune-epochs",
+            "joint-epochs",
+        ),
+        lambda config: _pretrains(config),
+        "without pretraining: it needs --pretraining-epochs and --initial-weights inherited",
+        PRETRAINING,
+    ),
+    Condition(
+        ("search-batch-size",),
+        lambda config: _pretrains(config) or config.method.distillation_epochs > 0,
+        "without pretraining: it needs --pretraining-epochs and --initial-weights inherited",
+        PRETRAINING,
+    ),
+)
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """The settings that were changed and cannot have an effect, each with the reason as one line."""
+    contract = contract_of(config.method.method)
+    defaults = Config.from_mapping({"method": config.method.method}).to_mapping()
+    changed = {key: value for key, value in config.to_mapping().items() if value != defaults[key]}
+    found = {}
+    for key, value in changed.items():
+        if contract.reads_setting(key):
+            continue
+        readers = [name for name, one in CONTRACTS.items() if one.reads_setting(key)]
+        found[key] = (
+            f"method {contract.name} does not read {key}, so {key} = {value!r} would have no effect: leave --{key} out"
+            + (f", or take --method {' or '.join(readers)}" if readers else "")
+        )
+    for condition in CONDITIONS:
+        if (condition.methods and contract.name not in condition.methods) or condition.fulfilled(config):
+            continue
+        for key in condition.keys:
+            if key in changed:
+                reason = f"{key} = {changed[key]!r} would have no effect {condition.without}: leave --{key} out"
+                found.setdefault(key, reason)
+    return found
+
+
+def require_effect(config: Config) -> None:
+    """Raise ConfigurationError for a setting that was changed and cannot have an effect."""
+    for reason in without_effect(config).values():
+        raise ConfigurationError(reason)
+
+
+def _pretrains(config: Config) -> bool:
+    return config.method.pretraining_epochs > 0 and config.federation.initial_weights == "inherited"

@@ -1,0 +1,171 @@
+"""What real machines do to a federation: they pause, lose their network, their data or their memory, and set clocks.
+
+All with the real processes, and each for longer than Flower waits for a heartbeat. The lines that a user then sees are
+those of the table in docs/deployment.md.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from feddac.deployment import leftovers
+from feddac.deployment.bundle import app_bundle
+from feddac.deployment.follow import run_to_the_end
+from tests.e2e.conftest import feddac, weights_of
+from tests.feddac.deployment.conftest import Deployment
+from tests.feddac.deployment.test_faults import children, simulated_weights
+from tests.feddac.deployment.test_killed import LONG, Up, undisturbed
+from tests.feddac.deployment.test_up import RUN
+
+__all__ = ["undisturbed"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+PAUSE_SECONDS = 90.0
+AWAY_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+CLOCK_JUMP = "+10m"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    leftovers.end(tmp_path / "up" / "deployment", 5)
+
+
+def processes(up: Up, program: str) -> list[int]:
+    """Those of the federation whose command line holds `program`."""
+    found = []
+    for process in leftovers.find(up.folder / "deployment"):
+        try:
+            if program in Path(f"/proc/{process}/cmdline").read_text():
+                found.append(process)
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def wait_for_processes(up: Up, program: str) -> list[int]:
+    """The same, once there is one."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := processes(up, program)):
+        assert time.monotonic() < deadline, up.lines
+        time.sleep(0.05)
+    return found
+
+
+def rounds_of(folder: Path) -> list[int]:
+    """The rounds in the metrics, in the order in which they stand there."""
+    return [event["round"] for event in Deployment.events_of(folder, "round")]
+
+
+@pytest.mark.parametrize("program", ["flower-supernode", "flwr-clientapp", "flower-superexec", "feddac up"])
+def test_whatever_is_paused_for_ninety_seconds_the_run_ends_with_every_round(program: str, workplace: Path) -> None:
+    up = Up(workplace, *LONG, "--out", "up")
+    up.read_until("rounds: round 1: mean accuracy")
+    paused = [up.process.pid] if program == "feddac up" else wait_for_processes(up, program)[:1]
+    for process in paused:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(PAUSE_SECONDS)
+    for process in paused:
+        os.kill(process, signal.SIGCONT)
+    up.read_until("rounds: round 3: mean accuracy")
+    assert up.process.wait(PATIENCE_SECONDS) == 0
+    print("".join(up.lines))
+    assert rounds_of(up.folder) == [1, 2, 3]
+
+
+def test_a_superlink_that_is_away_for_two_minutes_and_the_run_ends_with_the_same_weights(
+    deploy: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    deployment = deploy(rounds=3)
+    federation = deployment.federation
+    away = False
+
+    def check() -> None:
+        nonlocal away
+        if not away and deployment.events("round"):
+            away = True
+            assert federation.superlink is not None
+            federation.superlink.signal(signal.SIGKILL)
+            time.sleep(AWAY_SECONDS)
+            federation.start_superlink()
+
+    status = run_to_the_end(federation.address, None, app_bundle(deployment.config), deployment.log.append, check)
+    print("\n".join(deployment.log))
+    assert status.completed, deployment.log
+    deployment.require_whole(rounds=3)
+    assert weights_of(deployment.folder) == simulated_weights(tmp_path, rounds=3)
+
+
+def test_a_client_killed_for_want_of_memory_costs_its_own_reply(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(devices=["honest", "slow"], round_timeout=100.0)
+    deployment.start(hostile=True)
+    deployment.wait_for((deployment.marks / "slow-1").exists)
+    for client in children(deployment.federation.supernodes["slow"], "flwr-clientapp"):
+        os.kill(client, signal.SIGKILL)
+    assert deployment.finish().completed, deployment.log
+    print("\n".join(deployment.log))
+    deployment.require_whole(rounds=2)
+    assert deployment.statuses("honest") == ["trained", "trained"]
+    assert deployment.statuses("slow")[0] in ("late", "failed")
+    assert deployment.statuses("slow")[1] == "trained"
+
+
+def test_a_data_folder_that_vanishes_is_named_and_the_run_goes_on_once_it_is_back(workplace: Path) -> None:
+    images = workplace / "images"
+    for name, shade in (("dark", 40), ("light", 200)):
+        (images / name).mkdir(parents=True)
+        for number in range(40):
+            image = Image.new("L", (8, 8), shade)
+            image.putpixel((number % 8, number // 8), 255 - shade)
+            image.save(images / name / f"{number:02d}.png")
+    flags = [*RUN, "--rounds", "4", "--devices", "2", "--data", str(images)]
+    up = Up(workplace, *flags, "--out", "up")
+    up.read_until("rounds: round 1: mean accuracy")
+    images.rename(workplace / "gone")
+    up.lines += list(up.process.stderr or [])
+    assert up.process.wait(PATIENCE_SECONDS) == 1
+    print("".join(up.lines))
+    assert not any("Traceback" in line for line in up.lines)
+    assert str(images) in up.lines[-1]
+    (workplace / "gone").rename(images)
+    again = feddac(["up", "--resume", "up"], workplace)
+    assert again.returncode == 0, again.stderr
+    whole = feddac(["simulate", "--engine", "inline", *flags, "--out", "whole"], workplace)
+    assert whole.returncode == 0, whole.stderr
+    assert weights_of(up.folder) == weights_of(workplace / "whole")
+
+
+def test_twenty_supernodes_on_one_machine(workplace: Path) -> None:
+    done = feddac(["up", *RUN, "--devices", "20", "--out", "up"], workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("connected: device-") == 20
+    trained = [event for event in Deployment.events_of(workplace / "up", "device") if event["status"] == "trained"]
+    assert len(trained) == 20
+
+
+@pytest.mark.skipif(not Path(FAKETIME).exists(), reason="needs libfaketime (apt install faketime)")
+def test_a_clock_that_jumps_by_ten_minutes_and_the_run_ends_with_the_same_weights(
+    workplace: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = workplace / "clock"
+    clock.write_text("+0")
+    monkeypatch.setenv("LD_PRELOAD", FAKETIME)
+    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
+    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    up = Up(workplace, *LONG, "--out", "up")
+    up.read_until("rounds: round 1: mean accuracy")
+    clock.write_text(CLOCK_JUMP)
+    up.read_until("rounds: round 3: mean accuracy")
+    assert up.process.wait(PATIENCE_SECONDS) == 0
+    print("".join(up.lines))
+    assert rounds_of(up.folder) == [1, 2, 3]
+    assert weights_of(up.folder) == undisturbed
