@@ -32,7 +32,7 @@ from feddac.cli.commands import (
     train,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say, say_error
+from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
