@@ -236,7 +236,7 @@ def test_a_run_begun_with_a_setting_that_has_no_effect_any_more_is_resumed(
 ) -> None:
     """A default that changed, or a stricter FedDAC, must not cost anybody a run."""
     config = small_config(rounds=1).changed({"trim-share": 0.3})
-    with pytest.raises(ConfigurationError, match="trim-share = 0.3 would have no effect"):
+    with pytest.raises(ConfigurationError, match=r"trim-share = 0\.3 would have no effect"):
         run(config, tmp_path / "refused")
     with monkeypatch.context() as patch:
         patch.setattr(federation, "require_effect", lambda config: None)
