@@ -79,7 +79,7 @@ CONDITIONS = (
             "search-learning-rate",
             "search-momentum",
             "search-weight-decay",
-            "preset",
+            "recipe",
             "fine-tune-epochs",
             "joint-epochs",
         ),

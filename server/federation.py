@@ -48,7 +48,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_effect(config)
+    if not resume:
+        require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 

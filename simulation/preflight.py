@@ -13,7 +13,6 @@ from common.config import Config
 from common.data.images import DataSet
 from common.data.shares import device_shares
 from common.data.sources import load
-from common.effects import require_effect
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from dac.space import SearchSpace
@@ -34,12 +33,11 @@ class Partition:
 def check(config: Config) -> tuple[Config, Partition]:
     """Raise the error that the run would end with, or that would cost it a device; else how the data is divided.
 
-    ConfigurationError for a setting that the method does not read or an unknown fleet; DataError for data that cannot
-    be had or divided; and what the method itself finds wrong, such as BudgetError, with a remedy, for a device that no
-    architecture fits. Loading the data here also fills the cache that all processes share. The configuration returned
-    has the strides that suit images and fleet where `config` left them open.
+    ConfigurationError for an unknown fleet; DataError for data that cannot be had or divided; and what the method
+    itself finds wrong, such as BudgetError, with a remedy, for a device that no architecture fits. Loading the data
+    here also fills the cache that all processes share. The configuration returned has the strides that suit images and
+    fleet where `config` left them open.
     """
-    require_effect(config)
     fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))
