@@ -13,7 +13,16 @@ from common.errors import ConfigurationError
 from common.methods import CONTRACTS, contract_of
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
+from common.methods.fednas import FedNASSettings
 
+FEDNAS_SEARCH = (
+    "fednas-search-rounds",
+    "fednas-search-epochs",
+    "fednas-architecture-learning-rate",
+    "fednas-architecture-weight-decay",
+    "fednas-training-coefficient",
+    "fednas-validation-coefficient",
+)
 PRETRAINING = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
 
 
@@ -67,6 +76,12 @@ CONDITIONS = (
         lambda config: not config.of(DACSettings).architectures or config.method.distillation_epochs > 0,
         "with --architectures, for nothing is searched",
         ("dac",),
+    ),
+    Condition(
+        FEDNAS_SEARCH,
+        lambda config: not config.of(FedNASSettings).fednas_genotype,
+        "with --fednas-genotype, for nothing is searched",
+        ("fednas",),
     ),
     Condition(
         ("pretraining-epochs",),
