@@ -174,8 +174,8 @@ class Watch(Silent):
         self.readings: list[Reading] = []
 
     def advance(self, stage: str, units: int, message: str) -> None:
-        """Called after each round, and once before the first."""
-        if stage != "rounds":
+        """Called after each round with one unit, and with none when a device has answered."""
+        if stage != "rounds" or units != 1:
             return
         over = time.process_time()
         files = [path for path in self._folder.rglob("*") if path.is_file() and path.name != "report.html"]
