@@ -18,6 +18,7 @@ from common.errors import CheckpointError
 from common.fleet import is_fleet_file
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
+from common.methods import contract_of
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
@@ -115,7 +116,7 @@ def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
 
 def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
     """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
-    if is_chosen(run.config.model):
+    if is_chosen(run.config.model) or not contract_of(run.config.method.method).reads_setting("strides"):
         return run
     old = run.reference.base
     space = SearchSpace.of(run.config.search)

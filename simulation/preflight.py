@@ -15,6 +15,7 @@ from common.data.shares import device_shares
 from common.data.sources import load
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
+from common.methods import contract_of
 from dac.space import SearchSpace
 from dac.strides import with_strides
 from server.methods import server_half
@@ -57,4 +58,4 @@ def check_budgets(config: Config, data: DataSet) -> Config:
     model = with_strides(config.model, data.input_shape, data.classes, budgets, space)
     by_device = {f"{device.name} ({device.profile})": device.budget for device in fleet}
     server_half(config).check(config, base_network(model, data), by_device)
-    return replace(config, model=model)
+    return replace(config, model=model) if contract_of(config.method.method).reads_setting("strides") else config

@@ -38,6 +38,8 @@ TEXTS = {
     "max_macs": "30M",
     "max_params": "1.2e6",
     "max_memory": "512KB",
+    "max_training_memory": "8MB",
+    "fednas_genotype": "cells.json",
     "method": "fedprox",
     "local_epochs": "3-5",
     "out": "runs/one",
