@@ -1,7 +1,7 @@
 """Local training: some epochs of SGD or Adam on this device's images (McMahan et al. 2017, FedAvg)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from client.masked_loss import mask_for
 from client.models import module_for
 from client.steps import Here, Work
+from common.data.images import Images
 from common.errors import FederationError
 from common.learning import CrossEntropy, Feed, Loss, train_epoch
 from common.messages import WEIGHTS, Task
@@ -46,21 +47,31 @@ def training_epochs(
     here: Here,
     penalty: Callable[[], torch.Tensor] | None = None,
     loss_of: Loss | None = None,
+    *,
+    moved: Iterable[nn.Parameter] | None = None,
+    images: Images | None = None,
+    rate: Callable[[int], float] | None = None,
 ) -> Iterator[float]:
     """Train the module for up to `order.epochs` epochs, and yield the mean loss of each when it is over.
 
-    `penalty`, a scalar, is added to the loss, unless `loss_of` stands in for all of it. Raises FederationError if
-    training diverges or misses its deadline.
+    `penalty`, a scalar, is added to the loss, unless `loss_of` stands in for all of it. Only the parameters `moved` are
+    stepped and their gradients clipped, on `images`; all of either where they are not given. `rate` gives the learning
+    rate of each epoch, from 1, in place of the order's. Raises FederationError if training diverges or misses its
+    deadline.
     """
-    optimizer = _optimizer(module, order)
+    parameters = list(module.parameters() if moved is None else moved)
+    optimizer = _optimizer(parameters, order)
     shorten = None
     if order.max_gradient_norm > 0:
-        shorten = partial(nn.utils.clip_grad_norm_, list(module.parameters()), order.max_gradient_norm)
+        shorten = partial(nn.utils.clip_grad_norm_, parameters, order.max_gradient_norm)
     if loss_of is None:
         mask = mask_for(here.images.labels, task.network.classes, order.masked_loss)
         loss_of = CrossEntropy(mask=mask, penalty=penalty)
-    feed = Feed(here.images, here.preprocessor, order.batch_size)
+    feed = Feed(here.images if images is None else images, here.preprocessor, order.batch_size)
     for epoch in range(1, order.epochs + 1):
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch)
         loss = train_epoch(
             module,
             feed,
@@ -77,8 +88,8 @@ def training_epochs(
         yield loss
 
 
-def _optimizer(module: nn.Module, order: TrainingOrder) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], order: TrainingOrder) -> torch.optim.Optimizer:
     rate, decay = order.learning_rate, order.weight_decay
     if order.optimizer == "adam":
-        return torch.optim.Adam(module.parameters(), rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
-    return torch.optim.SGD(module.parameters(), rate, order.momentum, weight_decay=decay)
+        return torch.optim.Adam(parameters, rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, order.momentum, weight_decay=decay)

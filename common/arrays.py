@@ -24,14 +24,14 @@ class ArraySpec:
 
     `dtype` is one of DTYPES. A None in `shape` is a number of rows, one per image: at most as many as the device
     registered images, and the same in all arrays of an answer; there is at most one. `low` and `high` are inclusive;
-    `low` may be an array that broadcasts. The Euclidean norm is at most `largest_norm`. With `sample_ids` the values
+    both may be arrays that broadcast. The Euclidean norm is at most `largest_norm`. With `sample_ids` the values
     say which of the device's images a row is about: from 0, below the number that it registered, and none twice.
     """
 
     dtype: str
     shape: tuple[int | None, ...]
     low: float | Vector = -math.inf
-    high: float = math.inf
+    high: float | Vector = math.inf
     largest_norm: float = math.inf
     sample_ids: bool = False
 

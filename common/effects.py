@@ -13,7 +13,16 @@ from common.errors import ConfigurationError
 from common.methods import CONTRACTS, contract_of
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
+from common.methods.fednas import FedNASSettings
 
+FEDNAS_SEARCH = (
+    "fednas-search-rounds",
+    "fednas-search-epochs",
+    "fednas-architecture-learning-rate",
+    "fednas-architecture-weight-decay",
+    "fednas-training-coefficient",
+    "fednas-validation-coefficient",
+)
 PRETRAINING = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
 
 
@@ -69,6 +78,12 @@ CONDITIONS = (
         ("dac",),
     ),
     Condition(
+        FEDNAS_SEARCH,
+        lambda config: not config.of(FedNASSettings).fednas_genotype,
+        "with --fednas-genotype, for nothing is searched",
+        ("fednas",),
+    ),
+    Condition(
         ("pretraining-epochs",),
         lambda config: config.federation.initial_weights == "inherited",
         "with --initial-weights random",
@@ -79,7 +94,7 @@ CONDITIONS = (
             "search-learning-rate",
             "search-momentum",
             "search-weight-decay",
-            "preset",
+            "recipe",
             "fine-tune-epochs",
             "joint-epochs",
         ),

@@ -40,17 +40,18 @@ class DataSettings(Settings):
     )
     partition: str = setting(
         "iid",
-        "How devices share the data: iid, dirichlet:ALPHA, classes:N (classes per device), shards:N (shards per "
-        "device), paper-iid:N (N images per class), paper-shards:N (two single-class shards of N images), patho:N (N "
-        "equal single-class shards) or diri:ALPHA (equal numbers, classes by Dirichlet).",
-        pattern=r"iid|(dirichlet|diri):[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards|patho):[0-9]+",
+        "How devices share the data: iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA (a device with its share of all "
+        "images gets no more), classes:N (classes per device), shards:N (shards per device), paper-iid:N (N images per "
+        "class), paper-shards:N (two single-class shards of N images), patho:N (N equal single-class shards) or "
+        "diri:ALPHA (equal numbers, classes by Dirichlet).",
+        pattern=r"iid|(dirichlet|balanced-dirichlet|diri):[0-9.eE+-]+|(classes|shards|paper-iid|paper-shards|patho):[0-9]+",
         common=True,
     )
     augment: str = setting(
         "auto",
-        "Training augmentation: none, crop, crop+flip, flip+jitter (colours at random); auto is crop+flip for colour "
-        "images, else crop.",
-        choices=("auto", "none", "crop", "crop+flip", "flip+jitter"),
+        "Training augmentation: none, crop, crop+flip, crop+flip+cutout (which also blanks a square half as wide as "
+        "the image), flip+jitter (colours at random); auto is crop+flip for colour images, else crop.",
+        choices=("auto", "none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter"),
     )
 
 
@@ -100,7 +101,7 @@ class SearchSettings(Settings):
     channel_multiple: int = setting(
         0,
         "Reduced channel groups keep a multiple of this many channels; 0 is what runs fastest in the search space all, "
-        "4, and 1 in inner and with the paper recipe.",
+        "8, and 1 in inner and with the paper recipe.",
         minimum=0,
     )
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
@@ -192,13 +193,16 @@ class MethodSettings(Settings):
         "dac",
         "dac: an architecture per budget from the search; fedavg: one model for all; fedprox: fedavg with devices kept "
         "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fedgkt: "
-        "small networks on the devices and a large one on the server that teach each other; or a method of "
-        "your own as package.module:Class (docs/add-a-method.md).",
+        "small networks on the devices and a large one on the server that teach each other; fednas: cells "
+        "that the devices search for, then train; or a method of your own as package.module:Class "
+        "(docs/add-a-method.md).",
         pattern=r"[a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
         common=True,
     )
     pretraining_epochs: int = setting(
-        30, "Epochs all methods but dac, which searches, train on the reference set before the first round.", minimum=0
+        30,
+        "Epochs all methods but dac and fednas, which search, train on the reference set before the first round.",
+        minimum=0,
     )
     batch_norm: str = setting(
         "average",

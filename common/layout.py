@@ -42,6 +42,12 @@ class Layout:
         """The float tensors of `state`, one after the other; shape (size,)."""
         return torch.cat([state[name].detach().reshape(-1).cpu() for name in self.names]).numpy()
 
+    def tensor(self, vector: Vector, name: str) -> Vector:
+        """The values of one tensor in a vector of shape (size,): a view in the tensor's shape."""
+        place = self.names.index(name)
+        start = sum(math.prod(shape) for shape in self.shapes[:place])
+        return vector[start : start + math.prod(self.shapes[place])].reshape(self.shapes[place])
+
     def unflatten(self, vector: Vector) -> State:
         """The inverse of `flatten`; the tensors are copies. Raises MessageError if the length is wrong."""
         if vector.shape != (self.size,):

@@ -18,6 +18,7 @@ from common.errors import CheckpointError
 from common.fleet import is_fleet_file
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
+from common.methods import contract_of
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
@@ -48,7 +49,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_effect(config)
+    if not resume:
+        require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 
@@ -114,7 +116,7 @@ def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
 
 def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
     """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
-    if is_chosen(run.config.model):
+    if is_chosen(run.config.model) or not contract_of(run.config.method.method).reads_setting("strides"):
         return run
     old = run.reference.base
     space = SearchSpace.of(run.config.search)

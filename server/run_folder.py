@@ -7,6 +7,7 @@
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them
     models/COHORT-device...       of the network that its devices take home, where the scored one is more than they hold
+    method/                       what the method writes for its user: FedNAS the cells after each round of search
     metrics.jsonl                 one event per line, in the order things happened
     summary.json                  the result
     tensorboard/                  the same figures for TensorBoard
@@ -67,6 +68,7 @@ class RunFolder:
         self.report_path = path / "report.html"
         self.architectures_folder = path / "architectures"
         self.models_folder = path / "models"
+        self.method_folder = path / "method"
         self.tensorboard_folder = path / "tensorboard"
         self.checkpoint_folder = path / "checkpoint"
         self._lock: RunLock | None = None

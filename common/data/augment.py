@@ -6,7 +6,7 @@ from torch import Tensor
 from common.data.jitter import jitter
 from common.errors import DataError
 
-AUGMENTATIONS = ("none", "crop", "crop+flip", "flip+jitter")
+AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter")
 
 
 def resolve_augment(augment: str, channels: int) -> str:
@@ -41,7 +41,7 @@ class Preprocessor:
     """Turns stored images into what a network trains or is evaluated on.
 
     mean, std: float, (C,), of images scaled to 0..1; a channel of zero deviation is only shifted.
-    augment: auto, none, crop, crop+flip or flip+jitter.
+    augment: auto, none, crop, crop+flip, crop+flip+cutout or flip+jitter.
 
     Both methods take (N, C, H, W) with values 0 to 255 on any device, and return float32 on that device, in
     channels_last memory format when C > 1.
@@ -55,13 +55,15 @@ class Preprocessor:
     def train_batch(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented and normalised images; each is cropped or coloured by its own draw, and half of them are mirrored.
 
+        With cutout a square of each, half as wide as the image, is the mean colour.
         `generator` may live on another device than `images`: a CPU generator gives the same batch everywhere.
         """
         if self.augment == "none":
             return self.eval_batch(images)
         if self.augment == "flip+jitter":
             return self._normalise(jitter(_flip(images, generator), generator))
-        return self._normalise(_crop(images, generator, flip=self.augment == "crop+flip"))
+        prepared = self._normalise(_crop(images, generator, flip="flip" in self.augment))
+        return cut_out(prepared, max(images.shape[2:]) // 2, generator) if "cutout" in self.augment else prepared
 
     def eval_batch(self, images: Tensor) -> Tensor:
         """Normalised images."""
@@ -74,6 +76,19 @@ class Preprocessor:
         layout = torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
         result = images.to(torch.float32, memory_format=layout, copy=True)
         return result.mul_(scale).add_(shift)
+
+
+def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Normalised images (N, C, H, W) with a square of `side` pixels of each set to zero, which is the mean.
+
+    Its centre is any pixel, so that some of it may lie outside (DeVries and Taylor 2017, arXiv:1708.04552).
+    """
+    inside = torch.ones(len(images), 1, *images.shape[2:], dtype=torch.bool)
+    for dimension, length in ((2, images.shape[2]), (3, images.shape[3])):
+        centre = torch.randint(length, (len(images), 1, 1, 1), generator=generator, device=generator.device).cpu()
+        along = torch.arange(length).view([-1 if one == dimension else 1 for one in range(4)])
+        inside &= (along >= centre - side // 2) & (along < centre - side // 2 + side)
+    return images.clone().masked_fill_(inside.to(images.device), 0)
 
 
 def _crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:

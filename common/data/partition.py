@@ -4,6 +4,7 @@
 |---|---|---|
 | iid | an equal random share | nothing |
 | dirichlet:ALPHA | of each class a share drawn from Dirichlet(ALPHA) | nothing |
+| balanced-dirichlet:ALPHA | the same, but once it has its share of all images, none of the other classes | nothing |
 | classes:N | images of N classes | classes no device drew; none with at least as many devices as classes |
 | shards:N | N equal pieces of the images sorted by class | fewer images than there are shards |
 | paper-iid:N | N images of every class | the rest |
@@ -29,8 +30,12 @@ from common.seeds import derive_seed, numpy_generator
 MINIMUM_IMAGES = 2
 # The Dirichlet partitioner gives up after 11 draws; so many partitioners are tried.
 DIRICHLET_ATTEMPTS = 10
-SPECS = "iid, dirichlet:ALPHA, classes:N, shards:N, paper-iid:N, paper-shards:N, patho:N or diri:ALPHA"
-CONTINUOUS = ("dirichlet", "diri")
+BALANCED_IMAGES = 10  # the published balanced draw is repeated until every device has so many
+SPECS = (
+    "iid, dirichlet:ALPHA, balanced-dirichlet:ALPHA, classes:N, shards:N, paper-iid:N, paper-shards:N, patho:N or "
+    "diri:ALPHA"
+)
+CONTINUOUS = ("dirichlet", "balanced-dirichlet", "diri")
 """The kinds whose number is an ALPHA."""
 
 
@@ -60,8 +65,8 @@ def partition(labels: Tensor, spec: str, devices: int, seed: int) -> list[Tensor
         parts = patho(classes, int(number), devices, seed)
     elif kind == "diri":
         parts = diri(classes, number, devices, seed)
-    elif kind == "dirichlet":
-        parts = _dirichlet(classes, number, devices, seed)
+    elif kind in CONTINUOUS:
+        parts = _dirichlet(classes, kind, number, devices, seed)
     else:
         parts = _flower(classes, kind, int(number), devices, seed)
     smallest = min(range(devices), key=lambda device: len(parts[device]))
@@ -129,17 +134,19 @@ def _flower(labels: np.ndarray, kind: str, number: int, devices: int, seed: int)
         ) from error
 
 
-def _dirichlet(labels: np.ndarray, alpha: float, devices: int, seed: int) -> list[np.ndarray]:
+def _dirichlet(labels: np.ndarray, kind: str, alpha: float, devices: int, seed: int) -> list[np.ndarray]:
+    """Without balancing, ALPHA means what it says; with it the shares are bent, as FedNAS and FedGKT have them."""
     from flwr_datasets.partitioner import DirichletPartitioner
 
+    balanced = kind != "dirichlet"
+    fewest = max(MINIMUM_IMAGES, min(BALANCED_IMAGES, len(labels) // (2 * devices)) if balanced else 0)
     for attempt in range(DIRICHLET_ATTEMPTS):
-        # Balancing would bend the drawn shares, so that ALPHA would no longer mean what it says.
         partitioner = DirichletPartitioner(
             devices,
             "label",
             alpha,
-            min_partition_size=MINIMUM_IMAGES,
-            self_balancing=False,
+            min_partition_size=fewest,
+            self_balancing=balanced,
             shuffle=False,
             seed=derive_seed(seed, "partition", "draw", attempt),
         )
@@ -148,7 +155,7 @@ def _dirichlet(labels: np.ndarray, alpha: float, devices: int, seed: int) -> lis
         except ValueError:
             continue
     raise DataError(
-        f"partition dirichlet:{alpha:g} left a device with fewer than {MINIMUM_IMAGES} images in every draw: use a "
+        f"partition {kind}:{alpha:g} left a device with fewer than {fewest} images in every draw: use a "
         f"larger ALPHA or fewer than {devices} devices"
     )
 

@@ -11,13 +11,16 @@ from common.methods.contract import Contract
 from common.methods.dac import DAC
 from common.methods.fedavg import FedAvg
 from common.methods.fedgkt import FedGKT
+from common.methods.fednas import FedNAS
 from common.methods.fedprox import FedProx
 from common.methods.heterofl import HeteroFL
 
 if TYPE_CHECKING:
     from common.network import Network
 
-CONTRACTS: Mapping[str, type[Contract]] = {one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, AutoFLIP, FedGKT)}
+CONTRACTS: Mapping[str, type[Contract]] = {
+    one.name: one for one in (DAC, FedAvg, FedProx, HeteroFL, FedNAS, AutoFLIP, FedGKT)
+}
 
 
 def contract_of(method: str) -> type[Contract]:

@@ -1,8 +1,9 @@
 """Which networks there are, by name: ours, torchvision's, and a user's own.
 
 `torchvision:NAME` is a classification network of torchvision, `package.module:function` any function that returns a
-module for (input shape, classes). A message names a network too, and nothing may be imported because a stranger said
-so: names that are not ours are looked up only among those that this process was configured with (`allow_network`).
+module for (input shape, classes), and what begins with `darts_` a network of cells (`common.models.darts`). A message
+names a network too, and nothing may be imported because a stranger said so: names that are not ours are looked up only
+among those that this process was configured with (`allow_network`).
 """
 
 from collections.abc import Callable, Hashable
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from common.errors import ArchitectureError
-from common.models import bottleneck, cnn, mlp, mobilenet_v2, resnet, two_cnn
+from common.models import bottleneck, cnn, darts, mlp, mobilenet_v2, resnet, two_cnn
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
@@ -59,14 +60,22 @@ def factory_of(base: BaseNetwork) -> Factory:
     """The network of a base; raises ArchitectureError if there is none of its name, or it may not be built here."""
     if base.model in OWN:
         return OWN[base.model]
+    if base.model.startswith(darts.PREFIX):
+        darts.Design.of(base.model)
+        _require_no_shape(base)
+        return Factory(darts.build_darts)
     if base.model not in _allowed:
         raise ArchitectureError(
             f"unknown base network {base.model!r:.60}; known are {', '.join(OWN)}, and a torchvision:NAME or "
             "package.module:function that is this program's own setting --model"
         )
+    _require_no_shape(base)
+    return Factory(partial(_checked, _factory(base.model)), foreign=True)
+
+
+def _require_no_shape(base: BaseNetwork) -> None:
     if base.width != 1 or (base.stem_stride, base.strides) != (BaseNetwork.stem_stride, BaseNetwork.strides):
         raise ArchitectureError(f"{base.model} has neither --width nor --strides; leave them out")
-    return Factory(partial(_checked, _factory(base.model)), foreign=True)
 
 
 def skeleton_of(base: BaseNetwork) -> nn.Module:

@@ -56,8 +56,10 @@ def choose_members(devices: Sequence[Device], members: Sequence[Member], run: Ru
     return fitting, chosen
 
 
-def record_architecture(run: Run, cohort: Cohort, member: Member, parent: str | None = None) -> None:
-    """Write the cohort's architecture file, with the weights of `member`, and its event in the metrics."""
+def record_architecture(
+    run: Run, cohort: Cohort, member: Member, parent: str | None = None, *, number: int = 0
+) -> None:
+    """Write the cohort's architecture file, with the weights of `member`, and its event of round `number`."""
     save_member(
         run.folder.architecture_path(cohort.name),
         member,
@@ -70,7 +72,7 @@ def record_architecture(run: Run, cohort: Cohort, member: Member, parent: str | 
     costs = member.architecture.costs
     run.folder.append(
         "architecture",
-        round=0,
+        round=number,
         cohort=cohort.name,
         macs=costs.macs,
         params=costs.params,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.config import GROUPS, Config
-from common.effects import CONDITIONS, require_effect, without_effect
+from common.effects import CONDITIONS, FEDNAS_SEARCH, require_effect, without_effect
 from common.effects import PRETRAINING as NOT_SEARCHED
 from common.errors import ConfigurationError
 from common.groups import SearchSettings
@@ -51,15 +51,13 @@ PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "
 WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["stem-stride", "strides"], method, {"model": "resnet20"}, {"model": "mobilenet_v2"}) for method in CONTRACTS),
     *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
-    *(
-        (["trim-share"], method, {"robust-aggregation": "median"}, {"robust-aggregation": "trimmed-mean"})
-        for method in CONTRACTS
-    ),
+    *((["trim-share"], method, MEDIAN, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["local-dp-epsilon", "local-dp-delta"], method, {}, {"local-dp-clipping-norm": 1.0}) for method in CONTRACTS),
     *((["min-devices"], method, {}, {"fraction": 0.5}) for method in CONTRACTS),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
     ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),
     (["search-batch-size"], "dac", SOURCED, {"distillation-epochs": 1}),
+    (list(FEDNAS_SEARCH), "fednas", {"fednas-genotype": "FedNAS_V1"}, {"fednas-genotype": ""}),
     *((["pretraining-epochs"], method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
     *((PRETRAINING, method, RANDOM, {"initial-weights": "inherited"}) for method in NOT_SEARCHED),
     *((PRETRAINING, method, UNTRAINED, {"pretraining-epochs": 2}) for method in NOT_SEARCHED),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.data.augment import Preprocessor, padding, resolve_augment
+from common.data.augment import Preprocessor, cut_out, padding, resolve_augment
 from common.errors import DataError
 
 
@@ -88,6 +88,25 @@ def test_crops_reach_every_offset_and_flips_come_half_of_the_time() -> None:
     assert 0.45 < (columns > 3).float().mean() < 0.55
 
 
+def test_cutout_blanks_one_square_of_half_the_width_wherever_its_centre_falls() -> None:
+    images = torch.ones(400, 3, 8, 8)
+    result = cut_out(images, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(images, torch.ones_like(images))
+    holes = result[:, 0] == 0
+    assert torch.equal(result == 0, holes[:, None].expand_as(result))
+    rows, columns = holes.any(2).sum(1), holes.any(1).sum(1)
+    assert torch.equal(holes.sum((1, 2)), rows * columns)  # rectangles
+    assert set(rows.tolist()) == set(columns.tolist()) == {2, 3, 4}  # a centre at an edge leaves half of it outside
+    assert holes.any(0).all()
+
+
+def test_crop_flip_and_cutout_is_the_one_after_the_others() -> None:
+    images = random_images(5, 3, 8, 8)
+    first, second = (torch.Generator().manual_seed(3) for _ in range(2))
+    flipped = preprocessor(3, "crop+flip").train_batch(images, first)
+    assert torch.equal(preprocessor(3, "crop+flip+cutout").train_batch(images, second), cut_out(flipped, 4, first))
+
+
 def test_grey_images_are_not_mirrored_by_auto() -> None:
     images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
     images[:, :, 4, 1] = 255
@@ -95,7 +114,7 @@ def test_grey_images_are_not_mirrored_by_auto() -> None:
     assert set(result[:, 0].amax(1).argmax(1).tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("augment", ["none", "crop", "crop+flip"])
+@pytest.mark.parametrize("augment", ["none", "crop", "crop+flip", "crop+flip+cutout"])
 def test_colour_batches_are_float32_in_channels_last_and_the_input_is_untouched(augment: str) -> None:
     images = random_images(4, 3, 8, 8)
     before = images.clone()

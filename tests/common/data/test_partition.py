@@ -8,7 +8,17 @@ from common.data.partition import class_coverage, partition
 from common.errors import DataError
 
 BALANCED = torch.arange(400) % 10
-EVERY_SPEC = ["iid", "dirichlet:0.5", "classes:2", "shards:2", "paper-iid:4", "paper-shards:10", "patho:2", "diri:0.5"]
+EVERY_SPEC = [
+    "iid",
+    "dirichlet:0.5",
+    "balanced-dirichlet:0.5",
+    "classes:2",
+    "shards:2",
+    "paper-iid:4",
+    "paper-shards:10",
+    "patho:2",
+    "diri:0.5",
+]
 
 
 def lists(parts: list[Tensor]) -> list[list[int]]:
@@ -68,6 +78,18 @@ def test_a_small_alpha_gives_fewer_classes_than_a_large_one() -> None:
     even = class_coverage(BALANCED, partition(BALANCED, "dirichlet:100", 5, seed=0))
     assert even == [10] * 5
     assert sum(uneven) < sum(even)
+
+
+def test_balanced_draws_bend_the_sizes_towards_each_other() -> None:
+    spread = {}
+    for kind in ("dirichlet", "balanced-dirichlet"):
+        sizes = [len(part) for seed in range(5) for part in partition(BALANCED, f"{kind}:0.5", 4, seed)]
+        spread[kind] = max(sizes) - min(sizes)
+        assert sum(sizes) == 5 * len(BALANCED)
+    # a device with a quarter of the images gets no more: at most one class (40 images) beyond its share
+    assert spread["balanced-dirichlet"] < spread["dirichlet"]
+    assert max(len(part) for part in partition(BALANCED, "balanced-dirichlet:0.5", 4, 0)) <= 100 + 40
+    assert min(len(part) for part in partition(BALANCED, "balanced-dirichlet:0.1", 8, 0)) >= 10
 
 
 @pytest.mark.parametrize("number", [1, 3, 10])
@@ -137,6 +159,7 @@ def test_class_coverage_by_hand() -> None:
         ("dirichlet:0", 4, "ALPHA above 0"),
         ("dirichlet:-1", 4, "ALPHA above 0"),
         ("dirichlet:nan", 4, "ALPHA above 0"),
+        ("balanced-dirichlet:0", 4, "such as balanced-dirichlet:0.5"),
         ("dirichlet:.", 4, "unknown partition"),
         ("dirichlet:0.0001", 30, "larger ALPHA or fewer than 30 devices"),
         ("classes:0", 4, "at least 1"),

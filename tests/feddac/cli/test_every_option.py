@@ -50,6 +50,9 @@ BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_
 FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
 FEDGKT_SENDS = "tests/client/methods/test_fedgkt.py::test_it_is_what_the_server_admits"
 FEDGKT_SERVER = "tests/server/methods/test_fedgkt.py::test_its_settings_change_what_the_server_learns"
+FEDNAS = "tests/server/methods/test_fednas.py"
+CELL_STEPS = "tests/client/methods/test_fednas.py"
+CELLS = f"{FEDNAS}::test_devices_are_told_how_to_train_cells_and_charged_for_it"
 
 COVERED_BY = {
     "data": f"{HERE}::test_data_are_found_by_name_and_folder",
@@ -99,6 +102,18 @@ COVERED_BY = {
     "autoflip-patience": EXPLORATION,
     "autoflip-normalisation": ENDS_ELSEWHERE,
     "autoflip-server-momentum": f"{FLIPS}::test_without_momentum_the_mean_is_the_model",
+    "fednas-lowest-learning-rate": CELLS,
+    "fednas-architecture-learning-rate": CELLS,
+    "fednas-architecture-weight-decay": CELLS,
+    "fednas-training-coefficient": CELLS,
+    "fednas-validation-coefficient": CELLS,
+    "fednas-drop-path": CELLS,
+    "fednas-auxiliary-coefficient": f"{CELL_STEPS}::test_the_auxiliary_heads_loss_has_its_coefficient",
+    "fednas-search-rounds": f"{FEDNAS}::test_the_stages_follow_with_a_genotype_after_each_round_of_the_search",
+    "fednas-search-epochs": CELLS,
+    "fednas-genotype": f"{FEDNAS}::test_a_given_genotype_is_trained_from_the_first_round",
+    "fednas-channels": f"{FEDNAS}::test_a_device_that_cannot_hold_the_supernet_is_told_how_many_channels_it_could",
+    "fednas-cells": f"{FEDNAS}::test_the_network_has_so_many_channels_and_cells",
     "pretraining-epochs": ENDS_ELSEWHERE,
     "aggregation": ENDS_ELSEWHERE,
     "batch-norm": ENDS_ELSEWHERE,

@@ -13,6 +13,10 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "published-options-peers.
 HEAD = r"^## [^\n]* is `feddac simulate --method (\w+)`\n(.*?)(?=^## |\Z)"
 SECTIONS: dict[str, str] = dict(re.findall(HEAD, PAGE, re.M | re.S))
 PUBLISHED = {
+    "fednas": "gpu stage model dataset partition batch_size wd epochs local_points client_number comm_round "
+    "init_channels layers learning_rate learning_rate_min momentum weight_decay arch_learning_rate arch_weight_decay "
+    "grad_clip lambda_train_regularizer lambda_valid_regularizer report_freq tau_max tau_min auxiliary arch "
+    "frequency_of_the_test",
     "fedgkt": "model_client model_server dataset data_dir partition_method partition_alpha batch_size lr wd "
     "epochs_client local_points client_number comm_round gpu loss_scale no_bn_wd temperature epochs_server alpha "
     "optimizer whether_training_on_client whether_distill_on_the_server client_model weight_init_model running_name "

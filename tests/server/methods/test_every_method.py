@@ -43,8 +43,13 @@ SHORT = {
     "pretraining-epochs": 1,
     "fedgkt-server": "resnet11",
     "fedgkt-server-epochs": "1",
+    "fednas-search-rounds": 1,
+    "fednas-channels": 1,
+    "fednas-cells": 3,
 }
-EXTRAS = {"batch-norm": "frozen", "distillation-epochs": 1, "aggregation": "overlap", "fraction": 0.7}
+# Not for fednas: its supernet takes a second to build, and a batch norm measured anew would have it built every round.
+FROZEN = {"batch-norm": "frozen"}
+EXTRAS = {"distillation-epochs": 1, "aggregation": "overlap", "fraction": 0.7}
 
 
 def config_of(method: str, **extras: Any) -> Config:
@@ -89,7 +94,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
 
     def prepare(name: str) -> Prepared:
         if name not in known:
-            config = config_of(name, **EXTRAS)
+            config = config_of(name, **EXTRAS, **({} if name == "fednas" else FROZEN))
             folder = RunFolder.create(tmp_path_factory.mktemp(name) / "run")
             run = Run(config, folder, load_reference(config), torch.device("cpu"), Silent())
             method = server_half(config)(run)
@@ -131,7 +136,7 @@ def drawn(spec: ArraySpec, rows: int, generator: np.random.Generator) -> np.ndar
     shape = tuple(rows if one is None else one for one in spec.shape)
     if spec.sample_ids:
         return generator.permutation(rows).astype(spec.dtype)
-    low, high = np.maximum(spec.low, -3), min(spec.high, 3)
+    low, high = np.maximum(spec.low, -3), np.minimum(spec.high, 3)
     values = generator.uniform(low, high, size=shape)
     return (values.round() if "i" in spec.dtype or "u" in spec.dtype else values).astype(spec.dtype)
 
@@ -295,12 +300,19 @@ SPOILT: Mapping[str, Callable[[RecordDict], RecordDict]] = {
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(faults=st.lists(st.sampled_from([*SPOILT, "error", "none"]), min_size=5, max_size=5), order=st.randoms())
+@given(
+    faults=st.lists(st.sampled_from([*SPOILT, "error", "none"]), min_size=5, max_size=5),
+    order=st.randoms(),
+    number=st.integers(1, 2),
+)
 def test_replies_that_break_any_spec_never_reach_the_method(
-    name: str, faults: list[str], order: random.Random, prepared: Callable[[str], Prepared]
+    name: str, faults: list[str], order: random.Random, number: int, prepared: Callable[[str], Prepared]
 ) -> None:
+    """In the first round and in the second, which may be of another stage."""
     ready = prepared(name)
     method, folded = ready.method(), list[str]()
+    for before in range(1, number):
+        play(MethodStrategy(method, FederationState(), DEVICES, ready.run), before, order)
     fold = method.fold
 
     def watched(step: Any, device: Device, result: Result) -> None:
@@ -310,18 +322,18 @@ def test_replies_that_break_any_spec_never_reach_the_method(
     method.fold = watched  # type: ignore[method-assign]
     strategy = MethodStrategy(method, FederationState(), DEVICES, ready.run)
     replies, good = [], []
-    for question, fault in zip(ask(strategy, 1), faults, strict=False):
+    for question, fault in zip(ask(strategy, number), faults, strict=False):
         if fault == "error":
             replies.append(Message(Error(0, "no"), reply_to=question.message))
             continue
-        content = answer(question, 1).encode()
+        content = answer(question, number).encode()
         if fault == "none":
             good.append(question.device.name)
         else:
             content = SPOILT[fault](content)
         replies.append(Message(content, reply_to=question.message))
     order.shuffle(replies)
-    strategy.aggregate_train(1, replies)
+    strategy.aggregate_train(number, replies)
     assert sorted(folded) == sorted(good)
     assert all(np.isfinite(cohort.weights).all() for cohort in method.cohorts)
     statuses = {outcome.device: outcome.status for outcome in strategy.outcomes.values()}
@@ -332,7 +344,8 @@ def test_replies_that_break_any_spec_never_reach_the_method(
 def test_our_loop_and_flowers_end_with_the_same_weights(
     name: str, run_inline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    config = config_of(name, **{"max-params": "11k", "device-evaluation": True, "evaluate-every": ROUNDS})
+    bound = "13k" if name == "fednas" else "11k"  # the supernet, which cannot shrink, has 12,415 parameters
+    config = config_of(name, **{"max-params": bound, "device-evaluation": True, "evaluate-every": ROUNDS})
     reference = load_reference(config)
     ends = []
 
