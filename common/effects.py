@@ -94,7 +94,7 @@ CONDITIONS = (
             "search-learning-rate",
             "search-momentum",
             "search-weight-decay",
-            "preset",
+            "recipe",
             "fine-tune-epochs",
             "joint-epochs",
         ),

@@ -101,7 +101,7 @@ class SearchSettings(Settings):
     channel_multiple: int = setting(
         0,
         "Reduced channel groups keep a multiple of this many channels; 0 is what runs fastest in the search space all, "
-        "4, and 1 in inner and with the paper recipe.",
+        "8, and 1 in inner and with the paper recipe.",
         minimum=0,
     )
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)

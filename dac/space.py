@@ -7,7 +7,7 @@ from typing import Self
 from common.groups import SearchSettings
 from common.models.description import FLOOR_CHANNELS, Block, ChannelGroup, Description
 
-FAST_MULTIPLE = 4
+FAST_MULTIPLE = 8
 """Widths that ONNX Runtime runs fast are multiples of this (docs/latency.md)."""
 
 

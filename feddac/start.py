@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.config import Config
+from common.effects import require_effect
 from common.errors import ConfigurationError
 from common.fleet import is_fleet_file
 from feddac.resolve import fit_to_fleet_file, merge, with_absolute_paths
@@ -34,6 +35,8 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
         given["fleet"] = str(RunFolder(resume).fleet_path)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)
+    if resume is None:  # what an earlier FedDAC began with may have no effect in this one
+        require_effect(whole)
     whole, partition = check(whole)
     folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
     if resume is None:

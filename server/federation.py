@@ -49,7 +49,8 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
     resume from, and DataError or ConfigurationError for settings that cannot work.
     """
-    require_effect(config)
+    if not resume:
+        require_effect(config)
     with threads_of(folder):
         return _federate(grid, config, folder, progress, resume)
 
@@ -114,10 +115,7 @@ def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
 
 
 def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
-    """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too.
-
-    For a method whose networks have none, nothing is chosen: it would be refused as a setting without effect.
-    """
+    """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
     if is_chosen(run.config.model) or not contract_of(run.config.method.method).reads_setting("strides"):
         return run
     old = run.reference.base

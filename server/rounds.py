@@ -44,7 +44,9 @@ class Rounds:
     def run(self) -> None:
         """Run the rounds that are left.
 
-        Raises FederationError after three rounds in a row without an admitted reply, or if no device ever trained.
+        A round without any admitted reply is not checkpointed until the run is over: a run that ends because all
+        devices lost their data or their network makes it again when it is resumed. Raises FederationError after three
+        such rounds in a row, or if no device ever trained.
         """
         state, progress = self._state, self._run.progress
         progress.start("rounds", self._settings.rounds)
@@ -54,11 +56,14 @@ class Rounds:
             self._take_reports()
             self._round(state.round + 1)
             self._add_seconds(time.perf_counter() - start)
-            self._checkpoint()
+            if not state.fruitless_rounds:
+                self._checkpoint()
             self._report.update()
             accuracy = mean_over_devices(self._method.cohorts, "accuracy")
             progress.advance("rounds", 1, f"round {state.round}: mean accuracy {accuracy:.1%}")
         self._require_training()
+        if state.fruitless_rounds:
+            self._checkpoint()
         why = " (validation accuracy stopped improving)" if state.stopped_early else ""
         progress.finish("rounds", f"{state.round} rounds{why}")
 

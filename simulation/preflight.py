@@ -13,7 +13,6 @@ from common.config import Config
 from common.data.images import DataSet
 from common.data.shares import device_shares
 from common.data.sources import load
-from common.effects import require_effect
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from common.methods import contract_of
@@ -35,12 +34,11 @@ class Partition:
 def check(config: Config) -> tuple[Config, Partition]:
     """Raise the error that the run would end with, or that would cost it a device; else how the data is divided.
 
-    ConfigurationError for a setting that the method does not read or an unknown fleet; DataError for data that cannot
-    be had or divided; and what the method itself finds wrong, such as BudgetError, with a remedy, for a device that no
-    architecture fits. Loading the data here also fills the cache that all processes share. The configuration returned
-    has the strides that suit images and fleet where `config` left them open.
+    ConfigurationError for an unknown fleet; DataError for data that cannot be had or divided; and what the method
+    itself finds wrong, such as BudgetError, with a remedy, for a device that no architecture fits. Loading the data
+    here also fills the cache that all processes share. The configuration returned has the strides that suit images and
+    fleet where `config` left them open.
     """
-    require_effect(config)
     fleet = virtual_fleet(config.fleet, config.federation.local_training)
     data = load(config.data)
     shares = device_shares(data, config.data, config.run.seed, len(fleet))
@@ -57,9 +55,7 @@ def check_budgets(config: Config, data: DataSet) -> Config:
     fleet = virtual_fleet(config.fleet, config.federation.local_training)
     space = SearchSpace.of(config.search)
     budgets = [device.budget for device in fleet]
-    model = config.model
-    if contract_of(config.method.method).reads_setting("strides"):
-        model = with_strides(model, data.input_shape, data.classes, budgets, space)
+    model = with_strides(config.model, data.input_shape, data.classes, budgets, space)
     by_device = {f"{device.name} ({device.profile})": device.budget for device in fleet}
     server_half(config).check(config, base_network(model, data), by_device)
-    return replace(config, model=model)
+    return replace(config, model=model) if contract_of(config.method.method).reads_setting("strides") else config

@@ -1,15 +1,18 @@
 """FedNAS: devices search for cells together, then train what they found (He et al. 2020, arXiv:2004.08546)."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.arrays import ArraySpec
 from common.groups import ModelSettings
-from common.layout import Layout
 from common.methods.contract import AVERAGED, Contract, keys_of
 from common.methods.training import PASSES, TrainingOrder
 from common.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from common.layout import Layout
 
 SEARCH = "search"
 """The step's name in the first stage; that of the second is `train`."""
@@ -93,7 +96,7 @@ def search_macs(network_macs: int, order: CellOrder) -> int:
     return passes * network_macs * order.epochs // 2
 
 
-def search_spec(weights: ArraySpec, layout: Layout) -> ArraySpec:
+def search_spec(weights: ArraySpec, layout: "Layout") -> ArraySpec:
     """What a supernet's weights that come back must be: as `weights`, and no architecture parameter beyond 20."""
     low, high = (np.full(layout.size, one, np.float32) for one in (-np.inf, np.inf))
     low[:] = weights.low

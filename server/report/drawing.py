@@ -4,6 +4,7 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ TICK_SIZE = 9.6
 
 SMALLEST_TEXT = 11
 """Pixels below which no text is shown: a figure scrolls before it shrinks further."""
+
+LETTERS_PER_INCH = 8.8
+"""Of a title, so that it ends before the figure does."""
 
 MOST_ENLARGED = 1.5
 """How much larger than drawn a figure may be shown."""
@@ -96,7 +100,7 @@ def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure of `width` by `height` inches with one titled pair of axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title)
+    axes.set_title("\n".join(textwrap.wrap(title, int(LETTERS_PER_INCH * width))))
     return figure, axes
 
 

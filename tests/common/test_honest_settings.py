@@ -51,10 +51,7 @@ PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "
 WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["stem-stride", "strides"], method, {"model": "resnet20"}, {"model": "mobilenet_v2"}) for method in CONTRACTS),
     *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
-    *(
-        (["trim-share"], method, {"robust-aggregation": "median"}, {"robust-aggregation": "trimmed-mean"})
-        for method in CONTRACTS
-    ),
+    *((["trim-share"], method, MEDIAN, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["local-dp-epsilon", "local-dp-delta"], method, {}, {"local-dp-clipping-norm": 1.0}) for method in CONTRACTS),
     *((["min-devices"], method, {}, {"fraction": 0.5}) for method in CONTRACTS),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),

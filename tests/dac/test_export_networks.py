@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime")
 QUICK = ("cnn", "mlp", "resnet8", "torchvision:squeezenet1_1", "tests.common.models.users:thirty_lines")
 
 
+@pytest.mark.timeout(1200)  # densenet121 takes torch's exporter minutes
 @pytest.mark.parametrize("model", [pytest.param(one, marks=[pytest.mark.slow] * (one not in QUICK)) for one in SHAPES])
 def test_an_exported_part_computes_what_pytorch_computes(model: str, tmp_path: Path) -> None:
     architecture = random_part(model, 2, share=0.5)

@@ -184,7 +184,7 @@ def test_widths_are_fast_ones_in_the_whole_space_and_the_papers_elsewhere() -> N
     def multiple(**settings: object) -> int:
         return SearchSpace.of(SearchSettings(**settings)).multiple  # type: ignore[arg-type]
 
-    assert (multiple(), multiple(search_space="all"), multiple(search_space="all", recipe="paper")) == (1, 4, 1)
+    assert (multiple(), multiple(search_space="all"), multiple(search_space="all", recipe="paper")) == (1, 8, 1)
     assert (multiple(channel_multiple=3), multiple(search_space="all", channel_multiple=1)) == (3, 1)
 
 

@@ -166,7 +166,7 @@ class Fuzzer:
     def _experiment(self, chance: random.Random, content: bytes | None) -> Case:
         (self.place / "experiment.toml").write_bytes(content or damaged_text(EXPERIMENT, chance))
         command = ["compare", "experiment.toml", "--out", "out", "--jobs", "1", "--engine", "inline"]
-        return Case(command, lambda _: (self.place / "out" / "report.html").exists())
+        return Case(command, lambda _: (self.place / "out" / "comparison.html").exists())
 
     def _architecture(self, chance: random.Random, content: bytes | None) -> Case:
         source = self.sound / "run/architectures/cohort-0.json"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -356,3 +357,23 @@ def test_a_round_that_loses_its_majority_is_averaged_and_told_of(
     run_inline(lambda grid: federate(grid, config, run_folder, notes, False), config, faulty_app(raises))
     assert [note.partition(" is ")[0] for note in notes.lines[1:]] == ["round 1: cohort-0"]
     assert final_weights(run_folder).tobytes() == mean_of_the_good(run_folder, config, (0, 2)).tobytes()
+
+
+def test_rounds_in_which_nobody_could_train_are_made_again_by_a_resumed_run(
+    small_config: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    """All devices lose their data after the first round; it comes back, and nothing is lost."""
+
+    def without_data(request: Message, reply: Message) -> Message:
+        if Task.decode(request.content, Architecture).round > 1:
+            raise ValueError("the data is gone")
+        return reply
+
+    config = small_config(rounds=4)
+    run_federation(config, tmp_path / "whole")
+    with pytest.raises(FederationError, match=r"3 rounds in a row; first: .*the data is gone"):
+        run_federation(config, tmp_path / "cut", client_app=faulty_app(without_data, range(3)))
+    run_federation(config, tmp_path / "cut", resume=True)
+    assert [event["round"] for event in RunFolder(tmp_path / "cut").events("round")] == [1, 2, 3, 4]
+    for path in (tmp_path / "whole/models").iterdir():
+        assert (tmp_path / "cut/models" / path.name).read_bytes() == path.read_bytes()

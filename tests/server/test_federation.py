@@ -9,9 +9,10 @@ import pytest
 
 from common.architecture import Architecture
 from common.config import Config
-from common.errors import BudgetError, CheckpointError
+from common.errors import BudgetError, CheckpointError, ConfigurationError
 from common.progress import Silent
 from common.slicing import coordinates
+from server import federation
 from server.federation import federate
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, models
@@ -228,3 +229,16 @@ def test_it_stops_when_validation_no_longer_improves(
     # So small a step changes no prediction, so no evaluation after the first is better.
     summary = run(small_config(rounds=20, patience=2, learning_rate=1e-12, momentum=0.0), tmp_path / "run")
     assert (summary["rounds"], summary["stopped_early"]) == (2, True)
+
+
+def test_a_run_begun_with_a_setting_that_has_no_effect_any_more_is_resumed(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default that changed, or a stricter FedDAC, must not cost anybody a run."""
+    config = small_config(rounds=1).changed({"trim-share": 0.3})
+    with pytest.raises(ConfigurationError, match=r"trim-share = 0\.3 would have no effect"):
+        run(config, tmp_path / "refused")
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "require_effect", lambda config: None)
+        run(config, tmp_path / "run")
+    assert run(config.changed({"rounds": 2}), tmp_path / "run", resume=True)["rounds"] == 2

@@ -16,7 +16,7 @@ from simulation.environment import CODE_ROOT
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
-    assert capsys.readouterr().out == "feddac 0.1.0\n"
+    assert capsys.readouterr().out == "feddac 0.2.0\n"
 
 
 @pytest.mark.parametrize("command", [[], ["simulate"], ["report"]])
@@ -131,4 +131,4 @@ def test_the_console_script_is_this_main() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "feddac 0.1.0\n"
+    assert done.stdout == "feddac 0.2.0\n"

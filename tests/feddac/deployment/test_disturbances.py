@@ -1,4 +1,4 @@
-"""What real machines do to a federation: they pause, lose their network, their data or their memory, and set clocks.
+"""What real machines do to a federation: they pause, lose their network, their data or their memory.
 
 All with the real processes, and each for longer than Flower waits for a heartbeat. The lines that a user then sees are
 those of the table in docs/deployment.md.
@@ -19,18 +19,14 @@ from feddac.deployment.follow import run_to_the_end
 from tests.e2e.conftest import feddac, weights_of
 from tests.feddac.deployment.conftest import Deployment
 from tests.feddac.deployment.test_faults import children, simulated_weights
-from tests.feddac.deployment.test_killed import LONG, Up, undisturbed
+from tests.feddac.deployment.test_killed import LONG, Up
 from tests.feddac.deployment.test_up import RUN
-
-__all__ = ["undisturbed"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAUSE_SECONDS = 90.0
 AWAY_SECONDS = 120.0
 PATIENCE_SECONDS = 300.0
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-CLOCK_JUMP = "+10m"
 
 
 @pytest.fixture
@@ -141,31 +137,3 @@ def test_a_data_folder_that_vanishes_is_named_and_the_run_goes_on_once_it_is_bac
     whole = feddac(["simulate", "--engine", "inline", *flags, "--out", "whole"], workplace)
     assert whole.returncode == 0, whole.stderr
     assert weights_of(up.folder) == weights_of(workplace / "whole")
-
-
-def test_twenty_supernodes_on_one_machine(workplace: Path) -> None:
-    done = feddac(["up", *RUN, "--devices", "20", "--out", "up"], workplace)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("connected: device-") == 20
-    trained = [event for event in Deployment.events_of(workplace / "up", "device") if event["status"] == "trained"]
-    assert len(trained) == 20
-
-
-@pytest.mark.skipif(not Path(FAKETIME).exists(), reason="needs libfaketime (apt install faketime)")
-def test_a_clock_that_jumps_by_ten_minutes_and_the_run_ends_with_the_same_weights(
-    workplace: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = workplace / "clock"
-    clock.write_text("+0")
-    monkeypatch.setenv("LD_PRELOAD", FAKETIME)
-    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
-    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-    up = Up(workplace, *LONG, "--out", "up")
-    up.read_until("rounds: round 1: mean accuracy")
-    clock.write_text(CLOCK_JUMP)
-    up.read_until("rounds: round 3: mean accuracy")
-    assert up.process.wait(PATIENCE_SECONDS) == 0
-    print("".join(up.lines))
-    assert rounds_of(up.folder) == [1, 2, 3]
-    assert weights_of(up.folder) == undisturbed

@@ -99,7 +99,7 @@ def test_the_heat_map_is_darkest_where_most_images_are(tmp_path: Path) -> None:
         ("2", [0, 1], 1),
         ("3", [2, 2], 4),
     ]
-    assert (rows[0].squares[0].background, rows[0].squares[0].ink) == ("rgb(0,74,117)", "#ffffff")
+    assert (rows[0].squares[0].background, rows[0].squares[0].ink) == ("rgb(86,160,211)", "#1f2328")
     assert (rows[0].squares[1].background, rows[0].squares[1].ink) == ("rgb(243,248,252)", "#1f2328")
 
 
