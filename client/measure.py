@@ -37,7 +37,7 @@ def measured_profile(base: BaseNetwork = PROBE) -> DeviceProfile:
         memory_bytes=memory,
         storage_bytes=min(shutil.disk_usage(Path.cwd()).free, memory),
         bytes_per_value=4,
-        source=f"measured on this machine with {torch.get_num_threads()} threads on parts of {base.model}",
+        source=f"measured on parts of {base.model}, threads: {torch.get_num_threads()}",
         trains=True,
     )
 
