@@ -265,7 +265,7 @@ class Benchmark:
             "seed": seed,
             "method": method,
             "budget": budget,
-            **dataclasses.asdict(architecture.costs),
+            **{resource: architecture.costs.get(resource) for resource in RESOURCES},
             "thop_macs": thop_macs(architecture),
             "largest_tensor_elements": largest_tensor_elements(architecture),
             "width": architecture.base.width,

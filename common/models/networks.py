@@ -47,6 +47,7 @@ OWN = {
         for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()
     },
 }
+_OFFERED = [name for name in OWN if name not in bottleneck.FACTORIES]  # FedGKT's halves serve nobody else
 _allowed: set[str] = set()
 
 
@@ -66,7 +67,7 @@ def factory_of(base: BaseNetwork) -> Factory:
         return Factory(darts.build_darts)
     if base.model not in _allowed:
         raise ArchitectureError(
-            f"unknown base network {base.model!r:.60}; known are {', '.join(OWN)}, and a torchvision:NAME or "
+            f"unknown base network {base.model!r:.60}; known are {', '.join(_OFFERED)}, and a torchvision:NAME or "
             "package.module:function that is this program's own setting --model"
         )
     _require_no_shape(base)

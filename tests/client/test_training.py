@@ -220,8 +220,13 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_is_left_alone() -> None:
 
 
 def test_every_method_finds_its_steps() -> None:
-    for contract in CONTRACTS.values():
-        assert set(methods.device_half(contract)) == {TRAIN}
+    others = {
+        "autoflip": {"explore", TRAIN, "sparse"},
+        "fedgkt": {"extract"},
+        "fednas": {"search", TRAIN},
+    }
+    for name, contract in CONTRACTS.items():
+        assert set(methods.device_half(contract)) == others.get(name, {TRAIN})
 
 
 def test_a_step_that_a_method_does_not_have_is_refused() -> None:

@@ -45,6 +45,7 @@ def test_cannot_be_changed() -> None:
         FULL.kept = ()  # type: ignore[misc]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # each base is traced once
 @given(architectures())
 def test_json_round_trip(architecture: Architecture) -> None:
     again = Architecture.from_json(architecture.to_json())

@@ -160,7 +160,7 @@ def test_no_group_goes_below_8_channels_or_its_own_size(model: str) -> None:
         (BaseNetwork("mlp", (1, 8, 8), 0), "0 classes"),
         (BaseNetwork("mlp", (1, 8), 10), "an input shape is"),  # type: ignore[arg-type]
         (BaseNetwork("mobilenet_v2", (1, 8, 8), 10, strides=(1, 1)), "strides must be 7 numbers"),
-        (BaseNetwork("mobilenet_v2", (1, 8, 8), 10, stem_stride=0), "from 1 to 4"),
+        (BaseNetwork("mobilenet_v2", (1, 8, 8), 10, stem_stride=0), "from 1 to 8"),
     ],
 )
 def test_a_base_that_cannot_be_built_says_why(base: BaseNetwork, message: str) -> None:
