@@ -25,9 +25,13 @@ class SearchSpace:
 
     @classmethod
     def of(cls, settings: SearchSettings) -> Self:
-        """The search space of the settings."""
+        """The search space of the settings.
+
+        Where they leave the multiple open, a floor below the fast multiple asks for widths that reach it.
+        """
         published = settings.search_space == "inner" or settings.recipe == "paper"
-        multiple = settings.channel_multiple or (1 if published else FAST_MULTIPLE)
+        fast = min(FAST_MULTIPLE, settings.channel_floor)
+        multiple = settings.channel_multiple or (1 if published else fast)
         return cls(settings.search_space, settings.channel_floor, multiple)
 
     def groups(self, description: Description) -> tuple[ChannelGroup, ...]:

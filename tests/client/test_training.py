@@ -221,7 +221,7 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_is_left_alone() -> None:
 
 def test_every_method_finds_its_steps() -> None:
     others = {
-        "autoflip": {"explore", TRAIN, "sparse"},
+        "autoflip": {"explore", TRAIN, "train-sparse"},
         "fedgkt": {"extract"},
         "fednas": {"search", TRAIN},
     }

@@ -65,7 +65,7 @@ def test_two_methods_by_two_seeds(
 
     page = (out / "comparison.html").read_text()
     assert "Small &amp; quick" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 8  # the overview, rounds, simulated time, and five costs
     for outside in ("<script", "<link", "http://", "https://", "url(http"):
         assert outside not in page
     assert (out / "comparison.svg").read_text().startswith("<?xml")
