@@ -100,8 +100,8 @@ class SearchSettings(Settings):
     channel_floor: int = setting(8, "Fewest channels that a reduced channel group keeps.", minimum=1)
     channel_multiple: int = setting(
         0,
-        "Reduced channel groups keep a multiple of this many channels; 0 is 8, which runs fastest, in the search space all "
-        "(the channel floor if that is smaller), and 1 in inner and with the paper recipe.",
+        "Reduced channel groups keep a multiple of this many channels; 0 is 1 in the search space inner and with the "
+        "paper recipe, and 8, which runs fastest, in the search space all (the channel floor if that is smaller).",
         minimum=0,
     )
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
