@@ -1,11 +1,13 @@
-"""Which devices train in a round, and for how many epochs."""
+"""Which devices train in a round, and how."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 
+from common.config import Config
 from common.errors import ConfigurationError
+from common.methods.training import TrainingOrder
 from common.seeds import torch_generator
 
 MAX_LOCAL_EPOCHS = 1_000_000
@@ -41,3 +43,17 @@ def local_epochs(spec: str, *, seed: int, round: int, device: str) -> int:
     low, high = epoch_range(spec)
     generator = torch_generator(seed, "epochs", round, device)
     return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def training_order(config: Config, number: int, device: str) -> TrainingOrder:
+    """How a device trains in round `number`, as far as the settings of the federation say it."""
+    settings = config.federation
+    return TrainingOrder(
+        epochs=local_epochs(settings.local_epochs, seed=config.run.seed, round=number, device=device),
+        batch_size=settings.local_batch_size,
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate * settings.learning_rate_decay ** (number - 1),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        max_gradient_norm=settings.max_gradient_norm,
+    )

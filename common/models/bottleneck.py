@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.description import BaseNetwork
-from common.models.resnet import channels
+from common.models.resnet import Residual, channels
 
 EXPANSION = 4
 DEPTHS = {"resnet11": 1, "resnet29": 3, "resnet56": 6, "resnet110": 12}  # blocks in each stage
@@ -25,7 +25,7 @@ STEM = "stem_"  # what the names of the stem's tensors begin with
 DEVICE_NETWORK = "resnet8" + WHOLE
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """1x1, 3x3 and 1x1 convolutions added to their input; (N, source, H, W) -> (N, 4 planes, H/stride, W/stride)."""
 
     def __init__(self, source: int, planes: int, stride: int) -> None:
@@ -37,18 +37,13 @@ class Bottleneck(nn.Module):
         self.norm2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, target, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(target)
-        self.projects = stride != 1 or source != target
-        if self.projects:
-            self.shortcut_conv = nn.Conv2d(source, target, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(target)
+        self._make_shortcut(source, target, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, source, H, W) -> (N, 4 planes, H/stride, W/stride)."""
         hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
         hidden = F.relu(self.norm2(self.conv2(hidden)), inplace=True)
-        hidden = self.norm3(self.conv3(hidden))
-        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.projects else x
-        return F.relu(hidden + shortcut, inplace=True)
+        return self._added(self.norm3(self.conv3(hidden)), x)
 
 
 class BottleneckResNet(nn.Module):

@@ -17,7 +17,21 @@ DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet56": 9, "resnet110": 18}  # blocks
 CHANNELS = (16, 32, 64)
 
 
-class BasicBlock(nn.Module):
+class Residual(nn.Module):
+    """A block that is added to its input, which a 1x1 convolution brings to the shape of the result if need be."""
+
+    def _make_shortcut(self, source: int, target: int, stride: int) -> None:
+        self.projects = stride != 1 or source != target
+        if self.projects:
+            self.shortcut_conv = nn.Conv2d(source, target, 1, stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(target)
+
+    def _added(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.projects else x
+        return F.relu(hidden + shortcut, inplace=True)
+
+
+class BasicBlock(Residual):
     """Two 3x3 convolutions added to their input; (N, source, H, W) -> (N, target, H/stride, W/stride)."""
 
     def __init__(self, source: int, target: int, stride: int) -> None:
@@ -26,17 +40,12 @@ class BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(target)
         self.conv2 = nn.Conv2d(target, target, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(target)
-        self.projects = stride != 1 or source != target
-        if self.projects:
-            self.shortcut_conv = nn.Conv2d(source, target, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(target)
+        self._make_shortcut(source, target, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, source, H, W) -> (N, target, H/stride, W/stride)."""
         hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        hidden = self.norm2(self.conv2(hidden))
-        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.projects else x
-        return F.relu(hidden + shortcut, inplace=True)
+        return self._added(self.norm2(self.conv2(hidden)), x)
 
 
 class ResNet(nn.Module):

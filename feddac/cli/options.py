@@ -19,6 +19,16 @@ FEW = 12
 """So many settings all stand in the short help."""
 
 
+def config_option(panel: str | None = None) -> Any:
+    """`--config`, in a panel of the help."""
+    return typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel=panel)
+
+
+def resume_option(help_text: str, panel: str | None = None) -> Any:
+    """`--resume`, in a panel of the help."""
+    return typer.Option(help=help_text, metavar="RUN_FOLDER", rich_help_panel=panel)
+
+
 def with_settings(
     *groups: type[Settings], omit: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

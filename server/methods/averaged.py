@@ -5,6 +5,7 @@ A method built on this says which cohorts there are, and may change how devices 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -26,7 +27,7 @@ from server.methods.reference_training import distil, recalibrate_cohorts
 from server.overlap import average_across
 from server.robust import LEAST_DEVICES, RobustMean, is_robust
 from server.run import Run
-from server.sampling import epoch_range, local_epochs
+from server.sampling import epoch_range, training_order
 from server.steps import Order, Step
 
 
@@ -64,19 +65,8 @@ class Averaged(ABC):
 
     def order(self, cohort: Cohort, device: Device, number: int) -> TrainingOrder:
         """How a device trains in a round."""
-        config = self.run.config
-        settings = config.federation
-        return TrainingOrder(
-            epochs=local_epochs(settings.local_epochs, seed=self.run.seed, round=number, device=device.name),
-            batch_size=settings.local_batch_size,
-            optimizer=settings.optimizer,
-            learning_rate=settings.learning_rate * settings.learning_rate_decay ** (number - 1),
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            max_gradient_norm=settings.max_gradient_norm,
-            masked_loss=config.method.masked_loss,
-            frozen_norms=self.frozen,
-        )
+        order = training_order(self.run.config, number, device.name)
+        return replace(order, masked_loss=self.run.config.method.masked_loss, frozen_norms=self.frozen)
 
     def prepare(self, devices: Sequence[Device]) -> None:
         """Find the cohorts; frozen batch norms start with statistics of their own model."""

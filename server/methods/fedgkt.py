@@ -12,7 +12,7 @@ Where this differs from the authors' program: docs/peers.md.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,7 @@ from server.methods.pretraining import pretraining_epochs, starting_state
 from server.methods.refusals import keep_able
 from server.run import Run
 from server.run_folder import DEVICE_MODEL
-from server.sampling import epoch_range, local_epochs
+from server.sampling import epoch_range, training_order
 from server.steps import Order, Step
 
 START, SERVER, OPTIMIZER = "start", "server", "optimizer/"
@@ -210,17 +210,8 @@ class FedGKTServer:
         )
 
     def _order(self, cohort: Cohort, number: int, device: Device) -> Order:
-        shared, own = self.run.config.federation, self.settings
-        order = TransferOrder(
-            epochs=local_epochs(shared.local_epochs, seed=self.run.seed, round=number, device=device.name),
-            batch_size=shared.local_batch_size,
-            optimizer=shared.optimizer,
-            learning_rate=shared.learning_rate * shared.learning_rate_decay ** (number - 1),
-            momentum=shared.momentum,
-            weight_decay=shared.weight_decay,
-            max_gradient_norm=shared.max_gradient_norm,
-            **{one.name: getattr(own, one.name) for one in fields(Transfer)},
-        )
+        own = {one.name: getattr(self.settings, one.name) for one in fields(Transfer)}
+        order = TransferOrder(**asdict(training_order(self.run.config, number, device.name)), **own)
         ids, logits = self._answers.get(cohort.name, (None, None))
         answers = {} if ids is None or logits is None else {IDS: ids, LOGITS: logits}
         # training, and one forward pass to extract

@@ -113,7 +113,9 @@ def test_no_method_is_known_by_its_name_outside_the_registry(path: Path) -> None
     [one for one in FILES if "/methods/" in str(one.id) and any(f"/{name}.py" in str(one.id) for name in CONTRACTS)],
 )
 def test_a_half_of_a_method_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+    """Those that train averaged weights are shorter than those that bring a search, masks or features of their own."""
+    longest = 250 if path.stem in ("autoflip", "fedgkt", "fednas") else 150
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= longest
 
 
 @pytest.mark.parametrize("path", FILES)

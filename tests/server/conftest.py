@@ -29,20 +29,9 @@ from server.reference import Reference, load_reference
 from server.run import Run as ServerRun
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
+from tests.server.helpers import SMALL_RUN
 
 T = TypeVar("T")
-
-SMALL = {
-    "model": "mlp",
-    "devices": 3,
-    "rounds": 2,
-    "fleet": "phone",
-    "max-params": "15k",
-    "warmup-epochs": 1,
-    "epochs-per-step": 0,
-    "fine-tune-epochs": 1,
-    "accelerator": "cpu",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +45,7 @@ def small_config() -> Callable[..., Config]:
     def make(**changes: Any) -> Config:
         given = {key_of(name): value for name, value in changes.items()}
         contract = contract_of(given.get("method", "dac"))
-        small = {key: value for key, value in SMALL.items() if contract.reads_setting(key)}
+        small = {key: value for key, value in SMALL_RUN.items() if contract.reads_setting(key)}
         idle = without_effect(Config.from_mapping({**small, **given}))
         return Config.from_mapping({**{key: value for key, value in small.items() if key not in idle}, **given})
 

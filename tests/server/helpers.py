@@ -16,6 +16,19 @@ from server.reference import load_reference
 from server.run import Run
 from server.run_folder import RunFolder
 
+SMALL_RUN: dict[str, str | int] = {
+    "model": "mlp",
+    "devices": 3,
+    "rounds": 2,
+    "fleet": "phone",
+    "max-params": "15k",
+    "warmup-epochs": 1,
+    "epochs-per-step": 0,
+    "fine-tune-epochs": 1,
+    "accelerator": "cpu",
+}
+"""Settings of a run of a second or two."""
+
 TWO_BUDGETS = """
 [[device]]
 name = "small"

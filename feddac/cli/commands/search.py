@@ -10,7 +10,7 @@ from common.budget import USUAL_TRAINING, LocalTraining
 from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
-from feddac.cli.options import with_settings
+from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
 from feddac.standalone.budgets import FLAGS, Budgets, budgets_from_file, budgets_from_flags
 
@@ -63,12 +63,8 @@ def search(
         int, typer.Option(help="Images per training step of the devices, for --max-training-memory.", min=2)
     ] = USUAL_TRAINING.batch_size,
     budgets: Annotated[Path | None, typer.Option(help=BUDGET_FILE, metavar="FILE.toml")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Continue the search of this folder.", metavar="RUN_FOLDER")
-    ] = None,
+    config: Annotated[Path | None, config_option()] = None,
+    resume: Annotated[Path | None, resume_option("Continue the search of this folder.")] = None,
 ) -> None:
     """Search one nested family of architectures, one for each budget, on the training images of a data set."""
     from dac.files import load_member

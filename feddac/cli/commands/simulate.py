@@ -8,6 +8,7 @@ from rich.console import Console
 
 from common.config import Config
 from feddac.cli.failures import run_ends_well
+from feddac.cli.options import config_option, resume_option
 from feddac.start import prepare
 
 if TYPE_CHECKING:
@@ -47,19 +48,9 @@ def simulate(
             rich_help_panel="Simulation",
         ),
     ] = 0,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Simulation"
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option("Simulation")] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Continue the run of this folder with its settings.",
-            metavar="RUN_FOLDER",
-            rich_help_panel="Simulation",
-        ),
+        Path | None, resume_option("Continue the run of this folder with its settings.", "Simulation")
     ] = None,
 ) -> None:
     """Simulate a federation: devices report budgets, the server searches, cohorts train.

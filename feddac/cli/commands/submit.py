@@ -8,6 +8,7 @@ import typer
 from common.config import Config
 from common.errors import ConfigurationError, FederationError
 from feddac.cli.failures import INTERRUPTED, say
+from feddac.cli.options import config_option
 from feddac.resolve import merge
 
 EXAMPLES = """
@@ -30,12 +31,7 @@ def submit(
             rich_help_panel="Deployment",
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Deployment"
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option("Deployment")] = None,
 ) -> None:
     """Start a run on a SuperLink, show the server's log, and end with the run's own result.
 

@@ -11,7 +11,7 @@ from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
 from feddac.cli.commands.search import FEDERATED
 from feddac.cli.failures import run_ends_well
-from feddac.cli.options import with_settings
+from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
 
 if TYPE_CHECKING:
@@ -63,12 +63,8 @@ def train(
             metavar="FILE.json",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; flags win over it.", metavar="FILE.toml")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Continue the training of this folder.", metavar="RUN_FOLDER")
-    ] = None,
+    config: Annotated[Path | None, config_option()] = None,
+    resume: Annotated[Path | None, resume_option("Continue the training of this folder.")] = None,
 ) -> None:
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
     from dac.files import load_member

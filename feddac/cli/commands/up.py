@@ -12,6 +12,7 @@ import typer
 
 from common.errors import ConfigurationError, FederationError
 from feddac.cli.failures import run_ends_well, say
+from feddac.cli.options import config_option, resume_option
 from feddac.start import prepare
 
 EXAMPLES = """
@@ -32,19 +33,9 @@ def up(
             rich_help_panel="Deployment",
         ),
     ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file of settings; flags win over it.", metavar="FILE.toml", rich_help_panel="Deployment"
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option("Deployment")] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Continue the run of this folder with its settings.",
-            metavar="RUN_FOLDER",
-            rich_help_panel="Deployment",
-        ),
+        Path | None, resume_option("Continue the run of this folder with its settings.", "Deployment")
     ] = None,
 ) -> None:
     """Start SuperLink, server and devices as processes of this machine, run the federation, and stop them all.

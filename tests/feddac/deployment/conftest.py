@@ -16,20 +16,11 @@ from feddac.deployment.control import Control, RunStatus
 from feddac.deployment.follow import follow
 from feddac.deployment.local import LocalFederation
 from server.run_folder import RunFolder
+from tests.server.helpers import SMALL_RUN
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 
-SMALL = {
-    "model": "mlp",
-    "devices": 2,
-    "rounds": 2,
-    "fleet": "phone",
-    "max-params": "15k",
-    "warmup-epochs": 1,
-    "epochs-per-step": 0,
-    "fine-tune-epochs": 1,
-    "accelerator": "cpu",
-}
+SMALL = {**SMALL_RUN, "devices": 2}
 
 
 class Deployment:
