@@ -23,20 +23,19 @@ FEDNAS_SEARCH = (
     "fednas-training-coefficient",
     "fednas-validation-coefficient",
 )
-PRETRAINING = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
 
 
 @dataclass(frozen=True)
 class Condition:
     """What must be so for some settings to have an effect; `without` says in words what is missing where it is not.
 
-    It holds for runs of the `methods` named, or of any if there are none.
+    It is asked of methods that read the setting `of`, or of all if there is none: a stranger's among them.
     """
 
     keys: tuple[str, ...]
     fulfilled: Callable[[Config], bool]
     without: str
-    methods: tuple[str, ...] = ()
+    of: str = ""
 
 
 CONDITIONS = (
@@ -69,25 +68,24 @@ CONDITIONS = (
         (*sorted(SEARCHED - {"search-batch-size"}), "max-cohorts"),
         lambda config: not config.of(DACSettings).architectures,
         "with --architectures, for nothing is searched",
-        ("dac",),
+        of="architectures",
     ),
     Condition(
         ("search-batch-size",),
         lambda config: not config.of(DACSettings).architectures or config.method.distillation_epochs > 0,
         "with --architectures, for nothing is searched",
-        ("dac",),
+        of="architectures",
     ),
     Condition(
         FEDNAS_SEARCH,
         lambda config: not config.of(FedNASSettings).fednas_genotype,
         "with --fednas-genotype, for nothing is searched",
-        ("fednas",),
     ),
     Condition(
         ("pretraining-epochs",),
         lambda config: config.federation.initial_weights == "inherited",
         "with --initial-weights random",
-        PRETRAINING,
+        of="pretraining-epochs",
     ),
     Condition(
         (
@@ -100,13 +98,13 @@ CONDITIONS = (
         ),
         lambda config: _pretrains(config),
         "without pretraining: it needs --pretraining-epochs and --initial-weights inherited",
-        PRETRAINING,
+        of="pretraining-epochs",
     ),
     Condition(
         ("search-batch-size",),
         lambda config: _pretrains(config) or config.method.distillation_epochs > 0,
         "without pretraining: it needs --pretraining-epochs and --initial-weights inherited",
-        PRETRAINING,
+        of="pretraining-epochs",
     ),
 )
 
@@ -126,7 +124,7 @@ def without_effect(config: Config) -> dict[str, str]:
             + (f", or take --method {' or '.join(readers)}" if readers else "")
         )
     for condition in CONDITIONS:
-        if (condition.methods and contract.name not in condition.methods) or condition.fulfilled(config):
+        if (condition.of and not contract.reads_setting(condition.of)) or condition.fulfilled(config):
             continue
         for key in condition.keys:
             if key in changed:

@@ -25,23 +25,24 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
 
     if resume is not None and (config is not None or "out" in settings):
         raise ConfigurationError("--resume continues a run in its own folder: leave out --config and --out")
-    file = None
+    earlier = None
     if resume is not None:
         earlier = RunFolder.open(resume)
         earlier.require_federation()
-        file = earlier.config_path
-    given = merge(config or file, settings)
-    if resume is not None and "fleet" not in settings and RunFolder(resume).fleet_path.exists():
-        given["fleet"] = str(RunFolder(resume).fleet_path)
+        config = earlier.config_path
+    given = merge(config, settings)
+    if earlier is not None and "fleet" not in settings and earlier.fleet_path.exists():
+        given["fleet"] = str(earlier.fleet_path)
     whole = with_absolute_paths(Config.from_mapping(fit_to_fleet_file(given)))
     pick_accelerator(whole.run.accelerator)
-    if resume is None:  # what an earlier FedDAC began with may have no effect in this one
+    if earlier is None:  # what an earlier FedDAC began with may have no effect in this one
         require_effect(whole)
     whole, partition = check(whole)
-    folder = RunFolder.create(whole.run.out) if resume is None else RunFolder.open(resume)
-    if resume is None:
-        if is_fleet_file(whole.fleet.fleet):
-            whole = whole.changed({"fleet": str(folder.keep_fleet_file(Path(whole.fleet.fleet)))})
-        folder.write_config(whole.to_mapping())
-        folder.write_partition(partition.class_names, partition.counts)
+    if earlier is not None:
+        return whole, earlier
+    folder = RunFolder.create(whole.run.out)
+    if is_fleet_file(whole.fleet.fleet):
+        whole = whole.changed({"fleet": str(folder.keep_fleet_file(Path(whole.fleet.fleet)))})
+    folder.write_config(whole.to_mapping())
+    folder.write_partition(partition.class_names, partition.counts)
     return whole, folder

@@ -100,7 +100,7 @@ class MethodStrategy(Strategy):
         waiting = {id(step): InOrder[Result](self._names(step)) for step in self._steps}
         caps = {id(step): self._sample_cap(step) for step in self._steps}
         self.outcomes = {}
-        for sent, reply in self._matched(replies):
+        for sent, reply, size in self._matched(replies):
             step, name = sent.step, sent.device.name
             answer: Result | None = None
             try:
@@ -113,7 +113,7 @@ class MethodStrategy(Strategy):
                 reason = self._too_late if status == "late" else one_line(str(error))
                 self._settle(server_round, sent, Outcome(name, status, reason=reason))
             else:
-                self._charge(sent, answer, content_bytes(reply.content))
+                self._charge(sent, answer, size)
                 self._settle(server_round, sent, Outcome(name, "trained", answer.samples, answer.loss), answer.seconds)
             if step.in_order:
                 self._fold(step, waiting[id(step)].settle(name, answer))
@@ -155,7 +155,7 @@ class MethodStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The sample-weighted accuracy and loss of every cohort on its devices' own images, recorded as events."""
         scores: dict[str, EvaluateResult] = {}
-        for sent, reply in self._matched(replies):
+        for sent, reply, size in self._matched(replies):
             try:
                 score = admit_evaluation(reply, server_round, sent.device)
             except MessageError as error:
@@ -163,7 +163,7 @@ class MethodStrategy(Strategy):
                 self._run.progress.note(f"round {server_round}: {sent.device.name} did not evaluate: {reason}")
             else:
                 scores[sent.device.name] = score
-                self._charge(sent, score, content_bytes(reply.content))
+                self._charge(sent, score, size)
         seconds = time.monotonic() - self._started
         for step in self._steps:
             self._record_step(server_round, step, seconds)
@@ -230,8 +230,8 @@ class MethodStrategy(Strategy):
                 self._sent.append(Sent(message, size, device, step, order))
         return [sent.message for sent in self._sent]
 
-    def _matched(self, replies: Iterable[Message]) -> Iterator[tuple[Sent, Message]]:
-        """Each reply with the message it answers: the first one per message, and no other.
+    def _matched(self, replies: Iterable[Message]) -> Iterator[tuple[Sent, Message, int]]:
+        """Each reply with the message it answers and its bytes: the first one per message, and no other.
 
         The sender named in a reply proves nothing: Flower writes node 1 into the error replies it makes itself.
         """
@@ -242,9 +242,10 @@ class MethodStrategy(Strategy):
             sent = waiting.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue
-            if not reply.has_error() and isinstance(reply.content, RecordDict):
-                sent.step.cohort.spent_on(sent.step.name).bytes_up += content_bytes(reply.content)
-            yield sent, reply
+            carries = not reply.has_error() and isinstance(reply.content, RecordDict)
+            size = content_bytes(reply.content) if carries else 0
+            sent.step.cohort.spent_on(sent.step.name).bytes_up += size
+            yield sent, reply, size
 
     def _fold(self, step: Step, answers: Iterable[tuple[str, Result]]) -> None:
         with self._method_at_work():
