@@ -123,15 +123,18 @@ def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tup
     assert first.members[0].architecture != other.members[0].architecture
 
 
-@pytest.mark.parametrize("joint_epochs", [0, 2])
+@pytest.mark.parametrize(
+    ("joint_epochs", "every"),
+    [(0, 3), (2, 4), pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow)],
+)
 def test_a_search_killed_at_any_point_ends_with_the_same_family(
-    feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, monkeypatch: pytest.MonkeyPatch
+    feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dac.search.SHARE", 1.0)  # a checkpoint after every step, whatever it costs
     settings = replace(SETTINGS, joint_epochs=joint_epochs)
     expected = run(feeds, tmp_path / "whole", settings=settings)
     killed = 0
-    for calls in range(1, 100):
+    for calls in range(1, 100, every):
         folder = tmp_path / f"killed-{calls}"
         try:
             run(feeds, folder, KilledAfter(calls), settings=settings)
@@ -140,7 +143,7 @@ def test_a_search_killed_at_any_point_ends_with_the_same_family(
             assert_same(run(feeds, folder, settings=settings), expected)
         else:
             break
-    assert killed > 5
+    assert killed > 5 // every + 1
 
 
 def test_what_was_trained_since_the_last_checkpoint_is_trained_again_in_the_same_way(
