@@ -25,6 +25,7 @@ from common.layout import State
 from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
 from common.progress import Progress
+from common.search_space import SearchSpace
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
 from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -32,7 +33,6 @@ from dac.files import Member
 from dac.joint import share_weights
 from dac.plan import check_feasible, clipped, fork, join
 from dac.recipe import RECIPES
-from dac.space import SearchSpace
 from dac.supernet import Supernet
 from dac.trajectory import Trajectory
 

@@ -22,8 +22,8 @@ from common.methods import contract_of
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
+from common.search_space import SearchSpace
 from dac.model_file import metadata
-from dac.space import SearchSpace
 from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
 from server.cohorts import Cohort, FederationState, Spent, require_architecture
