@@ -21,6 +21,8 @@ from common.seeds import torch_generator
 from common.settings import Scalar
 
 HELD_OUT_SHARE = 0.1
+FEWEST_HELD_OUT = 5
+"""On fewer images an accuracy says next to nothing, and a device with so few needs all of them to train."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData
     `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics. Otherwise
     the run's data set is split and partitioned by the run's seed, and normalised by the statistics of the server's
     reference set; `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the
-    devices.
+    devices and that tenth is enough to say something.
 
     Raises DataError if the images cannot be had, ConfigurationError for a partition id that does not exist.
     """
@@ -87,8 +89,8 @@ def _own(settings: DataSettings) -> tuple[Images, torch.Tensor, torch.Tensor]:
 
 
 def _hold_out(images: Images, seed: int, number: int) -> tuple[Images, Images | None]:
-    """A stratified tenth held out; nothing where too few images would be left to train on."""
+    """A stratified tenth held out; nothing where that is too few to tell an accuracy, or would leave too few."""
     kept, held_out = split_stratified(images.labels, HELD_OUT_SHARE, torch_generator(seed, "held-out", number))
-    if len(held_out) == 0 or len(kept) < MINIMUM_IMAGES:
+    if len(held_out) < FEWEST_HELD_OUT or len(kept) < MINIMUM_IMAGES:
         return images, None
     return images.subset(kept), images.subset(held_out)

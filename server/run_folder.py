@@ -291,7 +291,7 @@ class _Scalars:
 
     def add(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "evaluation":
-            for tag, key in (("accuracy", "accuracy"), ("loss", "loss"), ("validation", "validation_accuracy")):
+            for tag, key in (("accuracy", "test_accuracy"), ("loss", "loss"), ("validation", "validation_accuracy")):
                 self._write(f"{tag}/{event['cohort']}", event.get(key), event["round"])
         elif event["event"] == "step":
             if event["round"] != self._round:

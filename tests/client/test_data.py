@@ -21,7 +21,8 @@ DEVICES = 4
 
 def config(**changes: Any) -> Config:
     settings = {name.replace("_", "-"): value for name, value in changes.items()}
-    return Config.from_mapping({"devices": DEVICES, "partition": "dirichlet:0.5", **settings})
+    whole = {"devices": DEVICES, "partition": "dirichlet:0.5", "device-evaluation": False}
+    return Config.from_mapping({**whole, **settings})
 
 
 def test_the_devices_share_what_the_server_leaves_and_nothing_twice() -> None:
@@ -54,6 +55,16 @@ def test_a_tenth_is_held_out_only_when_the_run_evaluates_on_the_devices() -> Non
     assert 0.05 * len(whole.train) <= len(cut.held_out) <= 0.15 * len(whole.train)
 
 
+@pytest.mark.parametrize(("images", "held_out"), [(24, 5), (22, 0)])  # of each of two classes; a tenth, rounded
+def test_nothing_is_held_out_where_a_tenth_is_too_few_to_tell_an_accuracy(
+    images: int, held_out: int, tmp_path: Path
+) -> None:
+    node = {"partition-id": 1, "data": str(own_images(tmp_path / "own", images))}
+    one = device_data(node, config(device_evaluation=True, data_folder=str(tmp_path / "cache")))
+    assert len(one.held_out or ()) == held_out
+    assert len(one.train) == 2 * images - held_out
+
+
 def test_the_seed_decides_who_has_what() -> None:
     first, second = (device_data({"partition-id": 0}, config(seed=seed)).train for seed in (0, 1))
     assert len(first) != len(second) or not torch.equal(first.images, second.images)
@@ -70,7 +81,7 @@ def own_images(folder: Path, count: int) -> Path:
             place = folder / part / label
             place.mkdir(parents=True)
             for number in range(count):
-                Image.new("L", (8, 8), color=16 * number + 9).save(place / f"{number}.png")
+                Image.new("L", (8, 8), color=9 * number + 9).save(place / f"{number}.png")
     return folder
 
 

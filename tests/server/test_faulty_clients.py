@@ -261,7 +261,7 @@ def test_a_cohort_without_a_reply_keeps_its_weights(run: Callable[..., Config], 
         run(faulty_app(raises, culprits=(0, 1, 2)), rounds=2)
     evaluations = run_folder.events("evaluation")
     assert [event["round"] for event in evaluations] == [0, 1, 2]
-    assert len({(event["loss"], event["accuracy"]) for event in evaluations}) == 1
+    assert len({(event["loss"], event["test_accuracy"]) for event in evaluations}) == 1
 
 
 def test_three_rounds_without_a_reply_end_the_run(run: Callable[..., Config], run_folder: RunFolder) -> None:

@@ -72,7 +72,7 @@ def accuracy(
             run_inline(lambda grid: federate(grid, config, folder, Silent(), False), config, app)
             assert {event["status"] for event in folder.events("device")} == {"trained"}
             assert all(event.get("protected", True) for event in folder.events("round"))
-            evaluations = [event["accuracy"] for event in folder.events("evaluation")]
+            evaluations = [event["test_accuracy"] for event in folder.events("evaluation")]
         assert len(evaluations) == 11  # of one cohort
         return statistics.fmean(evaluations[-3:])
 
@@ -133,7 +133,7 @@ def test_a_device_that_lies_about_its_samples_does_not_stop_other_cohorts_under_
         with RunFolder.create(tmp_path / name) as folder:
             run_inline(lambda grid, folder=folder: federate(grid, config, folder, Silent(), False), config, app)
             (others,) = {entry.cohort for entry in folder.read_budgets() if entry.partition == 5}
-            evaluations = [one["accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
+            evaluations = [one["test_accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
             ends.append((evaluations[0], statistics.fmean(evaluations[-3:])))
     (start, clean), (_, lied) = ends
     assert clean > start + 0.3, "the others learn"

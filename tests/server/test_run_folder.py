@@ -69,9 +69,9 @@ def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:
     ]
     assert folder.read_budgets() == []
     folder.write_budgets(entries)
-    folder.write_summary({"device_accuracy": 0.5})
+    folder.write_summary({"test_accuracy": 0.5})
     assert folder.read_budgets() == entries
-    assert folder.read_summary() == {"device_accuracy": 0.5}
+    assert folder.read_summary() == {"test_accuracy": 0.5}
 
 
 def test_json_holds_null_where_a_number_is_not_finite(folder: RunFolder) -> None:

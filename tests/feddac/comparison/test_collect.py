@@ -19,14 +19,14 @@ METHODS = '[methods.large]\nmethod = "fedavg"\n[methods.small]\nmethod = "fedavg
 
 def cohort(name: str, devices: int, macs: int, accuracy: float, over_budget: int = 0) -> dict[str, Any]:
     cost = {"macs": macs, "params": 2 * macs, "peak_memory_bytes": 4 * macs}
-    return {"cohort": name, "devices": devices, "accuracy": accuracy, "over_budget": over_budget, **cost}
+    return {"cohort": name, "devices": devices, "test_accuracy": accuracy, "over_budget": over_budget, **cost}
 
 
 def finish(folder: RunFolder, cohorts: list[dict[str, Any]], accuracy: float) -> None:
     folder.write_summary(
         {
             **{
-                "device_accuracy": accuracy,
+                "test_accuracy": accuracy,
                 "cohorts": cohorts,
                 "seconds_total": 12.0,
                 "bytes_down": 30,
