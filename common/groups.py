@@ -260,7 +260,7 @@ class FederationSettings(Settings):
     device_evaluation: bool = setting(
         True,
         "After the last round every device scores its model on a tenth of its own images, which it holds out of "
-        "training; devices with fewer than about 50 hold none out.",
+        "training; devices with fewer than 50 hold none out.",
     )
     patience: int = setting(
         0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.", minimum=0

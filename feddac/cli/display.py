@@ -196,7 +196,7 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
     """
     cohorts = list(cohorts)
     own = any(math.isfinite(cohort.own_accuracy) for cohort in cohorts)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=0)
     table.add_column("cohort", overflow="fold", min_width=9)
     for heading in (
         *("devices", "MACs", "params", "peak\nmemory", "accuracy\non test", *(["on own\nimages"] if own else [])),

@@ -140,7 +140,7 @@ def test_every_device_scores_its_model_on_its_own_images(with_strategy: Callable
     assert [(one["own_accuracy"], one["own_images"]) for one in events(method, OWN_EVENT)] == [
         (one.accuracy, one.samples) for one in scores
     ]
-    assert [one.samples for one in scores] == [34, 34, 33]  # a tenth of the images of each
+    assert {one.samples for one in scores} <= {33, 34}  # a tenth of 335 or 336 images
 
 
 def test_flowers_own_loop_drives_it(with_strategy: Callable[..., Any]) -> None:
