@@ -66,7 +66,8 @@ def accuracy(
     def run(app: ClientApp = real_client, **settings: Any) -> float:
         training = {"rounds": 20, "evaluate_every": 2, "local_epochs": "2", "learning_rate": 0.1, "momentum": 0.8}
         config = small_config(
-            **{"devices": 5, "initial_weights": "random", "fine_tune_epochs": 0, **training, **settings}
+            **{"devices": 5, "initial_weights": "random", "fine_tune_epochs": 0, "device_evaluation": False},
+            **{**training, **settings},
         )
         with RunFolder.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}") as folder:
             run_inline(lambda grid: federate(grid, config, folder, Silent(), False), config, app)
