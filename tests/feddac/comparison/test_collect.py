@@ -46,9 +46,9 @@ def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellR
         with RunFolder.create(tmp_path / "all/large" / f"seed-{seed}") as folder:
             cohorts = [cohort("cohort-1", 2, 100, 0.6 + shift), cohort("cohort-0", 1, 400, 0.9 + shift, 1)]
             finish(folder, [*cohorts, cohort("cohort-2", 0, 50, 0.1)], 0.7 + shift)
-            folder.append("evaluation", round=0, cohort="cohort-1", accuracy=0.3)
-            folder.append("evaluation", round=0, cohort="cohort-0", accuracy=0.6 + shift)
-            folder.append("evaluation", round=1, cohort="cohort-1", accuracy=0.6 + shift)
+            folder.append("evaluation", round=0, cohort="cohort-1", test_accuracy=0.3)
+            folder.append("evaluation", round=0, cohort="cohort-0", test_accuracy=0.6 + shift)
+            folder.append("evaluation", round=1, cohort="cohort-1", test_accuracy=0.6 + shift)
     finish(RunFolder(tmp_path / "all/small/seed-0"), [cohort("cohort-0", 2, 100, 0.5)], 0.5)
     (one,) = collect(plan, tmp_path)
     return one
