@@ -40,7 +40,8 @@ def handshake(message: Message, context: Context) -> Message:
 
         identity = identify(context.node_config, config.fleet, config.federation.local_training, measured)
         name, profile, partition = identity.name, identity.profile, identity.partition
-        return DeviceReport(name, profile, partition, len(data.train), identity.budget).encode()
+        held_out = 0 if data.held_out is None else len(data.held_out)
+        return DeviceReport(name, profile, partition, len(data.train), identity.budget, held_out).encode()
 
     return _answer(message, report)
 

@@ -257,7 +257,11 @@ class FederationSettings(Settings):
     )
     test_batch_size: int = setting(256, "Batch size of evaluation.", minimum=1)
     evaluate_every: int = setting(1, "Evaluate every this many rounds.", minimum=1)
-    device_evaluation: bool = setting(False, "Also evaluate each cohort's model on its devices' own held-out data.")
+    device_evaluation: bool = setting(
+        True,
+        "After the last round every device scores its model on a tenth of its own images, which it holds out of "
+        "training; devices with fewer than 50 hold none out.",
+    )
     patience: int = setting(
         0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.", minimum=0
     )

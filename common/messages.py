@@ -93,13 +93,14 @@ class Hello:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """A device's answer to the handshake: who it is, what it can afford, how many training images it has."""
+    """A device's answer to the handshake: who it is, what it can afford, how many images it trains on and holds out."""
 
     name: str
     profile: str
     partition: int
     samples: int
     budget: DeviceBudget
+    held_out: int = 0
 
     def encode(self) -> RecordDict:
         """As a reply's content; 0, or no shares, stands for a bound that the device does not have."""
@@ -110,6 +111,7 @@ class DeviceReport:
             "profile": self.profile,
             "partition": self.partition,
             "samples": self.samples,
+            "held-out": self.held_out,
             "macs": budget.macs or 0,
             "params": budget.params or 0,
             "peak-memory-bytes": budget.peak_memory_bytes or 0,
@@ -133,6 +135,9 @@ class DeviceReport:
         samples = _integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports {samples} training images")
+        held_out = _integer(values, "held-out")
+        if not 0 <= held_out <= LARGEST_DEVICE_SAMPLES:
+            raise MessageError(f"{name} reports {held_out} images that it holds out")
         bounds: list[int | None] = []
         for key in ("macs", "params", "peak-memory-bytes", "training-memory-bytes"):
             bound = _integer(values, key)
@@ -151,7 +156,7 @@ class DeviceReport:
             budget = DeviceBudget(macs, params, memory, training_memory, latency=_latency(values), training=training)
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
-        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget)
+        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget, held_out)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def _accuracy(folder: RunFolder) -> str:
-    accuracy = number_of(folder.read_summary().get("device_accuracy"))
+    accuracy = number_of(folder.read_summary().get("test_accuracy"))
     return f"accuracy {percent(accuracy).replace(NARROW_SPACE, ' ')}"
 
 

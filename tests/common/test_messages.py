@@ -351,6 +351,7 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
     [
         (REPORT, "report", "samples", 0, "device 1 reports 0 training images"),
         (REPORT, "report", "samples", 2**63, "training images"),
+        (REPORT, "report", "held-out", -1, "device 1 reports -1 images that it holds out"),
         (REPORT, "report", "macs", 2**62, "device 1 reports macs"),
         (REPORT, "report", "schema", 1, "speaks schema 1, this one 3"),
         (REPORT, "report", "training-memory-bytes", -1, "device 1 reports training-memory-bytes"),

@@ -128,7 +128,7 @@ KEYS = st.sampled_from(
             "round",
             "cohort",
             "cohorts",
-            "accuracy",
+            "own_accuracy",
             "device",
             "status",
             "stages",
@@ -136,7 +136,7 @@ KEYS = st.sampled_from(
             "macs",
             "samples",
         ),
-        *("bytes_down", "bytes_up", "seconds", "stage", "seed", "rounds", "device_accuracy", "epoch", "profile"),
+        *("bytes_down", "bytes_up", "seconds", "stage", "seed", "rounds", "test_accuracy", "epoch", "profile"),
     ]
 )
 RECORD = st.dictionaries(KEYS, JSON, max_size=5)

@@ -50,7 +50,7 @@ def test_two_methods_by_two_seeds(
         summaries = [
             json.loads((out / "all" / method["method"] / f"seed-{n}/summary.json").read_text()) for n in (0, 1)
         ]
-        accuracies = [one["device_accuracy"] for one in summaries]
+        accuracies = [one["test_accuracy"] for one in summaries]
         assert method["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
         assert method["accuracy"]["deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
         assert method["params"]["mean"] < 15_000
