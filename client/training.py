@@ -15,6 +15,7 @@ from common.errors import FederationError
 from common.learning import CrossEntropy, Feed, Loss, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
+from common.optimizers import SGD, Adam
 
 ADAM_SECOND = 0.999
 """Adam's decay of the squared gradients (Kingma and Ba 2015, algorithm 1, beta_2); beta_1 is the order's momentum."""
@@ -91,5 +92,5 @@ def training_epochs(
 def _optimizer(parameters: list[nn.Parameter], order: TrainingOrder) -> torch.optim.Optimizer:
     rate, decay = order.learning_rate, order.weight_decay
     if order.optimizer == "adam":
-        return torch.optim.Adam(parameters, rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
-    return torch.optim.SGD(parameters, rate, order.momentum, weight_decay=decay)
+        return Adam(parameters, rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
+    return SGD(parameters, rate, order.momentum, weight_decay=decay)

@@ -1,12 +1,39 @@
 """The optimizers that settings name, and their state as arrays, so that training can go on where it was left."""
 
 from collections.abc import Iterable
+from inspect import unwrap
 
 import numpy as np
 import torch
 from torch import nn
 
 from common.arrays import Arrays
+
+
+class _WithoutCompiler(torch.optim.Optimizer):
+    """torch's optimizers with the wrappers taken off that hide them from torch.compile, which nothing here uses.
+
+    A wrapper imports the compiler when it is first called, in every process that trains, also where it has nothing to
+    hide: 1.1 CPU seconds and 160 MB. What is computed is the same; should a wrapper change so that it cannot be taken
+    off, it stays on.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(_WithoutCompiler, torch.optim.SGD):
+    """`torch.optim.SGD`."""
+
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class Adam(_WithoutCompiler, torch.optim.Adam):
+    """`torch.optim.Adam`."""
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 def make_optimizer(
@@ -17,12 +44,10 @@ def make_optimizer(
     Raises ValueError for another kind. AMSGrad has no use for `momentum`: its betas are torch's, 0.9 and 0.999.
     """
     if kind == "adam":
-        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay, amsgrad=True)
+        return Adam(parameters, lr=learning_rate, weight_decay=weight_decay, amsgrad=True)
     if kind not in ("sgd", "nesterov"):
         raise ValueError(f"unknown optimizer {kind!r}")
-    return torch.optim.SGD(
-        parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=kind == "nesterov"
-    )
+    return SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=kind == "nesterov")
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer) -> Arrays:

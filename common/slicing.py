@@ -4,10 +4,11 @@ State dicts are plain `name -> tensor` mappings as `module.state_dict()` gives t
 over comes from the network's description, so nothing here knows a model.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from common.architecture import Architecture
 from common.errors import ArchitectureError
 from common.layout import State
-from common.models.description import Dimension
+from common.models.description import Dimension, Tensor
 
 
 def state_of(module: nn.Module) -> State:
@@ -52,6 +53,14 @@ class Cut:
             for size, dimension in zip(tensor.shape, dimensions, strict=True)
         ]
         tensor[torch.meshgrid(*index, indexing="ij") if index else ()] = part
+
+    def places(self, tensor: Tensor) -> NDArray[np.int64]:
+        """Where in the flattened larger `tensor` the values that are kept stand, in their order; shape (kept,)."""
+        found = np.zeros(1, np.int64)
+        for size, dimension in zip(tensor.shape_at(self.sizes), tensor.dimensions, strict=True):
+            index = self._index(dimension).numpy() if dimension else np.arange(size)
+            found = (found[:, None] * size + index).reshape(-1)
+        return found
 
     def _index(self, dimension: Dimension) -> torch.Tensor:
         stretches, start = [], 0
@@ -93,7 +102,9 @@ def slice_state(state: Mapping[str, torch.Tensor], larger: Architecture, smaller
 def coordinates(architecture: Architecture) -> NDArray[np.int64]:
     """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
     full = Architecture.full(architecture.base)
-    numbers: Any = np.arange(full.layout.size)  # a vector like any other, but of int64
-    kept = slice_state(full.layout.unflatten(numbers), full, architecture)
-    found: Any = architecture.layout.flatten(kept)
-    return found  # type: ignore[no-any-return]
+    kept, layout = cut(full, architecture), full.layout
+    sizes = [math.prod(shape) for shape in layout.shapes]
+    starts = dict(zip(layout.names, itertools.accumulate(sizes, initial=0), strict=False))
+    return np.concatenate(
+        [starts[name] + kept.places(full.description.tensor_by_name[name]) for name in architecture.layout.names]
+    )

@@ -15,6 +15,9 @@ from common.errors import CheckpointError
 from common.layout import State
 from common.reading import Unreadable, parse_json
 
+SHARE = 0.02
+"""Of the time at most this much goes into writing checkpoints: an epoch of a small network is shorter than one."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -22,6 +22,7 @@ from common.errors import FedDACError
 from common.groups import SearchSettings
 from common.layout import State
 from common.learning import Batch, Feed, distance, evaluate, place, recalibrate
+from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import coordinates, cut, state_of
@@ -57,7 +58,7 @@ def share_weights(
         {"params": list(shared.parameters.values()), "weight_decay": settings.search_weight_decay},
         {"params": shared.norms, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=settings.search_learning_rate, momentum=settings.search_momentum)
+    optimizer = SGD(groups, lr=settings.search_learning_rate, momentum=settings.search_momentum)
     distillation = RECIPES[settings.recipe].distillation
     steps = epochs * math.ceil(len(train.images) / train.batch_size)
     step = 0

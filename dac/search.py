@@ -24,11 +24,13 @@ from common.groups import SearchSettings
 from common.layout import State
 from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recalibrate, train_epoch
 from common.models.description import BaseNetwork
+from common.optimizers import SGD
 from common.progress import Progress
 from common.search_space import SearchSpace
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
-from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from common.sparingly import Sparingly
+from dac.checkpoint import SHARE, Checkpoint, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.joint import share_weights
 from dac.plan import check_feasible, clipped, fork, join
@@ -59,6 +61,7 @@ def search(
 ) -> Family:
     """Find an architecture for every budget; resumes from the file `checkpoint` if a search was cut short there.
 
+    What was trained since the checkpoint was last written is trained again, in the same way.
     `record` is given one dictionary per epoch of the supernet (epoch, train_loss, validation_accuracy, macs, params,
     kept_channels). Raises BudgetError for a budget below the floor, before any training, CheckpointError for a damaged
     or foreign checkpoint, and FedDACError if training diverges.
@@ -66,6 +69,7 @@ def search(
     check_feasible(base, budgets, SearchSpace.of(settings))
     under_way = _Search(base, budgets, train, validation, settings, seed, accelerator, checkpoint)
     under_way.restore()
+    spare = Sparingly(SHARE)
     progress.start("search", len(under_way.budgets))
     progress.advance("search", len(under_way.members), "training the supernet")
     while under_way.trajectories:
@@ -90,7 +94,10 @@ def search(
                 progress.advance(
                     "search", served, f"found {costs.macs:,} MACs, {costs.params:,} parameters: {accuracy}"
                 )
-        under_way.save()
+        if under_way.trajectories:
+            spare.do(under_way.save)
+        else:
+            under_way.save()
     progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
     under_way.share_weights(progress)
     return under_way.family()
@@ -212,7 +219,7 @@ class _Search:
         """The trajectory's network without gates, fine-tuned; the learning rate falls along a cosine."""
         settings, architecture = self.settings, trajectory.supernet.architecture
         module = place(architecture.build_from(trajectory.supernet.extract(architecture)), self.accelerator)
-        optimizer = torch.optim.SGD(
+        optimizer = SGD(
             module.parameters(),
             lr=settings.search_learning_rate,
             momentum=settings.search_momentum,

@@ -10,6 +10,7 @@ from common.architecture import Architecture
 from common.layout import State
 from common.learning import place
 from common.models.description import Axis, Dimension, GatePoint, Layer
+from common.optimizers import SGD
 from common.search_space import SearchSpace
 from common.slicing import slice_state
 from dac.gates import ChannelGate, gated
@@ -164,7 +165,7 @@ def _fold_constant(state: State, path: tuple[str, str, str], closed: torch.Tenso
 
 def make_optimizer(
     supernet: Supernet, learning_rate: float, momentum: float, weight_decay: float, gate_weight_decay: float
-) -> torch.optim.SGD:
+) -> SGD:
     """SGD with the gates in a group of their own, so that their weight decay is never silent."""
     gates = supernet.gate_weights
     known = {id(gate) for gate in gates}
@@ -173,7 +174,7 @@ def make_optimizer(
         {"params": weights, "weight_decay": weight_decay},
         {"params": gates, "weight_decay": gate_weight_decay},
     ]
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+    return SGD(groups, lr=learning_rate, momentum=momentum)
 
 
 def momentum_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> State:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from common.errors import FedDACError
 from common.groups import TrainSettings
 from common.layout import State
 from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, train_epoch
+from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
-from dac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from common.sparingly import Sparingly
+from dac.checkpoint import SHARE, Checkpoint, load_checkpoint, save_checkpoint
 from dac.supernet import momentum_of, restore_momentum
 
 
@@ -68,6 +71,7 @@ def train_architecture(
     run = _Run(module, train, settings, seed, accelerator, penalty, teacher)
     signature = _signature(architecture, state, train, settings, seed, teacher)
     done = 0 if checkpoint is None else run.restore(checkpoint, signature)
+    spare = Sparingly(SHARE)
     progress.start("train", settings.epochs)
     progress.advance("train", done, f"{settings.epochs} epochs")
     for epoch in range(done + 1, settings.epochs + 1):
@@ -85,7 +89,11 @@ def train_architecture(
                 }
             )
         if checkpoint is not None:
-            run.save(checkpoint, signature, epoch)
+            save = partial(run.save, checkpoint, signature, epoch)
+            if epoch < settings.epochs:
+                spare.do(save)
+            else:
+                save()
         progress.advance(
             "train",
             1,
@@ -136,9 +144,7 @@ class _Run:
             {"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0},
         ]
         nesterov = settings.nesterov and settings.momentum > 0
-        self.optimizer = torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov
-        )
+        self.optimizer = SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
 
     def epoch(self, number: int) -> Score:
         """One epoch, whose randomness depends on its number alone."""

@@ -10,6 +10,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.groups import SearchSettings
 from common.layout import State
+from common.optimizers import SGD
 from common.search_space import SearchSpace
 from dac.attic import Attic
 from dac.losses import ENTROPIES, bound
@@ -30,7 +31,7 @@ class Trajectory:
         self.attic = Attic.of(supernet)
         self.optimizer = self._fresh_optimizer(supernet)
 
-    def _fresh_optimizer(self, supernet: Supernet) -> torch.optim.SGD:
+    def _fresh_optimizer(self, supernet: Supernet) -> SGD:
         settings = self.settings
         return make_optimizer(
             supernet,

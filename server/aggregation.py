@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Vector
+from common.arrays import BLOCK, Vector, blocks
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,13 @@ class CohortMean:
 
     def fold(self, weights: Vector, samples: int) -> None:
         """Add the model of a device, shape (size,)."""
-        share = weights.astype(np.float64) * samples
-        self._sum = share if self._sum is None else np.add(self._sum, share, out=self._sum)
+        if self._sum is None:
+            self._sum = np.multiply(weights, samples, dtype=np.float64)
+        else:
+            share = np.empty(min(BLOCK, len(weights)))
+            for part in blocks(len(weights)):  # so that the shares never leave the processor's cache
+                scaled = np.multiply(weights[part], samples, out=share[: part.stop - part.start], dtype=np.float64)
+                self._sum[part] += scaled
         self._samples += samples
 
     def result(self) -> Total | None:

@@ -9,7 +9,6 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import Config
 from common.progress import Logged
 from server.federation import federate
-from server.report.build import build_report
 from server.run_folder import RunFolder
 
 app = ServerApp()
@@ -35,4 +34,6 @@ def main(grid: Grid, context: Context) -> None:
         folder.write_config(config.to_mapping())
     with folder:
         federate(grid, config, folder, Logged(logger), resume)
+        from server.report.build import build_report  # loads what draws, which a run needs no sooner
+
         logger.info("The report is %s", build_report(folder.path))

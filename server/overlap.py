@@ -10,18 +10,20 @@ gradient of the mean loss over devices, to which a device adds nothing for a wei
 of its holders alone, channels of large cohorts run after the classes of the few devices that have them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.architecture import Architecture
-from common.arrays import Vector
+from common.arrays import Vector, blocks
 from common.models.description import BaseNetwork
 from common.slicing import coordinates
 from server.aggregation import Total
 from server.cohorts import Cohort, architecture_of
+
+_STRETCH = 2**15
 
 
 def average_across(
@@ -40,18 +42,18 @@ def average_across(
     sums = {base: _Sums(base) for base in dict.fromkeys(one.base for one in architectures)}
     for cohort, architecture in zip(cohorts, architectures, strict=True):
         if cohort.name in totals:
-            origin = cohort.weights if updates else np.zeros_like(cohort.weights)
-            sums[architecture.base].add(architecture, totals[cohort.name], origin)
+            sums[architecture.base].add(architecture, totals[cohort.name], cohort.weights if updates else None)
+    for one in sums.values():
+        one.divide(over_all=updates)
     averaged = []
     for cohort, architecture in zip(cohorts, architectures, strict=True):
-        samples, mean = sums[architecture.base].means(architecture, over_all=updates)
         total = totals.get(cohort.name)
         own, own_samples = (total.mean(), total.samples) if total else (cohort.weights, 0)
-        apart = samples == own_samples  # nobody else: exactly the mean, which the detour over updates is only nearly
+        weights = sums[architecture.base].shared(architecture, own, own_samples, cohort.weights if updates else None)
         if updates or not batch_norms:
-            apart |= batch_norm_positions(architecture, statistics_only=batch_norms)
-        shared = mean + cohort.weights if updates else mean
-        averaged.append(np.where(apart, own, shared).astype(np.float32))
+            apart = batch_norm_positions(architecture, statistics_only=batch_norms)
+            weights[apart] = own[apart]
+        averaged.append(weights)
     return averaged
 
 
@@ -68,7 +70,7 @@ def batch_norm_positions(architecture: Architecture, *, statistics_only: bool = 
 
 
 class _Sums:
-    """The two sums of one base network's weights, in float64."""
+    """The two sums of one base network's weights, in float64; worked on in stretches that stay in the cache."""
 
     def __init__(self, base: BaseNetwork) -> None:
         size = Architecture.full(base).layout.size
@@ -76,18 +78,38 @@ class _Sums:
         self._samples = np.zeros(size)
         self._all_samples = 0
 
-    def add(self, architecture: Architecture, total: Total, origin: Vector) -> None:
-        """Add a cohort's devices, each counted from `origin`, shape (size,)."""
-        held = coordinates(architecture)
-        self._weighted[held] += total.weighted - total.samples * origin.astype(np.float64)
-        self._samples[held] += total.samples
+    def add(self, architecture: Architecture, total: Total, origin: Vector | None) -> None:
+        """Add a cohort's devices, each counted from `origin`, shape (size,), or from 0."""
+        for part, held in self._stretches(architecture):
+            change = total.weighted[part]
+            if origin is not None:
+                change = change - np.multiply(origin[part], total.samples, dtype=np.float64)
+            self._weighted[held] += change
+            self._samples[held] += total.samples
         self._all_samples += total.samples
 
-    def means(self, architecture: Architecture, *, over_all: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What each weight's sum is divided by, and the quotient (0 where there are no samples).
+    def divide(self, *, over_all: bool) -> None:
+        """Divide each sum by the samples of the weight's holders, or with `over_all` by those of all devices."""
+        if over_all:
+            self._samples[:] = self._all_samples
+        for part in blocks(len(self._weighted), _STRETCH):
+            self._weighted[part] /= np.maximum(self._samples[part], 1)
 
-        Divided by the samples of its holders, or with `over_all` by those of all devices.
+    def shared(self, architecture: Architecture, own: Vector, own_samples: int, origin: Vector | None) -> Vector:
+        """The cohort's new weights, shape (size,): the quotients, added to `origin` where that is given.
+
+        Where nobody else counts it is `own`: exactly the mean, which the detour over updates is only nearly.
         """
-        held = coordinates(architecture)
-        samples = np.full(held.shape, float(self._all_samples)) if over_all else self._samples[held]
-        return samples, self._weighted[held] / np.maximum(samples, 1)
+        weights = np.empty_like(own)
+        for part, held in self._stretches(architecture):
+            mean = self._weighted[held]
+            shared = mean if origin is None else mean + origin[part]
+            weights[part] = np.where(self._samples[held] == own_samples, own[part], shared)
+        return weights
+
+    def _stretches(self, architecture: Architecture) -> Iterator[tuple[slice, slice | NDArray[np.int64]]]:
+        """Stretches of the architecture's vector, and where their weights stand in the base network's."""
+        whole = architecture.layout.size == len(self._weighted)
+        held = None if whole else coordinates(architecture)
+        for part in blocks(architecture.layout.size, _STRETCH):
+            yield part, part if held is None else held[part]

@@ -1,31 +1,26 @@
 """A Flower grid whose devices all live in this process: no Ray, no sockets, the real messages."""
 
 import importlib
-import itertools
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
 from common.settings import Scalar
+from simulation.local_grid import LocalGrid
 
-_FIRST_NODE_ID = 1000
 
-
-class InlineGrid(Grid):
+class InlineGrid(LocalGrid):
     """Delivers each message to the client app only when its reply is pulled, one device per pull.
 
     So a server that pulls in a loop sees replies one by one, as from real devices, and needs memory for one reply
-    at a time. Messages and replies pass through Flower's own serialisation, and every device keeps its context (and
-    so its state) from message to message. A message must not be changed between push and reply.
+    at a time. Messages and replies pass through Flower's own serialisation.
     """
 
     def __init__(
@@ -35,51 +30,9 @@ class InlineGrid(Grid):
         run_config: Mapping[str, Scalar],
         run: Run,
     ) -> None:
+        super().__init__(node_configs, run_config, run)
         self._client_app = client_app
-        self._run = run
-        self._numbers = itertools.count(1)
         self._pending: dict[str, Message] = {}
-        self._contexts = {
-            node_id: Context(
-                run_id=run.run_id,
-                node_id=node_id,
-                node_config=dict(node_config),
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for node_id, node_config in enumerate(node_configs, start=_FIRST_NODE_ID)
-        }
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that `run` returns."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run this grid works for."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to one device."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> list[int]:
-        """The node ids of all devices, in the order of their partitions."""
-        return list(self._contexts)
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Queue messages and return their ids; ValueError for a device that does not exist."""
-        ids = []
-        for message in messages:
-            if message.metadata.dst_node_id not in self._contexts:
-                raise ValueError(f"no device has the node id {message.metadata.dst_node_id}")
-            message_id = f"message-{next(self._numbers)}"
-            message.metadata.__dict__["_message_id"] = message_id
-            self._pending[message_id] = message
-            ids.append(message_id)
-        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The reply to the oldest of these messages that has none yet, in a list; empty when all are answered."""
@@ -88,20 +41,17 @@ class InlineGrid(Grid):
         if message_id is None:
             return []
         message = self._pending.pop(message_id)
-        context = self._contexts[message.metadata.dst_node_id]
+        context = self._context(message)
         with _one_thread():
-            return [_transmit(answer(self._client_app, _transmit(message), context))]
+            reply = _transmit(answer(self._client_app, _transmit(message), context))
+        self._keep(message, context.state)
+        return [reply]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """The replies that the devices, one after the other, gave within `timeout` seconds; the rest never runs."""
-        ids = set(self.push_messages(messages))
-        deadline = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while len(replies) < len(ids) and (deadline is None or time.monotonic() < deadline):
-            replies += self.pull_messages(ids)
-        for message_id in ids:
-            self._pending.pop(message_id, None)
-        return replies
+    def _send(self, message_id: str, message: Message) -> None:
+        self._pending[message_id] = message
+
+    def _forget(self, message_id: str) -> None:
+        self._pending.pop(message_id, None)
 
 
 @contextmanager

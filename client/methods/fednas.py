@@ -25,6 +25,7 @@ from common.messages import WEIGHTS, Task
 from common.methods.fednas import ALPHAS, SEARCH, CellOrder
 from common.methods.training import TRAIN
 from common.models.darts import CellNetwork
+from common.optimizers import Adam
 from common.seeds import torch_generator
 
 BETAS = (0.5, 0.999)
@@ -43,7 +44,7 @@ def search_step(task: Task, here: Here) -> Work:
     loss = MixedLevel(
         CrossEntropy(mask=mask_for(here.images.labels, task.network.classes, order.masked_loss)),
         alphas,
-        torch.optim.Adam(
+        Adam(
             [alphas],
             lr=order.fednas_architecture_learning_rate,
             betas=BETAS,

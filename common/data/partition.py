@@ -55,7 +55,9 @@ def partition(labels: Tensor, spec: str, devices: int, seed: int) -> list[Tensor
             f"use at most {len(labels) // MINIMUM_IMAGES} devices or a larger data set"
         )
     classes = labels.numpy()
-    if kind == "paper-iid":
+    if kind == "iid":  # as Flower's IidPartitioner cuts, without importing it: that takes longer than a small training
+        parts = np.array_split(_order(len(classes), seed), devices)
+    elif kind == "paper-iid":
         parts = _paper_iid(classes, int(number), devices, seed)
     elif kind == "paper-shards":
         parts = _paper_shards(classes, int(number), devices, seed)
@@ -103,12 +105,10 @@ def _parse(spec: str) -> tuple[str, float]:
 
 
 def _flower(labels: np.ndarray, kind: str, number: int, devices: int, seed: int) -> list[np.ndarray]:
-    from flwr_datasets.partitioner import IidPartitioner, PathologicalPartitioner, ShardPartitioner
+    from flwr_datasets.partitioner import PathologicalPartitioner, ShardPartitioner
 
     draw = derive_seed(seed, "partition", "draw")
     distinct = len(np.unique(labels))
-    if kind == "iid":
-        return _apply(IidPartitioner(devices), labels, seed)
     if kind == "classes":
         if number > distinct:
             raise DataError(f"partition classes:{number} needs {number} classes, but the images have {distinct}")
@@ -167,13 +167,17 @@ def _apply(partitioner: Any, labels: np.ndarray, seed: int) -> list[np.ndarray]:
     """
     from datasets import Dataset
 
-    order = numpy_generator(seed, "partition", "order").permutation(len(labels))
+    order = _order(len(labels), seed)
     partitioner.dataset = Dataset.from_dict({"index": order, "label": labels[order]})
     with warnings.catch_warnings():
         # A repeated draw and an unused class are expected here, and documented above.
         warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(device) for device in range(partitioner.num_partitions)]
     return [part.with_format("numpy")[:]["index"] for part in parts]
+
+
+def _order(count: int, seed: int) -> np.ndarray:
+    return numpy_generator(seed, "partition", "order").permutation(count)
 
 
 def _paper_iid(labels: np.ndarray, per_class: int, devices: int, seed: int) -> list[np.ndarray]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from common.data.cache import cached, key_of_files, sized
 from common.data.images import DataSet
-from common.data.table import Source, build_data_set, read_source
 from common.errors import DataError
 
 MARKS = ("state.json", "dataset_dict.json")
@@ -24,6 +23,7 @@ def load_saved(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     import datasets
 
     from common.data.hub import encoded
+    from common.data.table import Source, build_data_set, read_source
 
     try:
         loaded: Any = datasets.load_from_disk(str(path))

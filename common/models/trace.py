@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -129,6 +130,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.saves: list[Save] = []
         self._alive: list[torch.Tensor] = []  # so that no two tensors of the trace ever have one id
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to hide the recorder from torch's compiler would import the compiler, which takes over a second."""
+        return False
+
     def value(self, tensor: torch.Tensor, parameter: str = "") -> Value:
         """The present value of a tensor."""
         found = self._values.get(id(tensor))
@@ -151,8 +157,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = tree_map(lambda one: self.value(one) if isinstance(one, torch.Tensor) else one, args)
         inputs = [one for one in tree_flatten((arguments, dict(kwargs or {})))[0] if isinstance(one, Value)]
-        quick = func in _QUICK and not torch.is_grad_enabled()
-        result = _quickly(func, args) if quick else func(*args, **(kwargs or {}))
+        result = _quickly(func, args) if func in _QUICK and not kwargs else func(*args, **(kwargs or {}))
         outputs = [self._new(one) for one in tree_flatten(result)[0] if isinstance(one, torch.Tensor)]
         if inputs and outputs:
             name = func._schema.name.partition("::")[2]
@@ -167,32 +172,71 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-# Torch's own versions of these, for tensors without storage, would take most of the time of a trace.
+# Torch's own versions of these, for tensors without storage, would take most of the time of a trace, or import its
+# compiler, which takes longer still.
 _QUICK = {
     torch.ops.aten.native_batch_norm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.mm.default,
     torch.ops.aten.add.Tensor,
     torch.ops.aten.mul.Tensor,
+    torch.ops.aten.mean.dim,
+    torch.ops.aten.relu.default,
+    torch.ops.aten._log_softmax.default,
+    torch.ops.aten.nll_loss_forward.default,
+    torch.ops.aten.convolution.default,
 }
 
 
 def _quickly(func: Any, args: Any) -> Any:
     """What `func` returns, without what is in it."""
     aten = torch.ops.aten
+    if func is aten.convolution.default:
+        return _convolved(func, args)
     if func is aten.native_batch_norm.default:
-        return torch.empty_like(args[0]), *(torch.empty(0, device="meta") for _ in range(2))
+        statistics = args[0].shape[1] if args[5] else 0  # of the batch, in training only
+        return _like(args[0]), *(torch.empty(statistics, device="meta") for _ in range(2))
+    if func is aten.nll_loss_forward.default:
+        return torch.empty((), device="meta"), torch.empty((), device="meta")
+    if func in (aten.relu.default, aten._log_softmax.default):
+        return _like(args[0])
+    if func is aten.mean.dim:
+        image, dims, *keep = args
+        gone = {dim % image.dim() for dim in dims}
+        kept = [
+            1 if place in gone else size for place, size in enumerate(image.shape) if place not in gone or any(keep)
+        ]
+        return torch.empty(kept, device="meta")
     if func in (aten.addmm.default, aten.mm.default):
         return torch.empty(args[-2].shape[0], args[-1].shape[1], device="meta")
     shapes = [one.shape for one in args[:2] if isinstance(one, torch.Tensor)]
     kind = torch.result_type(*args[:2])
-    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-    return torch.empty(shape, dtype=kind, device="meta")
+    return torch.empty(np.broadcast_shapes(*shapes), dtype=kind, device="meta")
+
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def _convolved(func: Any, args: Any) -> Any:
+    """The output of a convolution; where it is not plain, or does not fit its input, torch decides."""
+    image, weight, _, stride, padding, dilation, transposed, _, groups = args
+    axes = zip(image.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    sizes = [(size + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, spread in axes]
+    fits = image.dim() == weight.dim() == 2 + len(sizes) and image.shape[1] == groups * weight.shape[1]
+    if transposed or not fits or min(sizes) < 1:
+        return func(*args)
+    return torch.empty(len(image), len(weight), *sizes, device="meta")
 
 
 def _macs(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """Multiply-accumulates for one image, by torch's own counter; 0 for what it does not count."""
-    from torch.utils.flop_counter import flop_registry
+    """Multiply-accumulates for one image, of what is rare by torch's own counter; 0 for what it does not count."""
+    aten = torch.ops.aten
+    if func in (aten.addmm.default, aten.mm.default):
+        return int(result.numel()) * int(args[-1].shape[0]) // BATCH
+    if func is aten.convolution.default and not args[6]:
+        return int(result.numel()) * int(args[1][0].numel()) // BATCH
+    from torch.utils.flop_counter import flop_registry  # takes 0.3 s
 
     count = flop_registry.get(func.overloadpacket)
     return 0 if count is None else int(count(*args, **kwargs, out_val=result)) // (2 * BATCH)

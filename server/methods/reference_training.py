@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from common.learning import CrossEntropy, Teacher, recalibrate, train_epoch
+from common.optimizers import SGD
 from common.seeds import derive_seed, torch_generator
 from server.cohorts import Cohort
 from server.run import Run
@@ -38,7 +39,7 @@ def distil(cohorts: Sequence[Cohort], run: Run, number: int) -> None:
     loss = CrossEntropy(teacher=Teacher(largest.eval(), share=1.0))
     for cohort in cohorts[1:]:
         student = cohort.module(accelerator)
-        optimizer = torch.optim.SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
+        optimizer = SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
         names = ("distillation", number, cohort.name)
         generator = torch_generator(run.seed, *names)
         with torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []):

@@ -1,12 +1,13 @@
 """Optimizers by name, and training that goes on where it was left."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from common.optimizers import make_optimizer, optimizer_arrays, restore_optimizer
+from common.optimizers import SGD, Adam, make_optimizer, optimizer_arrays, restore_optimizer
 
 KINDS = ("sgd", "nesterov", "adam")
 
@@ -83,3 +84,31 @@ def test_the_steps_by_hand(kind: str, rule: Callable[[torch.Tensor, list[torch.T
 def test_an_unknown_optimizer_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         make_optimizer("lion", [], 0.1, 0.9, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}),
+        (SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        (Adam, torch.optim.Adam, {"lr": 0.1, "betas": (0.5, 0.999), "weight_decay": 1e-2}),
+        (Adam, torch.optim.Adam, {"lr": 0.1, "amsgrad": True}),
+    ],
+)
+def test_without_the_compilers_wrappers_the_steps_are_torchs_bit_for_bit(
+    ours: type[torch.optim.Optimizer], theirs: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    modules = []
+    for kind in (ours, theirs):
+        torch.manual_seed(0)
+        module = nn.Linear(3, 2)
+        optimizer = kind([{"params": [module.weight]}, {"params": [module.bias], "lr": 0.2}], **options)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+        for number in range(4):
+            step(module, optimizer, number)
+            schedule.step()
+        again = kind(module.parameters(), **options)
+        again.load_state_dict({**optimizer.state_dict(), "param_groups": again.state_dict()["param_groups"]})
+        step(module, again, 4)
+        modules.append(module)
+    assert all(torch.equal(one, other) for one, other in zip(*(module.parameters() for module in modules), strict=True))

@@ -128,8 +128,9 @@ def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tup
     [(0, 3), (2, 4), pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow)],
 )
 def test_a_search_killed_at_any_point_ends_with_the_same_family(
-    feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, every: int
+    feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dac.search.SHARE", 1.0)  # a checkpoint after every step, whatever it costs
     settings = replace(SETTINGS, joint_epochs=joint_epochs)
     expected = run(feeds, tmp_path / "whole", settings=settings)
     killed = 0
@@ -143,6 +144,21 @@ def test_a_search_killed_at_any_point_ends_with_the_same_family(
         else:
             break
     assert killed > 5 // every + 1
+
+
+def test_what_was_trained_since_the_last_checkpoint_is_trained_again_in_the_same_way(
+    feeds: tuple[Feed, Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dac.search.SHARE", 1e-9)  # the first epoch is written down, and no other before the end
+    expected = run(feeds, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(feeds, tmp_path, KilledAfter(6))
+    rows: list[dict[str, Any]] = []
+    assert_same(run(feeds, tmp_path, rows=rows), expected)
+    assert rows[0]["epoch"] == 2
+    rows.clear()
+    assert_same(run(feeds, tmp_path, rows=rows), expected)
+    assert rows == []
 
 
 def test_epochs_are_recorded_with_falling_costs(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:

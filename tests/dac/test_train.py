@@ -123,8 +123,9 @@ def test_equal_seeds_give_equal_weights_and_no_global_state_changes(feeds: tuple
 
 @pytest.mark.parametrize("architecture", [MOBILE, MLP], ids=["batch norm", "dropout"])
 def test_a_training_killed_after_any_epoch_ends_with_the_same_weights(
-    feeds: tuple[Feed, Feed], tmp_path: Path, architecture: Architecture
+    feeds: tuple[Feed, Feed], tmp_path: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dac.train.SHARE", 1.0)  # a checkpoint after every epoch, whatever it costs
     expected = run(feeds, architecture)
     for calls in range(1, SETTINGS.epochs + 2):
         checkpoint = tmp_path / f"{calls}.safetensors"
@@ -136,6 +137,19 @@ def test_a_training_killed_after_any_epoch_ends_with_the_same_weights(
         assert same(resumed, expected)
         assert resumed.validation_accuracy == expected.validation_accuracy
         assert [row["epoch"] for row in rows] == list(range(calls, SETTINGS.epochs + 1))
+
+
+def test_what_was_trained_since_the_last_checkpoint_is_trained_again_in_the_same_way(
+    feeds: tuple[Feed, Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dac.train.SHARE", 1e-9)  # the first epoch is written down, and no other before the last
+    checkpoint = tmp_path / "train.safetensors"
+    expected = run(feeds)
+    with pytest.raises(Killed):
+        run(feeds, checkpoint=checkpoint, progress=KilledAfter(SETTINGS.epochs))
+    rows: list[dict[str, Any]] = []
+    assert same(run(feeds, checkpoint=checkpoint, record=rows.append), expected)
+    assert [row["epoch"] for row in rows] == list(range(2, SETTINGS.epochs + 1))
 
 
 def test_a_finished_training_is_not_repeated(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class RestartingGrid(InlineGrid):
         return ids
 
     def get_node_ids(self) -> list[int]:
-        if self.rounds == 1 and 1000 in self._contexts and not self._pending:
-            self._contexts[2000] = self._contexts.pop(1000)
+        if self.rounds == 1 and 1000 in self._node_configs and not self._pending:
+            self._node_configs[2000] = self._node_configs.pop(1000)
         return super().get_node_ids()
 
 

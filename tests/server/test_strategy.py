@@ -84,7 +84,7 @@ def test_devices_of_a_cohort_share_one_copy_of_the_weights_and_nothing_else(
 
 def test_a_device_that_is_offline_is_not_asked(with_strategy: Callable[..., Any]) -> None:
     def without_the_first(strategy: MethodStrategy, grid: InlineGrid) -> list[Message]:
-        del grid._contexts[1000]
+        del grid._node_configs[1000]
         return configure(strategy, grid)
 
     messages, _ = with_strategy(without_the_first)

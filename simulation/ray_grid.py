@@ -1,0 +1,119 @@
+"""A Flower grid whose devices live in processes of Ray, as many at a time as there are workers."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.supercore.run import Run
+
+from common.errors import FederationError
+from common.settings import Scalar
+from simulation.grid import answer, load_client_app
+from simulation.local_grid import LocalGrid
+
+LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.RayTaskError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+)
+"""What Ray raises for a reply whose process, or the machine it lay on, is gone, or that cannot be sent."""
+
+
+class RayGrid(LocalGrid):
+    """Devices in `workers` processes of the Ray that is running, which share its GPU where `gpus`. A context manager.
+
+    Messages wait here until a process is free, each with a thread that waits for it. Replies stay in Ray's memory until
+    they are pulled, so a server that pulls one at a time holds one at a time. A process that a device took down is
+    replaced, and its message delivered once more; after that it is an error reply, and the next message finds a new
+    process. At the end of the block what devices still do is ended at once: nobody waits for their replies any more.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp | str,
+        node_configs: Sequence[Mapping[str, Scalar]],
+        run_config: Mapping[str, Scalar],
+        run: Run,
+        workers: int,
+        gpus: bool,
+    ) -> None:
+        super().__init__(node_configs, run_config, run)
+        worker: Any = ray.remote(
+            num_cpus=1, num_gpus=1 / workers if gpus else 0.0, max_restarts=-1, max_task_retries=1
+        )(_Worker)
+        self._workers = [worker.remote(client_app, os.getcwd()) for _ in range(workers)]
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for one in self._workers:
+            self._idle.put(one)
+        self._threads = ThreadPoolExecutor(workers, "ray-worker")
+        self._sent: dict[str, tuple[Message, Future[Any]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            ray.kill(worker)
+        self._threads.shutdown()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that have come to these messages; each is given out once.
+
+        Raises FederationError when Ray has stopped.
+        """
+        replies = []
+        for message_id in list(message_ids):
+            if message_id in self._sent and self._sent[message_id][1].done():
+                replies.append(self._reply(*self._sent.pop(message_id)))
+        return replies
+
+    def _send(self, message_id: str, message: Message) -> None:
+        self._sent[message_id] = message, self._threads.submit(self._deliver, message)
+
+    def _forget(self, message_id: str) -> None:
+        if message_id in self._sent:
+            self._sent.pop(message_id)[1].cancel()
+
+    def _deliver(self, message: Message) -> Any:
+        """A reference to the reply, once there is one; what the device keeps for the next message is kept here."""
+        worker = self._idle.get()
+        try:
+            reply, state = worker.answer.remote(message, self._context(message))
+            self._keep(message, ray.get(state))
+        finally:
+            self._idle.put(worker)
+        return reply
+
+    def _reply(self, message: Message, delivery: "Future[Any]") -> Message:
+        try:
+            reply = ray.get(delivery.result())
+        except LOST as error:
+            reason = f"{type(error)}:<'its process in Ray gave no reply'>"
+            return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise FederationError(f"Ray stopped ({reason}); --engine inline runs without it") from error
+        assert isinstance(reply, Message)
+        return reply
+
+
+class _Worker:
+    """What runs in a process of Ray: the client app, called as the inline engine does."""
+
+    def __init__(self, client_app: ClientApp | str, folder: str) -> None:
+        os.chdir(folder)  # So that relative paths mean the same in both engines.
+        self._client_app = load_client_app(client_app)
+
+    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
+    def answer(self, message: Message, context: Context) -> tuple[Message, RecordDict]:
+        """The reply, and what the device keeps."""
+        return answer(self._client_app, message, context), context.state
