@@ -402,6 +402,18 @@ def test_hostile_answers_are_refused_and_the_others_count(
     assert server_weights(method) != before
 
 
+def test_a_lie_within_what_is_possible_counts(start: Start, devices: list[Device]) -> None:
+    ends = []
+    for shift in (0, 1):
+        method = start()
+        for number, (step, device) in enumerate(zip(method.steps(1), devices, strict=True)):
+            said = told(method, number)
+            fold(method, step, device, {**said, LABELS: (said[LABELS] + shift * (number == 0)) % 10})
+        method.finish(1)
+        ends.append(server_weights(method))
+    assert ends[0] != ends[1]
+
+
 class _Grid:
     def get_node_ids(self) -> list[int]:
         return [7]
