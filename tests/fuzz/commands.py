@@ -3,7 +3,8 @@
 `Fuzzer.case(n)` is always the same case for the same n. A case is right if the command ends
 - with exit code 0, having done what was asked: the run's folder says so;
 - with 1 or 2 and one clear line, no traceback, and less than MEMORY_BYTES of memory more than before;
-- or is still at work, as asked, after CPU_SECONDS, and says how to resume.
+- or is still at work, as asked, after CPU_SECONDS of its own and its children, and ends by Ctrl-C;
+- and nothing that it started goes on after it. One that computes nothing for IDLE_SECONDS hangs.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from tests.fuzz.damage import damaged_bytes, damaged_flag, damaged_text
 
 MEMORY_BYTES = 100 * 2**20
 CPU_SECONDS = 6.0
+IDLE_SECONDS = 60.0
+LOOK_SECONDS, NOTHING_SECONDS = 0.2, 0.05
 FIELDS = [one for group in GROUPS for one in dataclasses.fields(group)]
 TINY = {
     "model": "mlp",
@@ -48,8 +52,15 @@ SETTINGS = SETTINGS.replace("local-epochs = 1", 'local-epochs = "1"')
 EXPERIMENT = f'title = "Two"\nseeds = [0]\nbaseline = "a"\n\n[settings]\n{SETTINGS}\n[methods.a]\n'
 
 
+HANGS = -1
+
+
 class _StillAtWork(KeyboardInterrupt):
     """Ctrl-C after CPU_SECONDS."""
+
+
+class _Hangs(KeyboardInterrupt):
+    """Ctrl-C after IDLE_SECONDS in which nothing was computed."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,12 @@ class Fuzzer:
             return f"a traceback: {text[-2000:]}"
         if outcome.code == 0:
             return "" if case.done(outcome) else f"exit code 0, though it was not done: {text[-500:]}"
+        if left := _children():
+            return f"processes {left} go on"
         if outcome.code == 130:
             return ""
+        if outcome.code == HANGS:
+            return f"it waits for nothing: {text[-500:]}"
         errors = [line for line in outcome.errors.splitlines() if line.startswith(("Error: ", "Failed: "))]
         last = outcome.errors.rstrip("\n").rpartition("\n")[2]
         if outcome.code not in (1, 2) or len(errors) != 1 or last != errors[0]:
@@ -135,6 +150,8 @@ class Fuzzer:
         with _inside(self.place), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _limit():
             try:
                 code = run(arguments)
+            except _Hangs:
+                code = HANGS
             except _StillAtWork:
                 code = 130
         return Outcome(code, output.getvalue(), errors.getvalue(), peak_bytes() - before)
@@ -268,18 +285,56 @@ def _inside(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limit() -> Iterator[None]:
-    """Ctrl-C once CPU_SECONDS have been computed."""
+    """Ctrl-C once CPU_SECONDS have been computed here and in child processes, or none for long."""
+    over, hangs = threading.Event(), False
 
     def interrupt(number: int, frame: object) -> None:
-        raise _StillAtWork
+        raise _Hangs if hangs else _StillAtWork
 
-    before = signal.signal(signal.SIGPROF, interrupt)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    def watch() -> None:
+        nonlocal hangs
+        start = last = processor_seconds()
+        looks = 0
+        while not over.wait(LOOK_SECONDS):
+            now = processor_seconds()
+            looks, last = (0, now) if now > last + NOTHING_SECONDS else (looks + 1, last)
+            hangs = looks * LOOK_SECONDS > IDLE_SECONDS
+            if hangs or now - start > CPU_SECONDS:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                return
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def processor_seconds() -> float:
+    """What this process and its living children have computed so far."""
+    ticks = 0
+    for process in (os.getpid(), *_children()):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _children() -> list[int]:
+    """The living children of this process, by id."""
+    found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(word) for one in found for word in one.read_text().split() if _is_alive(word)]
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def reset_peak() -> int:
