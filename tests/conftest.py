@@ -4,6 +4,7 @@ Sums are split among threads, so a test that recomputes what a device did must d
 machine with few cores the suite is faster this way.
 """
 
+import os
 import signal
 
 import torch
@@ -13,3 +14,4 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start

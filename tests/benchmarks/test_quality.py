@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LEARNERS = {"dac", "dac-inherited", "dac-scratch", "magnitude", "slimming"}
 METHODS = LEARNERS | {"width", "width-inside", "width-distilled", "width-long", "random"}

@@ -51,7 +51,7 @@ def shrink_to(
 fractions = st.one_of(st.none(), st.floats(0.001, 0.999))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.tuples(fractions, fractions, fractions), st.integers(0, 100))
 def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     shares: tuple[float | None, float | None, float | None], seed: int
@@ -69,7 +69,7 @@ def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     assert all(path[-1].sizes[g.name] >= g.floor for g in FULL.description.prunable)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.sampled_from(["training", "latency", "both"]), st.floats(0.05, 0.95), st.integers(0, 100))
 def test_training_memory_and_latency_bind_as_macs_do(which: str, share: float, seed: int) -> None:
     space, training = SearchSpace("all"), LocalTraining(8)
@@ -104,7 +104,7 @@ def could_come_back(start: Architecture, found: Architecture, target: DeviceBudg
     return more
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(RESOURCES), st.floats(0.05, 0.95), st.integers(0, 100), st.sampled_from(["inner", "all"]))
 def test_no_channel_could_have_stayed_whichever_step_removed_it(
     resource: str, share: float, seed: int, kind: str

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import feddac_forked
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 FEDDAC = [sys.executable, "-c", "from feddac.cli.main import main; main()"]
 
@@ -72,16 +74,7 @@ def feddac(
     arguments: Sequence[str], home: Path, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `feddac` with `arguments` in the folder `home`, with more environment `variables`."""
-    return subprocess.run(
-        [*FEDDAC, *arguments],
-        cwd=home,
-        env={**environment(home), **(variables or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return feddac_forked(arguments, home, {**environment(home), **(variables or {})}, timeout=240)
 
 
 def weights_of(run_folder: Path) -> dict[str, bytes]:

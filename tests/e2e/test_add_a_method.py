@@ -53,6 +53,7 @@ def test_it_runs_as_the_page_says_and_ends_with_the_weights_of_the_shipped_one(
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_it_stands_in_a_comparison_beside_the_others(package: dict[str, str], tmp_path: Path) -> None:
     (experiment,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "nearby.toml").write_text(experiment)

@@ -24,6 +24,7 @@ from common.settings import Settings
 from dac.published import write_published
 from feddac.cli.main import run
 from tests.e2e.conftest import ROOT
+from tests.forked import start_run
 
 LARGEST = {
     **{"rounds": 1, "epochs": 1, "warmup_epochs": 1, "epochs_per_step": 0, "fine_tune_epochs": 1, "joint_epochs": 1},
@@ -80,6 +81,7 @@ def small() -> Iterator[None]:
         assert defaults[1] == "engine"
         patch.setattr(simulate, "__defaults__", ("inline", *simulate.__defaults__[1:]))
         patch.setattr("common.data.download.load_download", made)
+        patch.setattr("feddac.comparison.execute._start", start_run)
         yield
 
 

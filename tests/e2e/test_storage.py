@@ -34,7 +34,8 @@ def may_mount(tmp_path: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("size", ["60k", pytest.param("330k", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["60k", "330k"])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(size: str, tmp_path: Path) -> None:
     if not may_mount(tmp_path):
         pytest.skip("this system does not permit a small disk to be mounted in a namespace (unshare)")

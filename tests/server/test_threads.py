@@ -46,8 +46,8 @@ def test_a_run_resumed_with_other_threads_ends_with_the_same_weights(
     tmp_path: Path,
     threads: Callable[[int], None],
 ) -> None:
-    mobile = {"model": "mobilenet_v2", "width": 0.25, "stem_stride": 2, "max_params": "", "train_images": 400}
-    config = small_config(**mobile, rounds=2, devices=2, search_learning_rate=0.01)
+    mobile = {"model": "mobilenet_v2", "width": 0.25, "stem_stride": 2, "max_params": "", "train_images": 200}
+    config = small_config(**mobile, rounds=1, devices=2, search_learning_rate=0.01)
     threads(2)
     run_federation(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

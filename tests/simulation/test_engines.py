@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from flwr.serverapp import Grid
 
 from common.errors import ConfigurationError, DataError, FederationError
 from simulation.engines import ENGINES, run_federation
-from simulation.environment import CODE_ROOT
+from simulation.environment import CODE_ROOT, CPU_TUNING
 
 T = TypeVar("T")
 DEVICES = 3
@@ -52,55 +53,17 @@ def arrays_of(reply: Message) -> list[float]:
     return weights
 
 
-@both_engines
-def test_result_state_and_configuration(engine: str) -> None:
-    def server(grid: Grid, context: Context) -> list[dict[int, list[float]]]:
-        return [by_partition(train_round(grid)) for _ in range(int(context.run_config["rounds"]))]
+@dataclass
+class Answers:
+    """What three devices answered in one run: rounds, then one in which device 1 misbehaves, then one as before."""
 
-    first, second = run(engine, server)
-    assert first == {0: [1.0, 1.5], 1: [2.0, 2.5], 2: [3.0, 3.5]}
-    # Every device remembers its first visit, which adds 100.
-    assert second == {0: [101.0, 101.5], 1: [102.0, 102.5], 2: [103.0, 103.5]}
-
-
-@both_engines
-def test_a_client_that_raises_is_an_error_reply_and_the_run_goes_on(engine: str) -> None:
-    def server(grid: Grid, context: Context) -> tuple[list[Message], list[Message]]:
-        return train_round(grid, "raise"), train_round(grid)
-
-    bad, good = run(engine, server, bad_partition=1)
-    assert by_partition(bad).keys() == {0, 2}
-    [error] = [reply.error for reply in bad if reply.has_error()]
-    assert error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-    assert error.reason == "<class 'ValueError'>:<'out of battery'>"
-    assert by_partition(good).keys() == {0, 1, 2}
-
-
-@both_engines
-@pytest.mark.parametrize("error", [DataError("the digits are gone"), KeyboardInterrupt()])
-def test_the_servers_exception_comes_out_as_it_is(engine: str, error: BaseException) -> None:
-    def server(grid: Grid, context: Context) -> None:
-        raise error
-
-    with pytest.raises(type(error)) as caught:
-        run(engine, server)
-    assert caught.value is error
-
-
-def test_a_process_that_dies_costs_one_reply() -> None:
-    def server(grid: Grid, context: Context) -> list[list[Message]]:
-        return [train_round(grid, "die"), train_round(grid), train_round(grid)]
-
-    bad, *good = run("ray", server, bad_partition=2)
-    assert [reply.error.code for reply in bad if reply.has_error()] == [ErrorCode.UNKNOWN]
-    assert all(by_partition(replies).keys() == {0, 1, 2} for replies in good)
-
-
-def test_a_device_that_hangs_does_not_keep_the_run_alive() -> None:
-    def server(grid: Grid, context: Context) -> list[Message]:
-        return train_round(grid, "hang", timeout=20)
-
-    assert by_partition(run("ray", server, bad_partition=0)).keys() == {1, 2}
+    rounds: list[list[Message]]
+    raised: list[Message]
+    after_raised: list[Message]
+    facts: list[ConfigRecord] = field(default_factory=list)
+    died: list[Message] = field(default_factory=list)
+    after_died: list[list[Message]] = field(default_factory=list)
+    hung: list[Message] = field(default_factory=list)
 
 
 def facts(grid: Grid, question: str) -> list[ConfigRecord]:
@@ -108,17 +71,88 @@ def facts(grid: Grid, question: str) -> list[ConfigRecord]:
     return [reply.content.config_records["facts"] for reply in grid.send_and_receive(questions, timeout=60)]
 
 
-def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def server(grid: Grid, context: Context) -> Answers:
+    rounds = [train_round(grid) for _ in range(int(context.run_config["rounds"]))]
+    return Answers(rounds, train_round(grid, "raise"), train_round(grid))
+
+
+def server_on_ray(grid: Grid, context: Context) -> Answers:
+    answers = server(grid, context)
+    answers.facts = facts(grid, "environment")
+    answers.died, answers.after_died = train_round(grid, "die"), [train_round(grid), train_round(grid)]
+    answers.hung = train_round(grid, "hang", timeout=15)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("callers")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def answers(request: pytest.FixtureRequest, folder: Path) -> Answers:
+    if request.param == "inline":
+        return run("inline", server, bad_partition=1)
+    result: Answers = request.getfixturevalue("on_ray")
+    return result
+
+
+@pytest.fixture(scope="module")
+def on_ray(folder: Path) -> Answers:
+    """One run on Ray, which takes seconds to start; that it ends although a device hangs is a result, too."""
     before = dict(os.environ)
-    answers = run("ray", lambda grid, context: facts(grid, "environment"))
-    assert len(answers) == DEVICES
-    for answer in answers:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = run("ray", server_on_ray, bad_partition=1)
+    assert {name: os.environ.get(name) for name in before} == before
+    assert not CPU_TUNING.keys() & (os.environ.keys() - before.keys())
+    return result
+
+
+def test_result_state_and_configuration(answers: Answers) -> None:
+    first, second = map(by_partition, answers.rounds)
+    assert first == {0: [1.0, 1.5], 1: [2.0, 2.5], 2: [3.0, 3.5]}
+    # Every device remembers its first visit, which adds 100.
+    assert second == {0: [101.0, 101.5], 1: [102.0, 102.5], 2: [103.0, 103.5]}
+
+
+def test_a_client_that_raises_is_an_error_reply_and_the_run_goes_on(answers: Answers) -> None:
+    assert by_partition(answers.raised).keys() == {0, 2}
+    [error] = [reply.error for reply in answers.raised if reply.has_error()]
+    assert error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert error.reason == "<class 'ValueError'>:<'out of battery'>"
+    assert by_partition(answers.after_raised).keys() == {0, 1, 2}
+
+
+def test_a_process_that_dies_costs_one_reply(on_ray: Answers) -> None:
+    assert [reply.error.code for reply in on_ray.died if reply.has_error()] == [ErrorCode.UNKNOWN]
+    assert all(by_partition(replies).keys() == {0, 1, 2} for replies in on_ray.after_died)
+
+
+def test_a_device_that_hangs_does_not_keep_the_run_alive(on_ray: Answers) -> None:
+    assert by_partition(on_ray.hung).keys() == {0, 2}
+
+
+def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(on_ray: Answers, folder: Path) -> None:
+    assert len(on_ray.facts) == DEVICES
+    for answer in on_ray.facts:
         assert answer["threads"] == "1"
         assert answer["malloc"] == str(2**30)
-        assert answer["folder"] == str(tmp_path)
+        assert answer["folder"] == str(folder)
         assert answer["process"] != os.getpid()
-    assert dict(os.environ) == before
+
+
+@both_engines
+@pytest.mark.parametrize(
+    "error", [DataError("the digits are gone"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)]
+)
+def test_the_servers_exception_comes_out_as_it_is(engine: str, error: BaseException) -> None:
+    def server(grid: Grid, context: Context) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(engine, server)
+    assert caught.value is error
 
 
 QUIET_SCRIPT = """

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from feddac.comparison.plan import Experiment, read_experiment
+from tests.forked import start_run
 
 SETTINGS = """
 [settings]
@@ -26,6 +27,11 @@ METHODS = """
 [methods.scratch]
 initial-weights = "random"
 """
+
+
+@pytest.fixture(autouse=True)
+def _forked_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feddac.comparison.execute._start", start_run)
 
 
 @pytest.fixture

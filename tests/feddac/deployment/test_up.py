@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import FEDDAC, environment, feddac, weights_of
 
 RUN = [
@@ -39,6 +41,7 @@ def processes_below(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow  # two minutes: every message of a device starts a process
 def test_four_devices_over_tls_end_with_the_weights_of_a_simulation(tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text(FLEET)
     flags = [*RUN, "--fleet", "fleet.toml"]

@@ -279,7 +279,7 @@ def test_a_run_that_is_cut_in_either_stage_ends_with_the_same_files(
     summary = run_federation(config, tmp_path / "whole")
     whole = RunFolder.open(tmp_path / "whole")
     assert set(summary["traffic"]) == {"search", "train", "evaluate"}
-    for instant in (5, 9, 12):  # after some answers of the first, the second and the third round
+    for instant in (5, 12):  # after some answers of the first and of the third round, one of each stage
         path = tmp_path / f"cut-{instant}"
         with pytest.raises(KeyboardInterrupt):
             run_federation(config, path, progress=Crash(instant))
