@@ -117,7 +117,7 @@ class DeviceReport:
             "peak-memory-bytes": budget.peak_memory_bytes or 0,
             "training-memory-bytes": budget.training_memory_bytes or 0,
             "training-batch-size": budget.training.batch_size,
-            "training-momentum": int(budget.training.momentum),
+            "training-kept": budget.training.kept,
             "latency-ms": 0.0 if latency is None else latency.milliseconds,
             "latency-shares": [] if latency is None else list(latency.shares),
         }
@@ -147,11 +147,8 @@ class DeviceReport:
         batch_size = _integer(values, "training-batch-size")
         if not 1 <= batch_size <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports training-batch-size = {batch_size}")
-        momentum = _integer(values, "training-momentum", minimum=0)
-        if momentum > 1:
-            raise MessageError(f"training-momentum must be 0 or 1, not {momentum}")
         try:
-            training = LocalTraining(batch_size, momentum == 1)
+            training = LocalTraining(batch_size, _integer(values, "training-kept", minimum=0))
             macs, params, memory, training_memory = bounds
             budget = DeviceBudget(macs, params, memory, training_memory, latency=_latency(values), training=training)
         except BudgetError as error:
