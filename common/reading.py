@@ -15,9 +15,9 @@ import struct
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_TEXT_BYTES = 4 * 2**20
 """Settings, budgets, experiments and architectures are far smaller; a megabyte of brackets becomes 50 of objects."""
@@ -105,7 +105,7 @@ def tensor_file_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return _tensors(file, size)
 
 
-def _tensors(file: size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tensors(file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     beginning = file.read(8)
     if len(beginning) < 8:
         raise Unreadable("it is cut short")
