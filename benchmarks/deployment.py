@@ -41,6 +41,7 @@ SETTINGS = {
     "epochs-per-step": 0,
     "fine-tune-epochs": 0,
     "accelerator": "cpu",
+    "device-evaluation": False,
 }
 FLOAT32_BYTES = 4
 

@@ -100,8 +100,9 @@ def run(name: str, home: Path) -> str:
     engine = () if "--engine" in RUNS[name] else ("--engine", "inline")
     cut = name == "resumed" or name.endswith("changed-devices")
     rounds = "2" if cut else "3"
+    evaluation = () if "--device-evaluation" in RUNS[name] else ("--no-device-evaluation",)
     fixed = ("--fleet", str(fleet), "--rounds", rounds, "--accelerator", "cpu", "--out", str(out))
-    feddac(home, "simulate", *RUNS[name], *engine, *fixed)
+    feddac(home, "simulate", *RUNS[name], *engine, *evaluation, *fixed)
     if cut:
         if name.endswith("changed-devices"):
             text = fleet.read_text().replace('name = "small"\ncount = 3', 'name = "small"\ncount = 2')

@@ -10,6 +10,7 @@ searches, with hardly any training, since only widths matter here, to shares of 
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -32,6 +33,7 @@ from common.learning import Feed
 from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.progress import Silent
+from common.search_space import SearchSpace
 from dac.baselines import uniform
 from dac.classifier import Classifier
 from dac.export import _session, export_int8, export_onnx, network_program, processor
@@ -64,13 +66,14 @@ def main() -> None:
 
 def predict() -> None:
     """Predicted and measured milliseconds of ten parts of every network."""
-    print("| network | measured (ms) | largest error | mean error | median of absolute errors |")
-    print("|---|---|---|---|---|")
-    for model, shape in PREDICTED.items():
+    print("| network | search space | measured (ms) | largest error | mean error | median of absolute errors |")
+    print("|---|---|---|---|---|---|")
+    for (model, shape), kind in itertools.product(PREDICTED.items(), ("inner", "all")):
+        space = SearchSpace.of(SearchSettings(search_space=kind))
         allow_network(model)
         base = BaseNetwork(model, shape, 10)
         alone = layer_rates(fair_clock())
-        parts = [random_part(base, number) for number in range(PARTS + ARCHITECTURES)]
+        parts = [random_part(base, space, number) for number in range(PARTS + ARCHITECTURES)]
         seconds = seconds_of(parts, runs=RUNS, longest_seconds=math.inf)
         factor = slowdown(alone, parts[:PARTS], seconds[:PARTS])
         measured = seconds[PARTS:]
@@ -80,7 +83,9 @@ def predict() -> None:
         ]
         span = f"{1000 * min(measured):.2f} to {1000 * max(measured):.2f}"
         worst, middle = max(errors, key=abs), statistics.median(map(abs, errors))
-        print(f"| {model} | {span} | {worst:+.1%} | {statistics.mean(errors):+.1%} | {middle:.1%} |", flush=True)
+        print(
+            f"| {model} | {kind} | {span} | {worst:+.1%} | {statistics.mean(errors):+.1%} | {middle:.1%} |", flush=True
+        )
 
 
 def onnx() -> None:

@@ -106,6 +106,7 @@ def measure(settings: dict[str, str | int | float], workers: int, run_folder: Pa
     """Run one federation and watch it; raises SystemExit with its last words if it fails."""
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "feddac.cli.main", "simulate", "--workers", str(workers), *flags]
+    command += ["--no-device-evaluation"]
     start = time.perf_counter()
     peak_server = peak_all = 0
     with subprocess.Popen(

@@ -20,6 +20,7 @@ from common.fleet import DeviceProfile
 from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello
 from common.methods import contract_of
+from common.search_space import SearchSpace
 
 app = ClientApp()
 
@@ -35,11 +36,12 @@ def handshake(message: Message, context: Context) -> Message:
 
         def measured() -> DeviceProfile:
             own = replace(config.model, model=own_model(context.node_config, config.model))
-            return measured_profile(network_to_measure(own, data.train))
+            return measured_profile(network_to_measure(own, data.train), SearchSpace.of(config.search))
 
         identity = identify(context.node_config, config.fleet, config.federation.local_training, measured)
         name, profile, partition = identity.name, identity.profile, identity.partition
-        return DeviceReport(name, profile, partition, len(data.train), identity.budget).encode()
+        held_out = 0 if data.held_out is None else len(data.held_out)
+        return DeviceReport(name, profile, partition, len(data.train), identity.budget, held_out).encode()
 
     return _answer(message, report)
 

@@ -14,13 +14,17 @@ from common.data.images import DataSet, Images, mean_std
 from common.data.partition import MINIMUM_IMAGES
 from common.data.shares import device_shares
 from common.data.sources import load
-from common.data.split import split_reference, split_stratified
+from common.data.split import split_reference
 from common.errors import DataError
 from common.groups import DataSettings
 from common.seeds import torch_generator
 from common.settings import Scalar
 
-HELD_OUT_SHARE = 0.1
+ONE_IN = 10
+"""Of so many images one is held out."""
+
+FEWEST_IMAGES = 50
+"""A device with fewer trains on all of them: five are the fewest on which an accuracy says something."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData
     `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics. Otherwise
     the run's data set is split and partitioned by the run's seed, and normalised by the statistics of the server's
     reference set; `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the
-    devices.
+    devices and there are FEWEST_IMAGES.
 
     Raises DataError if the images cannot be had, ConfigurationError for a partition id that does not exist.
     """
@@ -87,8 +91,16 @@ def _own(settings: DataSettings) -> tuple[Images, torch.Tensor, torch.Tensor]:
 
 
 def _hold_out(images: Images, seed: int, number: int) -> tuple[Images, Images | None]:
-    """A stratified tenth held out; nothing where too few images would be left to train on."""
-    kept, held_out = split_stratified(images.labels, HELD_OUT_SHARE, torch_generator(seed, "held-out", number))
-    if len(held_out) == 0 or len(kept) < MINIMUM_IMAGES:
+    """A tenth held out, or nothing of fewer than FEWEST_IMAGES.
+
+    Of the images in the order of their classes, within a class in any, every tenth from a random one of the first ten:
+    each image is as likely as any other, and each class gives its share, also where it has fewer than ten.
+    """
+    if len(images) < FEWEST_IMAGES:
         return images, None
-    return images.subset(kept), images.subset(held_out)
+    generator = torch_generator(seed, "held-out", number)
+    order = torch.randperm(len(images), generator=generator)
+    order = order[torch.argsort(images.labels[order], stable=True)]
+    is_held_out = torch.zeros(len(images), dtype=torch.bool)
+    is_held_out[order[int(torch.randint(ONE_IN, (1,), generator=generator)) :: ONE_IN]] = True
+    return images.subset(torch.nonzero(~is_held_out).flatten()), images.subset(torch.nonzero(is_held_out).flatten())

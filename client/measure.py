@@ -24,16 +24,18 @@ from common.fleet import DeviceProfile
 from common.groups import AUTO_STRIDES, ModelSettings
 from common.models import allow_network
 from common.models.description import BaseNetwork
+from common.search_space import SearchSpace
 
 PROBE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
+PUBLISHED = SearchSpace()
 
 
 @lru_cache(maxsize=4)
-def measured_profile(base: BaseNetwork = PROBE) -> DeviceProfile:
-    """The profile of this machine for parts of a network; measured once per process, in a few seconds."""
+def measured_profile(base: BaseNetwork = PROBE, space: SearchSpace = PUBLISHED) -> DeviceProfile:
+    """The profile of this machine for parts of a network that `space` holds; measured once per process, in seconds."""
     memory = memory_limit_bytes()
     return DeviceProfile(
-        rates=measured_rates(base),
+        rates=measured_rates(base, space),
         memory_bytes=memory,
         storage_bytes=min(shutil.disk_usage(Path.cwd()).free, memory),
         bytes_per_value=4,

@@ -15,10 +15,7 @@ from common.errors import FederationError
 from common.learning import CrossEntropy, Feed, Loss, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
-from common.optimizers import SGD, Adam
-
-ADAM_SECOND = 0.999
-"""Adam's decay of the squared gradients (Kingma and Ba 2015, algorithm 1, beta_2); beta_1 is the order's momentum."""
+from common.optimizers import make_optimizer
 
 
 def train_step(task: Task, here: Here) -> Work:
@@ -61,7 +58,7 @@ def training_epochs(
     deadline.
     """
     parameters = list(module.parameters() if moved is None else moved)
-    optimizer = _optimizer(parameters, order)
+    optimizer = make_optimizer(order.optimizer, parameters, order.learning_rate, order.momentum, order.weight_decay)
     shorten = None
     if order.max_gradient_norm > 0:
         shorten = partial(nn.utils.clip_grad_norm_, parameters, order.max_gradient_norm)
@@ -87,10 +84,3 @@ def training_epochs(
             raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
         here.check_deadline()
         yield loss
-
-
-def _optimizer(parameters: list[nn.Parameter], order: TrainingOrder) -> torch.optim.Optimizer:
-    rate, decay = order.learning_rate, order.weight_decay
-    if order.optimizer == "adam":
-        return Adam(parameters, rate, betas=(order.momentum, ADAM_SECOND), weight_decay=decay)
-    return SGD(parameters, rate, order.momentum, weight_decay=decay)

@@ -27,16 +27,33 @@ STORED = {"int8": 1, "float32": FLOAT32_BYTES}
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9]*)?(?:e[+-]?[0-9]{1,3})?"
 
 
+OPTIMIZERS = {"sgd": 1, "nesterov": 1, "adam": 2, "amsgrad": 3}
+"""The optimizers that settings name, and how many values each remembers of every parameter (`make_optimizer`).
+
+Without momentum, plain SGD remembers none.
+"""
+
+
 @dataclass(frozen=True)
 class LocalTraining:
-    """How a device trains, as far as that takes memory: images per step, and whether the optimizer has a momentum."""
+    """How a device trains, as far as that takes memory: images per step, and values kept of each parameter.
+
+    The optimizer keeps them: none for plain SGD, 1 with momentum, 2 for Adam, 3 for AMSGrad.
+    """
 
     batch_size: int = 16
-    momentum: bool = True
+    kept: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise BudgetError(f"a training step takes at least one image, not {self.batch_size}")
+        if not 0 <= self.kept <= max(OPTIMIZERS.values()):
+            raise BudgetError(f"no optimizer here keeps {self.kept} values of each parameter")
+
+    @classmethod
+    def of(cls, batch_size: int, optimizer: str, momentum: float) -> Self:
+        """With one of OPTIMIZERS."""
+        return cls(batch_size, 0 if optimizer == "sgd" and momentum == 0 else OPTIMIZERS[optimizer])
 
 
 USUAL_TRAINING = LocalTraining()
@@ -185,7 +202,7 @@ class DeviceBudget:
         bounded = [one.training for one in (self, other) if one.training_memory_bytes is not None]
         if not bounded:
             return LocalTraining()
-        return LocalTraining(choose(one.batch_size for one in bounded), bool(choose(one.momentum for one in bounded)))
+        return LocalTraining(choose(one.batch_size for one in bounded), choose(one.kept for one in bounded))
 
     def within(self, other: "DeviceBudget") -> bool:
         """Whether whatever this budget admits, `other` admits too."""
@@ -193,7 +210,7 @@ class DeviceBudget:
             return False
         if self.training_memory_bytes is not None and other.training_memory_bytes is not None:
             mine, theirs = self.training, other.training
-            if mine.batch_size < theirs.batch_size or mine.momentum < theirs.momentum:
+            if mine.batch_size < theirs.batch_size or mine.kept < theirs.kept:
                 return False
         return self.latency is None or other.latency is None or self.latency.within(other.latency)
 
@@ -201,7 +218,7 @@ class DeviceBudget:
         """A key that is largest for a budget that lies within no other."""
         shares = () if self.latency is None else self.latency.shares
         counts = tuple(self.bound(r) for r in WHOLE_NUMBERS)
-        training = (-self.training.batch_size, -self.training.momentum)
+        training = (-self.training.batch_size, -self.training.kept)
         return (*counts, *training, self.bound("latency"), *(-share for share in shares))
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,7 +226,7 @@ class DeviceBudget:
         data: dict[str, Any] = {resource: getattr(self, resource) for resource in RESOURCES}
         if self.training_memory_bytes is not None:
             data["training_memory_bytes"] = self.training_memory_bytes
-            data["training"] = {"batch_size": self.training.batch_size, "momentum": self.training.momentum}
+            data["training"] = {"batch_size": self.training.batch_size, "kept": self.training.kept}
         if self.latency is not None:
             data["latency"] = self.latency.to_dict()
         return data
@@ -222,7 +239,7 @@ class DeviceBudget:
         try:
             how = LocalTraining() if training is None else LocalTraining(**training)
         except TypeError:
-            raise BudgetError(f"training is a batch_size and a momentum, not {training!r:.60}") from None
+            raise BudgetError(f"training is a batch_size and how many values are kept, not {training!r:.60}") from None
         bound = None if latency is None else LatencyBound.from_dict(latency)
         return cls(**counts, latency=bound, training=how)
 

@@ -13,6 +13,7 @@ from common.errors import ConfigurationError
 from common.methods import CONTRACTS, contract_of
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
+from common.methods.fedgkt import FedGKTSettings
 from common.methods.fednas import FedNASSettings
 
 FEDNAS_SEARCH = (
@@ -58,6 +59,17 @@ CONDITIONS = (
         ("min-devices",),
         lambda config: config.federation.fraction < 1,
         "without a --fraction below 1, for all devices of a cohort train",
+    ),
+    Condition(
+        ("optimizer",),
+        lambda config: _is_itself(config.federation.optimizer, config),
+        "without a --momentum above 0",
+    ),
+    Condition(
+        ("fedgkt-server-optimizer",),
+        lambda config: _is_itself(config.of(FedGKTSettings).fedgkt_server_optimizer, config),
+        "without a --momentum above 0",
+        of="fedgkt-server-optimizer",
     ),
     Condition(
         ("distillation-learning-rate",),
@@ -137,6 +149,11 @@ def require_effect(config: Config) -> None:
     """Raise ConfigurationError for a setting that was changed and cannot have an effect."""
     for reason in without_effect(config).values():
         raise ConfigurationError(reason)
+
+
+def _is_itself(optimizer: str, config: Config) -> bool:
+    """Nesterov's momentum is none where there is no momentum."""
+    return optimizer != "nesterov" or config.federation.momentum > 0
 
 
 def _pretrains(config: Config) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.budget import LocalTraining
+from common.budget import OPTIMIZERS, LocalTraining
 from common.settings import Settings, setting
 
 AUTO_STEM, AUTO_STRIDES = 0, "auto"
@@ -235,14 +235,18 @@ class FederationSettings(Settings):
         common=True,
     )
     local_batch_size: int = setting(16, "Batch size on the devices.", minimum=2)
-    optimizer: str = setting("sgd", "Optimizer on the devices.", choices=("sgd", "adam"))
+    optimizer: str = setting(
+        "sgd",
+        "Optimizer on the devices; nesterov is sgd with Nesterov's momentum.",
+        choices=tuple(OPTIMIZERS),
+    )
     learning_rate: float = setting(0.01, "Learning rate on the devices.", above=0.0)
     learning_rate_decay: float = setting(
         1.0, "Factor on the devices' learning rate after each round.", above=0.0, maximum=1.0
     )
     momentum: float = setting(
         0.5,
-        "Momentum on the devices; of adam the decay of the mean gradient (beta 1, usually 0.9).",
+        "Momentum on the devices; of adam and amsgrad the decay of the mean gradient (beta 1, usually 0.9).",
         minimum=0.0,
         maximum=0.999,
     )
@@ -257,7 +261,11 @@ class FederationSettings(Settings):
     )
     test_batch_size: int = setting(256, "Batch size of evaluation.", minimum=1)
     evaluate_every: int = setting(1, "Evaluate every this many rounds.", minimum=1)
-    device_evaluation: bool = setting(False, "Also evaluate each cohort's model on its devices' own held-out data.")
+    device_evaluation: bool = setting(
+        True,
+        "After the last round every device scores its model on a tenth of its own images, which it holds out of "
+        "training; devices with fewer than 50 hold none out.",
+    )
     patience: int = setting(
         0, "Stop after this many evaluations without a better validation accuracy; 0 never stops.", minimum=0
     )
@@ -300,7 +308,7 @@ class FederationSettings(Settings):
     @property
     def local_training(self) -> LocalTraining:
         """How devices train, as far as it takes memory."""
-        return LocalTraining(self.local_batch_size, self.momentum > 0)
+        return LocalTraining.of(self.local_batch_size, self.optimizer, self.momentum)
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,14 @@ class Hello:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """A device's answer to the handshake: who it is, what it can afford, how many training images it has."""
+    """A device's answer to the handshake: who it is, what it can afford, how many images it trains on and holds out."""
 
     name: str
     profile: str
     partition: int
     samples: int
     budget: DeviceBudget
+    held_out: int = 0
 
     def encode(self) -> RecordDict:
         """As a reply's content; 0, or no shares, stands for a bound that the device does not have."""
@@ -110,12 +111,13 @@ class DeviceReport:
             "profile": self.profile,
             "partition": self.partition,
             "samples": self.samples,
+            "held-out": self.held_out,
             "macs": budget.macs or 0,
             "params": budget.params or 0,
             "peak-memory-bytes": budget.peak_memory_bytes or 0,
             "training-memory-bytes": budget.training_memory_bytes or 0,
             "training-batch-size": budget.training.batch_size,
-            "training-momentum": int(budget.training.momentum),
+            "training-kept": budget.training.kept,
             "latency-ms": 0.0 if latency is None else latency.milliseconds,
             "latency-shares": [] if latency is None else list(latency.shares),
         }
@@ -133,6 +135,9 @@ class DeviceReport:
         samples = _integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports {samples} training images")
+        held_out = _integer(values, "held-out")
+        if not 0 <= held_out <= LARGEST_DEVICE_SAMPLES:
+            raise MessageError(f"{name} reports {held_out} images that it holds out")
         bounds: list[int | None] = []
         for key in ("macs", "params", "peak-memory-bytes", "training-memory-bytes"):
             bound = _integer(values, key)
@@ -142,16 +147,13 @@ class DeviceReport:
         batch_size = _integer(values, "training-batch-size")
         if not 1 <= batch_size <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports training-batch-size = {batch_size}")
-        momentum = _integer(values, "training-momentum", minimum=0)
-        if momentum > 1:
-            raise MessageError(f"training-momentum must be 0 or 1, not {momentum}")
         try:
-            training = LocalTraining(batch_size, momentum == 1)
+            training = LocalTraining(batch_size, _integer(values, "training-kept", minimum=0))
             macs, params, memory, training_memory = bounds
             budget = DeviceBudget(macs, params, memory, training_memory, latency=_latency(values), training=training)
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
-        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget)
+        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget, held_out)
 
 
 @dataclass(frozen=True)

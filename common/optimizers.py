@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 from common.arrays import Arrays
+from common.budget import OPTIMIZERS
+
+ADAM_SECOND = 0.999
+"""Adam's decay of the squared gradients (Kingma and Ba 2015, algorithm 1, beta_2)."""
 
 
 class _WithoutCompiler(torch.optim.Optimizer):
@@ -39,14 +43,17 @@ class Adam(_WithoutCompiler, torch.optim.Adam):
 def make_optimizer(
     kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """`sgd`, `nesterov` (SGD with Nesterov's momentum, which must be above 0), or `adam`: AMSGrad (Reddi et al. 2018).
+    """One of `common.budget.OPTIMIZERS`, the same wherever a setting names it.
 
-    Raises ValueError for another kind. AMSGrad has no use for `momentum`: its betas are torch's, 0.9 and 0.999.
+    `sgd` has a heavy ball's momentum, `nesterov` Nesterov's (Sutskever et al. 2013), which must be above 0. `adam` is
+    Kingma and Ba 2015, algorithm 1, and `amsgrad` Reddi et al. 2018, algorithm 2, with the bias corrections of Adam;
+    `momentum` is the beta_1 of both. Weight decay is added to the gradient. Raises ValueError for another kind.
     """
-    if kind == "adam":
-        return Adam(parameters, lr=learning_rate, weight_decay=weight_decay, amsgrad=True)
-    if kind not in ("sgd", "nesterov"):
+    if kind not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {kind!r}")
+    if kind in ("adam", "amsgrad"):
+        betas = (momentum, ADAM_SECOND)
+        return Adam(parameters, learning_rate, betas, weight_decay=weight_decay, amsgrad=kind == "amsgrad")
     return SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=kind == "nesterov")
 
 

@@ -34,7 +34,10 @@ PRESETS: Mapping[str, Preset] = {
             "max-gradient-norm": 5.0,
         },
     ),
-    "paper": Preset("The search as it was published: where gates sit, their entropy and decay.", {"recipe": "paper"}),
+    "paper": Preset(
+        "The search as it was published: where gates sit, their entropy and decay. Devices train on all their images.",
+        {"recipe": "paper", "device-evaluation": False},
+    ),
     "fednas-published": Preset(
         "FedNAS as its program's scripts have it: 50 rounds of search, then 500 that train what was found.",
         {
@@ -55,6 +58,7 @@ PRESETS: Mapping[str, Preset] = {
             "weight-decay": 3e-4,
             "max-gradient-norm": 5.0,
             "fednas-drop-path": 0.5,
+            "device-evaluation": False,
             "round-timeout": 86400.0,
         },
     ),

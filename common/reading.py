@@ -5,6 +5,7 @@ never becomes a gigabyte, and whatever is wrong with it is said in one short lin
 into an error of its own.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -14,8 +15,9 @@ import struct
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_TEXT_BYTES = 4 * 2**20
 """Settings, budgets, experiments and architectures are far smaller; a megabyte of brackets becomes 50 of objects."""
@@ -32,21 +34,36 @@ class Unreadable(Exception):
 
 def read_limited(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     """The content of a regular file of at most `limit` bytes; raises Unreadable."""
+    with _regular_file(path) as (file, size):
+        if size > limit:
+            raise Unreadable(f"it has {size:,} bytes, more than the {limit:,} that can be right")
+        content = file.read(size + 1)  # not `limit`, which would be set aside at once
+    if len(content) > size:
+        raise Unreadable("it is being written")
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a regular file of any size, read piece by piece; raises Unreadable."""
+    with _regular_file(path) as (file, _):
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _regular_file(path: Path) -> Iterator[tuple[BufferedReader, int]]:
+    """The open file and its size in bytes."""
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
+        # without waiting for the other end, which a named pipe may not have
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise Unreadable("it is not a file")
-            if status.st_size > limit:
-                raise Unreadable(f"it has {status.st_size:,} bytes, more than the {limit:,} that can be right")
-            content = file.read(status.st_size + 1)  # not `limit`, which would be set aside at once
+            yield file, status.st_size
     except OSError as error:
         raise Unreadable(error.strerror or type(error).__name__) from None
     except ValueError:  # a NUL byte
         raise Unreadable("its name holds a NUL byte") from None
-    if len(content) > status.st_size:
-        raise Unreadable("it is being written")
-    return content
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -77,21 +94,32 @@ def read_json(path: Path, limit: int = MAX_TEXT_BYTES) -> Any:
 def tensor_header(content: bytes) -> dict[str, Any]:
     """The description of the tensors in the bytes of a safetensors file, each with dtype, shape and data_offsets.
 
-    Raises Unreadable if it is longer than any that describes a network, or does not describe these bytes.
+    Raises Unreadable if it is longer than any that describes a network, or no description.
     """
-    if len(content) < 8:
+    return _tensors(BytesIO(content), len(content))[0]
+
+
+def tensor_file_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same of a file, without the bytes of a tensor being read, and the metadata of the file beside it."""
+    with _regular_file(path) as (file, size):
+        return _tensors(file, size)
+
+
+def _tensors(file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    beginning = file.read(8)
+    if len(beginning) < 8:
         raise Unreadable("it is cut short")
-    (length,) = struct.unpack("<Q", content[:8])
-    if length > min(MAX_HEADER_BYTES, len(content) - 8):
+    (length,) = struct.unpack("<Q", beginning)
+    if length > min(MAX_HEADER_BYTES, size - 8):
         raise Unreadable(f"its header claims {length:,} bytes")
-    header = parse_json(content[8 : 8 + length])
+    header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise Unreadable("its header is not a JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
     for name, entry in header.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
             raise Unreadable(f"its header describes no tensor under {reprlib.repr(name)}")
-    return header
+    return header, metadata if isinstance(metadata, dict) else {}
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from common.errors import ConfigurationError
 
 Scalar: TypeAlias = bool | int | float | str
 
+LARGEST_WHOLE = 10**9
+"""No setting that is a whole number is larger, unless it says how large: libraries count to 2^31 or 2^63."""
+
 
 def setting(
     default: Scalar,
@@ -25,8 +28,8 @@ def setting(
 ) -> Any:
     """A dataclass field with its help text and the values it accepts.
 
-    `minimum` and `maximum` are inclusive, `above` is exclusive; `pattern` must match the whole string. Those that are
-    `common` stand in the short help.
+    `minimum` and `maximum` (of whole numbers LARGEST_WHOLE where none is given) are inclusive, `above` is exclusive;
+    `pattern` must match the whole string. Those that are `common` stand in the short help.
     """
     limits = {"choices": choices, "minimum": minimum, "above": above, "maximum": maximum, "pattern": pattern}
     return field(default=default, metadata={"help": help, "common": common, **limits})
@@ -131,5 +134,6 @@ def _check_limits(key: str, value: Scalar, limits: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"{key} must be at least {limits['minimum']:g}, not {value}")
     if limits["above"] is not None and value <= limits["above"]:
         raise ConfigurationError(f"{key} must be above {limits['above']:g}, not {value}")
-    if limits["maximum"] is not None and value > limits["maximum"]:
-        raise ConfigurationError(f"{key} must be at most {limits['maximum']:g}, not {value}")
+    most = LARGEST_WHOLE if limits["maximum"] is None and isinstance(value, int) else limits["maximum"]
+    if most is not None and value > most:
+        raise ConfigurationError(f"{key} must be at most {most:g}, not {value}")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from common.atomic import replacing
 from common.errors import CheckpointError
 from common.layout import State
-from common.reading import Unreadable, parse_json
+from common.reading import Unreadable, parse_json, tensor_file_header
 
 SHARE = 0.02
 """Of the time at most this much goes into writing checkpoints: an epoch of a small network is shorter than one."""
@@ -43,6 +43,7 @@ def load_checkpoint(path: Path, signature: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
+        tensor_file_header(path)  # bounded, and refuses what is no file
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -16,20 +16,23 @@ writes several in an order that differs from process to process, and equal runs 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from common.architecture import Architecture
 from common.data.augment import Preprocessor
 from common.errors import ArchitectureError
 from common.layout import State
+from common.reading import Unreadable, parse_json, printable, tensor_file_header
 from common.version import version
+from dac.weights import read_own_weights
 
 KEY = "feddac"
+LONGEST_FACT = 200
 STAGES = {
     "search": "as the search left them",
     "before-federation": "as they were before the first round",
@@ -101,26 +104,44 @@ def metadata(name: str, stage: str, architecture: Architecture, preparation: Pre
 def read_model(path: Path) -> Model:
     """The model in a safetensors file; raises ArchitectureError for one that is missing, damaged or not ours."""
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ArchitectureError(f"cannot read the model file {path}: {error}") from None
-    if text is None:
-        raise ArchitectureError(f"{path} does not say what network its weights are of; FedDAC did not write it")
+        text = tensor_file_header(path)[1].get(KEY)
+        if not isinstance(text, str):
+            raise ArchitectureError(f"{path} does not say what network its weights are of; FedDAC did not write it")
+        return _model(path, _facts(text))
+    except Unreadable as error:
+        raise ArchitectureError(f"cannot read the model file {printable(path)}: {error}") from None
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, _Damaged) as error:
+        raise ArchitectureError(f"{printable(path)} is damaged: {error}") from None
+
+
+class _Damaged(Exception):
+    """What a model file says of itself cannot be."""
+
+
+def _facts(text: str) -> dict[str, Any]:
     try:
-        facts = json.loads(text)
+        facts = parse_json(text)
+    except Unreadable as error:
+        raise _Damaged(str(error)) from None
+    for key in ("name", "stage", "version"):
+        if not isinstance(facts[key], str) or not facts[key].isprintable() or len(facts[key]) > LONGEST_FACT:
+            raise _Damaged(f"its {key} is no short text")
+    return dict(facts)
+
+
+def _model(path: Path, facts: Mapping[str, Any]) -> Model:
+    try:
         architecture = Architecture.from_dict(facts["architecture"])
         preparation = _preparation(facts)
         if preparation is not None:
             preparation.check_fits(architecture)
-        architecture.build_from(state)
-        return Model(str(facts["name"]), str(facts["stage"]), architecture, preparation, str(facts["version"]), state)
-    except (ValueError, KeyError, TypeError, RuntimeError, ArchitectureError) as error:
-        raise ArchitectureError(f"{path} is damaged: {error}") from None
+    except ArchitectureError as error:
+        raise _Damaged(str(error)) from None
+    state = read_own_weights(path, architecture)
+    return Model(facts["name"], facts["stage"], architecture, preparation, facts["version"], state)
 
 
-def _preparation(facts: dict[str, Any]) -> Preparation | None:
+def _preparation(facts: Mapping[str, Any]) -> Preparation | None:
     if "mean" not in facts:
         return None
     mean, std = (tuple(map(float, facts[key])) for key in ("mean", "std"))

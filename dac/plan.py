@@ -12,7 +12,7 @@ from common.budget import RESOURCES, Costs, DeviceBudget
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork
-from dac.space import SearchSpace
+from common.search_space import SearchSpace
 
 
 def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget], space: SearchSpace | None = None) -> None:

@@ -26,6 +26,7 @@ from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recali
 from common.models.description import BaseNetwork
 from common.optimizers import SGD
 from common.progress import Progress
+from common.search_space import SearchSpace
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
 from common.sparingly import Sparingly
@@ -34,7 +35,6 @@ from dac.files import Member
 from dac.joint import share_weights
 from dac.plan import check_feasible, clipped, fork, join
 from dac.recipe import RECIPES
-from dac.space import SearchSpace
 from dac.supernet import Supernet
 from dac.trajectory import Trajectory
 

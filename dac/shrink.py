@@ -8,7 +8,7 @@ import torch
 from common.architecture import Architecture
 from common.budget import BOUNDED, Costs, DeviceBudget
 from common.models.description import BYTES_PER_VALUE, Description
-from dac.space import SearchSpace
+from common.search_space import SearchSpace
 
 LARGEST_GROUP_SHARE = 0.5  # of a group's channels that one step may remove
 

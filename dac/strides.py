@@ -13,7 +13,7 @@ from common.budget import Costs, DeviceBudget
 from common.groups import AUTO_STEM, AUTO_STRIDES, ModelSettings
 from common.models import allow_network, describe
 from common.models.description import BaseNetwork
-from dac.space import SearchSpace
+from common.search_space import SearchSpace
 
 PUBLISHED = "1,1,2,2,1,2,1"
 LADDER = (

@@ -11,9 +11,9 @@ from common.layout import State
 from common.learning import place
 from common.models.description import Axis, Dimension, GatePoint, Layer
 from common.optimizers import SGD
+from common.search_space import SearchSpace
 from common.slicing import slice_state
 from dac.gates import ChannelGate, gated
-from dac.space import SearchSpace
 
 GATES = "channel_gates"  # the submodule that holds them
 

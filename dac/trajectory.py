@@ -11,11 +11,11 @@ from common.budget import DeviceBudget
 from common.groups import SearchSettings
 from common.layout import State
 from common.optimizers import SGD
+from common.search_space import SearchSpace
 from dac.attic import Attic
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
 from dac.shrink import Ranking, shrink_step
-from dac.space import SearchSpace
 from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 
 

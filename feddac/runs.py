@@ -44,11 +44,14 @@ class Run:
         return folder.read_summary() if folder.summary_path.exists() else {}
 
     @property
-    def accuracy(self) -> float | None:
+    def test_accuracy(self) -> float | None:
         """Accuracy on the test images, 0 to 1: of a federated run the mean over its devices; None for a search."""
-        summary = self.summary
-        found = summary.get("device_accuracy", summary.get("test_accuracy"))
-        return None if found is None else float(found)
+        return self._figure("test_accuracy")
+
+    @property
+    def own_accuracy(self) -> float | None:
+        """Mean over devices of their accuracy on images of their own that none of them trained on; None without any."""
+        return self._figure("own_accuracy")
 
     @property
     def cohorts(self) -> tuple[Cohort, ...]:
@@ -69,6 +72,10 @@ class Run:
     def architectures(self) -> dict[str, Architecture]:
         """The architecture of every model, by the model's name."""
         return {model.name: read_model(model.path).architecture for model in self.models}
+
+    def _figure(self, name: str) -> float | None:
+        found = self.summary.get(name)
+        return None if found is None else float(found)
 
     def load(self, name: str = "") -> Classifier:
         """The model of a cohort, profile or device; see `feddac.load`."""

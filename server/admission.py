@@ -44,8 +44,8 @@ def admit_evaluation(reply: Message, number: int, device: Device) -> EvaluateRes
     result = EvaluateResult.decode(reply.content)
     if result.round != number:
         raise MessageError(f"the reply is for round {result.round}, not {number}")
-    if result.samples > device.report.samples:
-        raise MessageError(f"it claims {result.samples} held-out samples, but registered {device.report.samples}")
+    if result.samples > device.report.held_out:
+        raise MessageError(f"it claims {result.samples} held-out images, but registered {device.report.held_out}")
     return result
 
 

@@ -29,7 +29,7 @@ from common.fleet import is_fleet_file
 from common.messages import WEIGHTS
 from common.methods import contract_of, network_class
 from common.network import Network
-from common.reading import Unreadable, parse_json
+from common.reading import MAX_HEADER_BYTES, Unreadable, parse_json, read_limited, sha256_of
 from common.settings import Scalar
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
 from server.methods.method import Method, Snapshot
@@ -38,6 +38,7 @@ from server.run import Run
 FORMAT = "feddac-checkpoint"
 VERSION = 3
 METHOD_FILE = "method.safetensors"
+MAX_POINTER_BYTES, MAX_STATE_BYTES, MAX_METHOD_BYTES = 2**12, 2**28, 2**34
 
 FREE_SETTINGS = frozenset(
     ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "test-batch-size", "accelerator")
@@ -86,9 +87,9 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
     if not latest.exists():
         return None
     try:
-        pointer = parse_json(_read(latest))
+        pointer = parse_json(_read(latest, MAX_POINTER_BYTES))
         place = folder / Path(pointer["folder"]).name
-        document = json.loads(_verified(place / "state.json", pointer["sha256"]))
+        document = json.loads(_verified(place / "state.json", pointer["sha256"], MAX_STATE_BYTES))
         if document["format"] != FORMAT or document["version"] != VERSION:
             raise CheckpointError(
                 f"{place} has version {document['version']} of {document['format']}; this program reads version "
@@ -108,6 +109,8 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
         KeyError,
         TypeError,
         AttributeError,
+        OverflowError,
+        RecursionError,
         ArchitectureError,
         BudgetError,
         SafetensorError,
@@ -141,7 +144,8 @@ def _cohort_to_dict(cohort: Cohort) -> dict[str, Any]:
 def _cohort_from_dict(place: Path, entry: Mapping[str, Any], kind: type[Network]) -> Cohort:
     network = kind.from_json(entry["network"])
     path = place / f"{Path(entry['name']).name}.safetensors"
-    weights = _read_arrays(path, entry["sha256"])[WEIGHTS]
+    largest = MAX_HEADER_BYTES + 4 * network.layout.size
+    weights = _read_arrays(path, entry["sha256"], largest)[WEIGHTS]
     if weights.dtype != "float32" or weights.shape != (network.layout.size,):
         raise CheckpointError(f"{path} is damaged: its weights do not fit the network")
     return Cohort(
@@ -162,8 +166,8 @@ def _write_arrays(path: Path, arrays: Arrays) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_arrays(path: Path, digest: str) -> dict[str, Array]:
-    return dict(safetensors.numpy.load(_verified(path, digest)))
+def _read_arrays(path: Path, digest: str, largest: int = MAX_METHOD_BYTES) -> dict[str, Array]:
+    return dict(safetensors.numpy.load(_verified(path, digest, largest)))
 
 
 def _require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
@@ -178,15 +182,22 @@ def _require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
             )
 
 
-def _verified(path: Path, digest: str) -> bytes:
-    data = _read(path)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one that was recorded; start a new run")
-    return data
-
-
-def _read(path: Path) -> bytes:
+def _verified(path: Path, digest: str, largest: int) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}; start a new run") from None
+        intact = sha256_of(path) == digest
+    except Unreadable as error:
+        raise _unreadable(path, error) from None
+    if not intact:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one that was recorded; start a new run")
+    return _read(path, largest)
+
+
+def _read(path: Path, largest: int) -> bytes:
+    try:
+        return read_limited(path, largest)
+    except Unreadable as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Unreadable) -> CheckpointError:
+    return CheckpointError(f"cannot read {path}: {error}; start a new run")

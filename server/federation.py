@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from itertools import chain
@@ -22,8 +22,8 @@ from common.methods import contract_of
 from common.methods.evaluation import EVALUATE
 from common.process import peak_rss_bytes
 from common.progress import Progress
+from common.search_space import SearchSpace
 from dac.model_file import metadata
-from dac.space import SearchSpace
 from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation
 from server.cohorts import Cohort, FederationState, Spent, require_architecture
@@ -33,6 +33,7 @@ from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
 from server.methods.method import Method
 from server.reference import load_reference
+from server.report.own_scores import OWN_EVENT, OwnScore, mean_own, on_devices, own_scores
 from server.report.progress import Point, milestones, progress_of
 from server.rounds import Rounds
 from server.run import Run
@@ -140,21 +141,26 @@ def _require_no_rounds(folder: RunFolder) -> None:
 def summarise(method: Method, state: FederationState, config: Config, folder: RunFolder) -> dict[str, Any]:
     """The result of a run, ready for summary.json; accuracies are those of the last evaluation.
 
-    `device_accuracy` is the mean over devices of the test accuracy of their cohort's model. `outcomes` counts what
-    became of devices over all rounds; one that was refused before the first counts as rejected once. `over_budget` is
-    the number of a cohort's devices that could not hold its network, which only fedavg's oracle has. What the run cost
-    is said in the same terms for every method (see `_costs`); `traffic` has what each step cost, `milestones` what had
-    been spent when an accuracy was first reached.
+    `test_accuracy` is the mean over devices of the test accuracy of their cohort's model, `own_accuracy` that of what
+    they scored on images of their own (None where none holds any out), `own_devices` of them on `own_images` in all;
+    `devices` has both of each device, there of the network that runs on it. `outcomes` counts what became of devices
+    over all rounds; one that was refused before the first counts as rejected once. `over_budget` is the number of a
+    cohort's devices that could not hold its network, which only fedavg's oracle has. What the run cost is said in the
+    same terms for every method (see `_costs`); `traffic` has what each step cost, `milestones` what had been spent when
+    an accuracy was first reached.
     """
+    scores = own_scores(folder.events(OWN_EVENT), state.round)
     return {
         "method": method.contract.name,
         "data": config.data.data,
         "seed": config.run.seed,
         "rounds": state.round,
         "stopped_early": state.stopped_early,
-        "device_accuracy": mean_over_devices(method.cohorts, "accuracy"),
+        "test_accuracy": mean_over_devices(method.cohorts, "accuracy"),
+        **_own_figures(scores),
         "outcomes": _outcomes(folder),
-        "cohorts": [_cohort_summary(cohort, state) for cohort in method.cohorts],
+        "cohorts": [_cohort_summary(cohort, state, scores) for cohort in method.cohorts],
+        "devices": _device_accuracies(method.cohorts, scores, on_devices(folder.events("round"), state.round)),
         **_costs(method, state),
         "milestones": milestones(_progress(method, folder)),
         "traffic": {step: asdict(_spent(method.cohorts, step)) for step in _steps(method.cohorts)},
@@ -211,7 +217,33 @@ def _outcomes(folder: RunFolder) -> dict[str, int]:
     return {status: counts[status] for status in ("trained", "late", "failed", "rejected")}
 
 
-def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
+def _own_figures(scores: Mapping[str, OwnScore]) -> dict[str, Any]:
+    return {
+        "own_accuracy": mean_own(scores.values()) if scores else None,
+        "own_devices": len(scores),
+        "own_images": sum(score.images for score in scores.values()),
+    }
+
+
+def _device_accuracies(
+    cohorts: Sequence[Cohort], scores: Mapping[str, OwnScore], on_device: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """By device: its cohort, and its network's accuracy on the test images and on so many of its own, if there are."""
+    found = {}
+    for cohort in cohorts:
+        whole = cohort.evaluation.accuracy if cohort.evaluation else None
+        for name in cohort.devices:
+            own = scores.get(name)
+            found[name] = {
+                "cohort": cohort.name,
+                "test_accuracy": on_device.get(cohort.name, whole),
+                "own_accuracy": own.accuracy if own else None,
+                "own_images": own.images if own else 0,
+            }
+    return found
+
+
+def _cohort_summary(cohort: Cohort, state: FederationState, scores: Mapping[str, OwnScore]) -> dict[str, Any]:
     costs = cohort.network.costs
     evaluation = cohort.evaluation
     spent = cohort.spent.values()
@@ -222,8 +254,9 @@ def _cohort_summary(cohort: Cohort, state: FederationState) -> dict[str, Any]:
         "macs": costs.macs,
         "params": costs.params,
         "peak_memory_bytes": costs.peak_memory_bytes,
-        "accuracy": evaluation.accuracy if evaluation else None,
+        "test_accuracy": evaluation.accuracy if evaluation else None,
         "validation_accuracy": evaluation.validation_accuracy if evaluation else None,
+        **_own_figures({name: scores[name] for name in cohort.devices if name in scores}),
         "device_macs_per_round": _macs_per_answer([cohort]),
         "bytes_down": sum(one.bytes_down for one in spent),
         "bytes_up": sum(one.bytes_up for one in spent),

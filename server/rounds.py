@@ -74,9 +74,9 @@ class Rounds:
         strategy.aggregate_train(number, exchange(self._grid, messages, timeout))
         self._require_progress(number)
         if is_due(number, self._settings):
+            self._evaluate()
             messages = strategy.configure_evaluate(number, empty, nothing, self._grid)
             strategy.aggregate_evaluate(number, exchange(self._grid, messages, timeout))
-            self._evaluate()
 
     def _require_progress(self, number: int) -> None:
         if any(outcome.status == "trained" for outcome in self._strategy.outcomes.values()):
@@ -108,7 +108,7 @@ class Rounds:
                 "evaluation",
                 round=state.round,
                 cohort=cohort.name,
-                accuracy=evaluation.accuracy,
+                test_accuracy=evaluation.accuracy,
                 loss=evaluation.loss,
                 validation_accuracy=evaluation.validation_accuracy,
             )

@@ -38,12 +38,12 @@ def host_facts() -> dict[str, Any]:
 
 
 def closing_facts(method: Method, run: Run) -> dict[str, Any]:
-    """For summary.json: host_facts, `accuracy_before` the first round (as device_accuracy), and the models' quality.
+    """For summary.json: host_facts, `accuracy_before` the first round (as test_accuracy), and the models' quality.
 
     `class_accuracy` has a list per cohort in the order of `class_names`, None for a class without test images;
     `quality` has the rest of `server.quality` per cohort.
     """
-    first = {one["cohort"]: one["accuracy"] for one in run.folder.events("evaluation") if one["round"] == 0}
+    first = {one["cohort"]: one["test_accuracy"] for one in run.folder.events("evaluation") if one["round"] == 0}
     known = [(len(one.devices), first[one.name]) for one in method.cohorts if one.name in first]
     devices = sum(count for count, _ in known)
     qualities = {

@@ -277,8 +277,8 @@ class RunFolder:
 class _Scalars:
     """The events' figures as TensorBoard scalars; the writer is imported with the first one, for that takes a second.
 
-    Tags: accuracy/COHORT, loss/COHORT, validation/COHORT, and bytes (both directions, all of a round). The epochs of a
-    search or training are a run of their own beside them, which the resumption of rounds does not cut:
+    Tags: test_accuracy/COHORT, loss/COHORT, validation_accuracy/COHORT, and bytes (both directions, all of a round).
+    The epochs of a search or training are a run of their own beside them, which the resumption of rounds does not cut:
     search/validation_accuracy and the like.
     """
 
@@ -291,8 +291,8 @@ class _Scalars:
 
     def add(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "evaluation":
-            for tag, key in (("accuracy", "accuracy"), ("loss", "loss"), ("validation", "validation_accuracy")):
-                self._write(f"{tag}/{event['cohort']}", event.get(key), event["round"])
+            for key in ("test_accuracy", "loss", "validation_accuracy"):
+                self._write(f"{key}/{event['cohort']}", event.get(key), event["round"])
         elif event["event"] == "step":
             if event["round"] != self._round:
                 self._write_bytes()

@@ -28,6 +28,7 @@ except ImportError:  # Windows
 LOCK_NAME = "run.lock"
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
+WATCH_SECONDS = 2.5 * BEAT_SECONDS
 _LARGEST_OWNER = 4096
 
 
@@ -85,12 +86,12 @@ def _take(path: Path) -> int:
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_still_at(descriptor, path):  # its owner has just removed it
-                os.close(descriptor)
-                continue
             owner = _owner(descriptor)
             if owner and _lives_elsewhere(owner, path):
                 raise _in_use(path, owner)
+            if not _is_still_at(descriptor, path):  # its owner has just removed it
+                os.close(descriptor)
+                continue
             return descriptor
         except BlockingIOError:
             owner = _owner(descriptor)
@@ -122,13 +123,25 @@ def _owner(descriptor: int) -> dict[str, Any]:
 def _lives_elsewhere(owner: dict[str, Any], path: Path) -> bool:
     """Whether the heartbeat of an owner that this system's lock does not show is fresh.
 
-    Both times are the file system's, for the clocks of two machines may differ.
+    Both times are the file system's, for the clocks of two machines may differ. A heartbeat that is old, or of a time
+    to come, is watched before its owner is taken for dead: a clock may have been set meanwhile.
     """
     if fcntl is not None and owner.get("boot") == _boot():
         return False
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now.") as probe:
-        age = os.stat(probe.name).st_mtime - path.stat().st_mtime
-    return age < DEAD_AFTER_SECONDS
+    with suppress(FileNotFoundError):  # its owner has just removed it
+        last = _last_beat(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now.") as probe:
+            age = os.stat(probe.name).st_mtime - last
+        if 0 <= age < DEAD_AFTER_SECONDS:
+            return True
+        time.sleep(WATCH_SECONDS)
+        return _last_beat(path) != last
+    return False
+
+
+def _last_beat(path: Path) -> float:
+    with path.open("rb") as file:  # opened, so that a network drive asks its server
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _in_use(path: Path, owner: dict[str, Any]) -> CheckpointError:

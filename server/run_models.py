@@ -82,7 +82,7 @@ def choose_models(models: Sequence[StoredModel], wanted: str, kind: str = "") ->
 
 def _federated(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
     entries = folder.read_budgets()
-    reported = {entry.get("cohort"): entry.get("accuracy") for entry in summary.get("cohorts", [])}
+    reported = {entry.get("cohort"): entry.get("test_accuracy") for entry in summary.get("cohorts", [])}
     models = []
     found = {path.stem: path for path in folder.models_folder.glob("*.safetensors")}
     for name in sorted(found, key=_natural_order):

@@ -20,6 +20,7 @@ from server.devices import Device
 from server.exchange import time_to_live
 from server.methods.method import Method
 from server.ordering import InOrder
+from server.report.own_scores import OWN_EVENT
 from server.run import Run
 from server.sampling import sample_devices
 from server.steps import Order, Step
@@ -139,9 +140,14 @@ class MethodStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """One message per device that is online; none unless the run evaluates on the devices."""
-        if not self._settings.device_evaluation:
-            self._sent, self._steps = [], ()
+        """After the last round one message per device that holds images out and is online; none before.
+
+        Each carries the cohort's weights, so that after every round they would add half to a run's traffic. Who was
+        late in the round is not waited for again.
+        """
+        over = server_round >= self._settings.rounds or self._state.stopped_early
+        if not (self._settings.device_evaluation and over):
+            self._sent, self._steps, self._before, self._slowest = [], (), {}, {}
             return []
         order = EvaluationOrder(batch_size=self._settings.test_batch_size)
 
@@ -149,11 +155,16 @@ class MethodStrategy(Strategy):
             macs = cohort.network.costs.macs
             return Step(EVALUATE, cohort, {WEIGHTS: cohort.weights}, {}, lambda device: Order(order, macs))
 
+        late = {name for name, outcome in self.outcomes.items() if outcome.status == "late"}
+
+        def able(step: Step, online: list[str]) -> list[str]:
+            return [name for name in online if self._devices[name].report.held_out and name not in late]
+
         steps = [step(cohort) for cohort in self._method.cohorts]
-        return self._configure(MessageType.EVALUATE, server_round, grid, steps, lambda step, online: online)
+        return self._configure(MessageType.EVALUATE, server_round, grid, steps, able)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The sample-weighted accuracy and loss of every cohort on its devices' own images, recorded as events."""
+        """Accuracy and loss of every device's model on its own images, recorded as an event each."""
         scores: dict[str, EvaluateResult] = {}
         for sent, reply, size in self._matched(replies):
             try:
@@ -166,19 +177,20 @@ class MethodStrategy(Strategy):
                 self._charge(sent, score, size)
         seconds = time.monotonic() - self._started
         for step in self._steps:
-            self._record_step(server_round, step, seconds)
-            own = [scores[name] for name in self._names(step) if name in scores]
-            samples = sum(score.samples for score in own)
-            if samples:
-                self._run.folder.append(
-                    "device_evaluation",
-                    round=server_round,
-                    cohort=step.cohort.name,
-                    devices=len(own),
-                    samples=samples,
-                    accuracy=sum(score.samples * score.accuracy for score in own) / samples,
-                    loss=sum(score.samples * score.loss for score in own) / samples,
-                )
+            asked = self._names(step)
+            if asked:
+                self._record_step(server_round, step, seconds)
+            for name in asked:
+                if name in scores:
+                    self._run.folder.append(
+                        OWN_EVENT,
+                        round=server_round,
+                        device=name,
+                        cohort=step.cohort.name,
+                        own_accuracy=scores[name].accuracy,
+                        own_loss=scores[name].loss,
+                        own_images=scores[name].samples,
+                    )
         self._state.simulated_seconds += max(self._slowest.values(), default=0.0)
         return MetricRecord({"evaluated": len(scores)}) if self._sent else None
 

@@ -16,7 +16,7 @@ from common.data.sources import load
 from common.errors import BudgetError
 from common.fleet import virtual_fleet
 from common.methods import contract_of
-from dac.space import SearchSpace
+from common.search_space import SearchSpace
 from dac.strides import with_strides
 from server.methods import server_half
 from server.reference import base_network

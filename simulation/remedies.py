@@ -12,8 +12,8 @@ from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.methods import contract_of
 from common.models import describe
 from common.models.networks import OWN
+from common.search_space import SearchSpace
 from common.settings import Scalar
-from dac.space import SearchSpace
 from dac.strides import is_chosen
 from server.reference import base_network
 

@@ -10,8 +10,11 @@ from common.data.decode import Example, decode_images
 from common.data.images import DataSet, Images
 from common.data.split import split_test
 from common.errors import DataError
+from common.reading import Unreadable, read_limited
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_IMAGE_BYTES = 2**26
+"""Of one file; the largest image that is decoded (MAX_SIDE) has less than that without any compression."""
 
 
 def load_image_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
@@ -67,9 +70,9 @@ def _decode(
 
     def read(index: int) -> bytes:
         try:
-            return files[index].read_bytes()
-        except OSError as error:
-            raise DataError(f"{files[index]} cannot be read: {error.strerror}") from error
+            return read_limited(files[index], MAX_IMAGE_BYTES)
+        except Unreadable as error:
+            raise DataError(f"{files[index]} cannot be read: {error}") from None
 
     images, example = decode_images(len(files), read, lambda index: str(files[index]), like, side)
     return Images(torch.from_numpy(images), torch.from_numpy(np.array(labels, dtype=np.int64))), example

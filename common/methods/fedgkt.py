@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from common.arrays import ArraySpec
+from common.budget import OPTIMIZERS
 from common.errors import ConfigurationError
 from common.groups import DataSettings, FederationSettings, FleetSettings, RunSettings
 from common.methods.contract import PRETRAINED, Contract, keys_of
@@ -70,10 +71,9 @@ class FedGKTSettings(Transfer):
     )
     fedgkt_server_batch_size: int = setting(256, "Batch size of fedgkt's server.", minimum=2)
     fedgkt_server_optimizer: str = setting(
-        "adam",
-        "Optimizer of fedgkt's server: adam (AMSGrad), or sgd or nesterov (sgd with Nesterov's momentum) with the "
-        "devices' momentum; all with their weight decay.",
-        choices=("sgd", "nesterov", "adam"),
+        "amsgrad",
+        "Optimizer of fedgkt's server, with the devices' momentum and weight decay.",
+        choices=tuple(OPTIMIZERS),
     )
     fedgkt_server_learning_rate: float = setting(0.001, "Learning rate of fedgkt's server.", above=0.0)
     fedgkt_server_distillation: bool = setting(
@@ -122,7 +122,6 @@ class FedGKT(Contract):
             # every device is a cohort of its own, and nothing is averaged
             ("max-cohorts", "fraction", "min-devices", "robust-aggregation", "trim-share", "clip-norm"),
             ("max-device-share", "local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta"),
-            ("optimizer", "learning-rate-decay"),  # it has optimizers of its own
         )
     )
     server = "server.methods.fedgkt:FedGKTServer"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.arrays import ArraySpec, Vector, norm_of
+from common.budget import OPTIMIZERS
 from common.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ class TrainingOrder(Settings):
 
     epochs: int = setting(1, "Passes over the device's images.", minimum=1)
     batch_size: int = setting(32, "Batch size.", minimum=1)
-    optimizer: str = setting("sgd", "How weights are updated.", choices=("sgd", "adam"))
+    optimizer: str = setting("sgd", "How weights are updated.", choices=tuple(OPTIMIZERS))
     learning_rate: float = setting(0.01, "Learning rate.", minimum=0.0)
-    momentum: float = setting(0.0, "Momentum; of adam the decay of the mean gradient.", minimum=0.0, maximum=0.999)
+    momentum: float = setting(0.0, "Momentum; of adam and amsgrad beta 1.", minimum=0.0, maximum=0.999)
     weight_decay: float = setting(0.0, "Weight decay.", minimum=0.0)
     max_gradient_norm: float = setting(0.0, "L2 norm a step's gradient is scaled down to; 0 does not.", minimum=0.0)
     masked_loss: str = setting(

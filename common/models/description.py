@@ -307,13 +307,13 @@ class Description:
         return Costs(macs, params, BYTES_PER_VALUE * peak, _Reduced(self, dict(sizes)))
 
     def training_memory_bytes(self, sizes: Mapping[str, int], training: LocalTraining) -> int:
-        """Bytes of weights, gradients, momentum and of all that the backward pass needs of the forward pass.
+        """Bytes of weights, gradients, what the optimizer keeps, and of all that the backward pass needs.
 
-        What autograd keeps for it is counted once per storage, in float32, with cross-entropy as the loss.
+        What autograd keeps of the forward pass is counted once per storage, in float32, with cross-entropy as the loss.
         """
-        state = sum_of(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.momentum) * sum_of(
-            self._params, sizes
-        )
+        state = sum_of(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.kept) * sum_of(self._params, sizes)
+        if training.kept > 1:  # Adam also counts its steps, for each tensor in a number of its own
+            state += BYTES_PER_VALUE * sum(one.trainable and is_there(one.block, sizes) for one in self.tensors)
         saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
         images = [training.batch_size if one.per_image else 1 for one in self.saved if one.there(sizes)]
         return state + sum(each * times for each, times in zip(saved, images, strict=True))

@@ -192,12 +192,15 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
     """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did.
 
     Below the name of a cohort stand the profiles of its devices, which are folded where a terminal is narrow; figures
-    are not, and in 80 columns none is cut.
+    are not, and in 80 columns none is cut. What devices scored on images of their own is there if any did.
     """
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    cohorts = list(cohorts)
+    own = any(math.isfinite(cohort.own_accuracy) for cohort in cohorts)
+    table = Table(box=SIMPLE_HEAD, padding=0)
     table.add_column("cohort", overflow="fold", min_width=9)
     for heading in (
-        *("devices", "MACs", "params", "peak\nmemory", "accuracy", "MACs per\nround", "bytes\ndown", "bytes\nup"),
+        *("devices", "MACs", "params", "peak\nmemory", "accuracy\non test", *(["on own\nimages"] if own else [])),
+        *("MACs/\nround", "bytes\ndown", "bytes\nup"),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for cohort in cohorts:
@@ -206,7 +209,8 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
             count(cohort.macs),
             count(cohort.params),
             size(cohort.peak_memory_bytes),
-            percent(cohort.accuracy),
+            percent(cohort.test_accuracy),
+            *([percent(cohort.own_accuracy)] if own else []),
             count(cohort.device_macs_per_round),
             size(cohort.bytes_down),
             size(cohort.bytes_up),
@@ -217,8 +221,17 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
 
 
 def print_result(console: Console, run: "Run") -> None:
-    """The table of a finished run, and what it cost on the server."""
+    """The table of a finished run, what devices scored on their own images, and what it cost on the server."""
     console.print(result_table(run.cohorts))
+    if run.own:
+        name, lowest = min(run.own.items(), key=lambda item: item[1].accuracy)
+        images = sum(one.images for one in run.own.values())
+        line = (
+            f"Own images: {percent(run.own_accuracy)} as the mean over {plural(len(run.own), 'device')}, "
+            f"on {plural(images, 'image')} that nobody trained on; "
+            f"lowest {percent(lowest.accuracy)} on {printable(name, 64)}"
+        )
+        console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)
     if math.isfinite(run.server_seconds):
         took, held = duration(run.server_seconds), size(run.server_bytes)
         epochs = plural(int(run.epochs_on_reference), "epoch")

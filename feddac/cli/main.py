@@ -36,6 +36,7 @@ from feddac.cli.commands import (
 from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
+from feddac.parent import end_with_parent
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 
 TRAINING_COMMANDS = ("simulate", "search", "train")
@@ -111,6 +112,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in TRAINING_COMMANDS and not {"-h", "--help", "--help-all"} & set(arguments):
         restart_with_cpu_tuning()
+    end_with_parent()
     code = run(arguments)
     if code == INTERRUPTED:
         # A second Ctrl-C may have left a thread behind, and sys.exit would wait for it.

@@ -134,7 +134,7 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     cohorts = [one for one in summary["cohorts"] if number_of(one.get("devices")) > 0]
     cohorts.sort(key=lambda one: -number_of(one.get("macs")))
     devices = [int(one["devices"]) for one in cohorts]
-    accuracies = [number_of(one.get("accuracy")) for one in cohorts]
+    accuracies = [number_of(one.get("test_accuracy")) for one in cohorts]
     macs = [number_of(one.get("macs")) for one in cohorts]
     own_search = number_of(summary.get("stages", {}).get("search", 0.0))
     events = RunFolder(out / run.folder).events()
@@ -142,7 +142,7 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     return Outcome(
         seed=run.seed,
         folder=run.folder.as_posix(),
-        accuracy=number_of(summary.get("device_accuracy")),
+        accuracy=number_of(summary.get("test_accuracy")),
         worst_accuracy=min(accuracies, default=math.nan),
         cohort_accuracies=tuple(accuracies),
         cohort_devices=tuple(devices),

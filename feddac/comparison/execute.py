@@ -21,6 +21,7 @@ from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
+from feddac.parent import PARENT
 from server.report.wording import NARROW_SPACE, number_of, percent
 from server.run_folder import RunFolder
 from simulation.environment import CODE_ROOT
@@ -139,7 +140,7 @@ def _start(folder: RunFolder, engine: str, workers: int) -> "subprocess.Popen[by
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", PARENT: str(os.getpid())},
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others.
         )
 
@@ -176,7 +177,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def _accuracy(folder: RunFolder) -> str:
-    accuracy = number_of(folder.read_summary().get("device_accuracy"))
+    accuracy = number_of(folder.read_summary().get("test_accuracy"))
     return f"accuracy {percent(accuracy).replace(NARROW_SPACE, ' ')}"
 
 

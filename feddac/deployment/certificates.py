@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import ConfigurationError
+from common.reading import Unreadable, read_limited
 
 LOOPBACK = ("localhost", "127.0.0.1")
 LIFETIME_DAYS = 365
@@ -33,6 +34,7 @@ _CLOCK_SKEW = timedelta(hours=1)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = ("ca", "server", "superexec.secret")
+MAX_KEY_BYTES = 2**16
 _SECRET_BYTES = 32
 _CONNECT_SECONDS = 10.0
 
@@ -77,8 +79,8 @@ def renew_certificates(folder: Path, hosts: Sequence[str], devices: Sequence[str
     names = _alternative_names(hosts) if hosts else _names_of(read_certificate(folder / "server.crt"))
     _check_new(folder, [], devices)
     try:
-        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        key = serialization.load_pem_private_key(read_limited(folder / "ca.key", MAX_KEY_BYTES), None)
+    except (Unreadable, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"cannot read {folder / 'ca.key'}, which signs certificates ({error}): put it back for as long as it takes"
         ) from None
@@ -103,9 +105,9 @@ def renew_certificates(folder: Path, hosts: Sequence[str], devices: Sequence[str
 def read_certificate(path: Path) -> x509.Certificate:
     """The certificate in a PEM file; raises ConfigurationError."""
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the certificate {path}: {error.strerror or error}") from None
+        return x509.load_pem_x509_certificate(read_limited(path))
+    except Unreadable as error:
+        raise ConfigurationError(f"cannot read the certificate {path}: {error}") from None
     except ValueError:
         raise ConfigurationError(f"{path} does not hold a certificate in PEM form") from None
 
@@ -115,9 +117,9 @@ def certificate_of_server(address: str) -> x509.Certificate | None:
     host, _, port = address.rpartition(":")
     try:
         text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError):
+        return x509.load_pem_x509_certificate(text.encode())
+    except (OSError, ValueError, OverflowError):
         return None
-    return x509.load_pem_x509_certificate(text.encode())
 
 
 def expiry_warning(name: str, certificate: x509.Certificate, now: datetime | None = None) -> str | None:

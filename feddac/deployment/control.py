@@ -32,7 +32,8 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.errors import ConfigurationError, FederationError
-from feddac.deployment.certificates import certificate_of_server, expiry_warning, read_certificate
+from common.reading import Unreadable, read_limited
+from feddac.deployment.certificates import MAX_KEY_BYTES, certificate_of_server, expiry_warning, read_certificate
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DOOR = "only the interface for devices is open here"  # what deploy/fleet.caddy answers
@@ -78,10 +79,10 @@ class Control:
             self._client = ControlHttpClient.from_server_address(
                 address,
                 insecure=root_certificates is None,
-                root_certificates=None if root_certificates is None else root_certificates.read_bytes(),
+                root_certificates=None if root_certificates is None else read_limited(root_certificates),
                 interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
             )
-        except (OSError, ValueError) as error:
+        except (Unreadable, OSError, ValueError) as error:
             raise ConfigurationError(f"{root_certificates} does not hold certificates in PEM form: {error}") from None
 
     def __enter__(self) -> Self:
@@ -195,8 +196,8 @@ def _plain(line: str) -> str:
 
 def _public_key(path: Path) -> bytes:
     try:
-        key = serialization.load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        key = serialization.load_ssh_public_key(read_limited(path, MAX_KEY_BYTES))
+    except (Unreadable, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path} is not an SSH public key: {error}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigurationError(f"{path} is not an elliptic-curve key; feddac certificates makes such keys")

@@ -21,6 +21,7 @@ from feddac.deployment.processes import GRACE_SECONDS, Process, flower_environme
 from server.run_lock import RunLock
 
 STARTUP_SECONDS = 120.0
+MORE_SECONDS_PER_DEVICE = 6.0
 RESTARTS = 3
 POLL_SECONDS = 0.2
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
@@ -140,7 +141,8 @@ class LocalFederation:
     def wait_until_connected(self) -> None:
         """Return when every device is connected, and say so for each; FederationError for one that gives up."""
         waiting = {device.name: device for device in self._devices}
-        deadline = time.monotonic() + STARTUP_SECONDS
+        patience = STARTUP_SECONDS + MORE_SECONDS_PER_DEVICE * len(waiting)
+        deadline = time.monotonic() + patience
         while waiting:
             for name in list(waiting):
                 process = self.supernodes[name]
@@ -152,7 +154,7 @@ class LocalFederation:
                 else:
                     process.require_running()
             if time.monotonic() > deadline:
-                raise FederationError(f"{', '.join(waiting)} did not connect within {STARTUP_SECONDS:g} s")
+                raise FederationError(f"{', '.join(waiting)} did not connect within {patience:g} s")
             if waiting:
                 time.sleep(POLL_SECONDS)
 

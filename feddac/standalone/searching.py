@@ -14,12 +14,12 @@ from common.learning import pick_accelerator
 from common.models import describe
 from common.models.description import BaseNetwork
 from common.progress import Progress
+from common.search_space import SearchSpace
 from common.settings import Scalar, key_of
 from dac.files import save_member
 from dac.plan import check_feasible
 from dac.published import write_published
 from dac.search import search
-from dac.space import SearchSpace
 from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.budgets import Budgets

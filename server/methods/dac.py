@@ -9,10 +9,10 @@ from common.config import Config
 from common.errors import BudgetError
 from common.methods.dac import DAC, DACSettings
 from common.models.description import BaseNetwork
+from common.search_space import SearchSpace
 from dac.files import Member
 from dac.plan import check_feasible
 from dac.search import search
-from dac.space import SearchSpace
 from server.assignment import assign, merge_budgets
 from server.cohorts import Cohort
 from server.devices import Device

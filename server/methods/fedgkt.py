@@ -23,7 +23,7 @@ from common.architecture import Architecture
 from common.arrays import Array, Vector
 from common.budget import DeviceBudget
 from common.config import Config
-from common.errors import BudgetError, ConfigurationError
+from common.errors import BudgetError
 from common.layout import State, load_weights
 from common.learning import evaluate, place
 from common.messages import WEIGHTS, Result
@@ -93,8 +93,6 @@ class FedGKTServer:
         """Raise ConfigurationError for an impossible schedule; devices are refused by name when they have reported."""
         epoch_range(config.federation.local_epochs)
         epochs_in(config.of(FedGKTSettings).fedgkt_server_epochs, 1)
-        if config.of(FedGKTSettings).fedgkt_server_optimizer == "nesterov" and config.federation.momentum == 0:
-            raise ConfigurationError("nesterov needs a momentum above 0; raise --momentum or take sgd")
 
     def prepare(self, devices: Sequence[Device]) -> None:
         """Give every device that can hold the small network a cohort; pretrain, if the settings ask for it.

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def render(run: Run, live_at: str = "") -> str:
             "pace": pace.pace_panels(run),
         }
     lanes, devices = timeline.timeline_of(run), outcomes.outcomes_of(run)
+    resources, budgets = _budget_table(run)
     environment = jinja2.Environment(
         loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, "pace": pace.SECTION, **SECTIONS}),
         autoescape=True,
@@ -118,8 +119,8 @@ def render(run: Run, live_at: str = "") -> str:
         milestones=milestones(run.progress),
         best=_extreme(run.cohorts, max),
         cheapest=_extreme(run.cohorts, min),
-        budgets=_budget_rows(run),
-        resources=[*(title for _, title, _ in RESOURCES), *OF_THE_DEVICE],
+        budgets=budgets,
+        resources=resources,
         timeline=lanes,
         timeline_svg=timeline.draw(lanes, marks),
         statuses=timeline.TROUBLES,
@@ -138,7 +139,7 @@ def render(run: Run, live_at: str = "") -> str:
 
 def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:
     """The cohort with the most or the fewest MACs among those that were evaluated."""
-    known = [each for each in cohorts if math.isfinite(each.macs) and math.isfinite(each.accuracy)]
+    known = [each for each in cohorts if math.isfinite(each.macs) and math.isfinite(each.test_accuracy)]
     chosen: Cohort | None = choose(known, key=lambda each: each.macs, default=None)
     return chosen
 
@@ -147,8 +148,19 @@ def _use(used: float, bound: float, words: Callable[[float], str]) -> Use:
     return Use(words(used) if used else "", words(bound), used / bound if bound > 0 else math.nan)
 
 
+def _budget_table(run: Run) -> tuple[list[str], list[BudgetRow]]:
+    """The resources that some device bounds, and the rows with these alone: others would only widen the table."""
+    rows = _budget_rows(run)
+    titles = [*(title for _, title, _ in RESOURCES), *OF_THE_DEVICE]
+    bounded = [place for place in range(len(titles)) if any(math.isfinite(row.uses[place].share) for row in rows)]
+    return (
+        [titles[place] for place in bounded],
+        [replace(row, uses=tuple(row.uses[place] for place in bounded)) for row in rows],
+    )
+
+
 def _budget_rows(run: Run) -> list[BudgetRow]:
-    """One row per cohort and distinct bounds, in the order of the cohorts."""
+    """One row per cohort and distinct bounds, in the order of the cohorts, with all resources."""
     cohorts = {cohort.name: cohort for cohort in run.cohorts}
     groups: dict[tuple[str, str, str], list[BudgetEntry]] = {}
     for entry in run.budgets:

@@ -25,11 +25,11 @@ _SHARE = LinearSegmentedColormap.from_list("share", ["#f3f8fc", "#7fb4d9", "#007
 def accuracy_panels(run: Run, marks: Marks) -> list[str]:
     """Accuracy and loss of every cohort's model after each round; round 0 is before training."""
     panels = []
-    if _any_number(run.evaluations, "accuracy", "validation_accuracy"):
+    if _any_number(run.evaluations, "test_accuracy", "validation_accuracy"):
         figure, axes = new_axes(*HALF, "Accuracy")
         for cohort, mark in marks.items():
             rounds, test, validation = series(
-                of_cohort(run.evaluations, cohort), "round", "accuracy", "validation_accuracy"
+                of_cohort(run.evaluations, cohort), "round", "test_accuracy", "validation_accuracy"
             )
             every = max(1, len(rounds) // 12)
             (line,) = axes.plot(rounds, test, color=mark.colour, marker=mark.marker, markevery=every, zorder=3)
@@ -37,7 +37,7 @@ def accuracy_panels(run: Run, marks: Marks) -> list[str]:
             axes.plot(rounds, validation, color=mark.colour, linestyle=(0, (4, 2)), linewidth=1.3)
         percent_axis(axes)
         round_axis(axes)
-        tips = {f"test-{each.name}": f"{each.name}: {percent(each.accuracy)} at the end" for each in run.cohorts}
+        tips = {f"test-{each.name}": f"{each.name}: {percent(each.test_accuracy)} at the end" for each in run.cohorts}
         panels.append(to_svg(figure, "accuracy", "Accuracy of each cohort after each round", tips))
     if _any_number(run.evaluations, "loss"):
         figure, axes = new_axes(*HALF, "Test loss")
@@ -58,7 +58,9 @@ def cost_panels(run: Run, marks: Marks) -> list[str]:
         ("params", "parameters", count),
         ("peak_memory_bytes", "peak memory", size),
     ):
-        points = [each for each in run.cohorts if math.isfinite(getattr(each, key)) and math.isfinite(each.accuracy)]
+        points = [
+            each for each in run.cohorts if math.isfinite(getattr(each, key)) and math.isfinite(each.test_accuracy)
+        ]
         if not points:
             continue
         figure, axes = new_axes(*THIRD, f"Accuracy against {title}")
@@ -67,7 +69,7 @@ def cost_panels(run: Run, marks: Marks) -> list[str]:
             mark, cost = marks[each.name], getattr(each, key)
             dots = axes.scatter(
                 [cost],
-                [each.accuracy],
+                [each.test_accuracy],
                 s=45 + 160 * each.devices / most,
                 color=mark.colour,
                 marker=mark.marker,
@@ -80,7 +82,7 @@ def cost_panels(run: Run, marks: Marks) -> list[str]:
         axes.margins(x=0.14, y=0.18)
         percent_axis(axes)
         tips = {
-            f"point-{each.name}": f"{each.name}: {percent(each.accuracy)}, {words(getattr(each, key))}, "
+            f"point-{each.name}": f"{each.name}: {percent(each.test_accuracy)}, {words(getattr(each, key))}, "
             f"devices: {each.devices}"
             for each in points
         }

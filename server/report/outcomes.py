@@ -1,4 +1,4 @@
-"""The report's table of devices: how often each was asked, what became of it, and how long it took."""
+"""The report's table of devices: how good each one's model is, how often it was asked, and what became of that."""
 
 import math
 from collections import Counter
@@ -25,21 +25,32 @@ that had any.{% endif %} Where there is neither bar nor mark, nobody was asked.{
 {% endfor %}
 </div>
 <div class="figure" tabindex="0" role="group" aria-label="Timeline">{{ timeline_svg | safe }}</div>
+{% set troubled = outcomes | selectattr("troubles") | list %}
 <details{% if outcomes | length <= 20 %} open{% endif %}><summary>{{ plural(outcome_count, "device") }}, one by one\
 </summary>
-<div class="scroll"><table class="sortable">
-<thead><tr><th class="text">Device</th><th class="text">Profile</th><th class="text">Cohort</th><th>Samples</th>
-<th>Asked</th><th>Trained</th><th>Late</th><th>Failed</th><th>Rejected</th><th>Mean time</th>
-<th class="text">Last reason</th></tr></thead>
+{% if run.own %}
+<p class="about">Test accuracy is that of the device's network on the server's test images; own accuracy on so many
+images of its own, which it held out of training. They are few: among devices it also differs by chance.</p>
+{% endif %}
+<div class="scroll" tabindex="0" role="region" aria-label="Devices, one by one"><table class="sortable">
+<thead><tr><th class="text">Device</th><th class="text">Profile</th><th class="text">Cohort</th>
+<th>Test accuracy</th>{% if run.own %}<th>Own accuracy</th>{% endif %}<th>Samples</th><th>Asked</th><th>Trained</th>
+{% if troubled %}<th>Late</th><th>Failed</th><th>Rejected</th>{% endif %}<th>Mean time</th>
+{% if troubled %}<th class="text">Last reason</th>{% endif %}</tr></thead>
 <tbody>
 {% for each in outcomes %}
 <tr><td class="text foreign">{{ each.device }}</td><td class="text">{{ each.profile }}</td>
 <td class="text">{{ cohort(each.cohort) }}</td>
+{{ number(each.test_accuracy, each.test_accuracy | percent) }}
+{% if run.own %}
+<td class="number" data-value="{{ '%.9f' | format(each.own_accuracy) }}">{{ each.own_accuracy | percent }}
+{% if each.own_images %}<div class="names">{{ plural(each.own_images, "image") }}</div>{% endif %}</td>
+{% endif %}
 {{ number(each.samples, each.samples | count) }}
-<td>{{ each.asked }}</td><td>{{ each.trained }}</td><td>{{ each.late }}</td><td>{{ each.failed }}</td>
-<td>{{ each.rejected }}</td>
+<td>{{ each.asked }}</td><td>{{ each.trained }}</td>
+{% if troubled %}<td>{{ each.late }}</td><td>{{ each.failed }}</td><td>{{ each.rejected }}</td>{% endif %}
 {{ number(each.mean_seconds, each.mean_seconds | duration) }}
-<td class="text foreign">{{ each.last_reason }}</td></tr>
+{% if troubled %}<td class="text foreign">{{ each.last_reason }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% if outcome_count > outcomes | length %}
@@ -55,7 +66,8 @@ that had any.{% endif %} Where there is neither bar nor mark, nobody was asked.{
 class DeviceOutcome:
     """One device's rounds: how often it was asked to train and what became of it, and its mean seconds of training.
 
-    `last_reason` is why it last did not count; its words may be the device's own.
+    `test_accuracy` and `own_accuracy` are those of the network that runs on it, on the server's test images and on
+    `own_images` of its own. `last_reason` is why it last did not count; its words may be the device's own.
     """
 
     device: str
@@ -69,6 +81,14 @@ class DeviceOutcome:
     rejected: int
     mean_seconds: float
     last_reason: str
+    test_accuracy: float = math.nan
+    own_accuracy: float = math.nan
+    own_images: int = 0
+
+    @property
+    def troubles(self) -> int:
+        """How often its work did not count."""
+        return self.late + self.failed + self.rejected
 
 
 def outcomes_of(run: Run) -> list[DeviceOutcome]:
@@ -78,6 +98,7 @@ def outcomes_of(run: Run) -> list[DeviceOutcome]:
     """
     entries = {entry.name: entry for entry in run.budgets}
     cohorts = {device: entry.cohort for device, entry in entries.items()}
+    accuracies = {cohort.name: cohort.accuracy_on_devices for cohort in run.cohorts}
     counts: dict[str, Counter[str]] = {device: Counter() for device in entries}
     seconds: dict[str, list[float]] = {}
     reasons: dict[str, str] = {}
@@ -105,6 +126,9 @@ def outcomes_of(run: Run) -> list[DeviceOutcome]:
             rejected=counted["rejected"],
             mean_seconds=sum(seconds[device]) / len(seconds[device]) if device in seconds else math.nan,
             last_reason=printable(reasons.get(device, "")),
+            test_accuracy=accuracies.get(cohorts[device], math.nan),
+            own_accuracy=run.own[device].accuracy if device in run.own else math.nan,
+            own_images=run.own[device].images if device in run.own else 0,
         )
         for device, counted in counts.items()
     ]
@@ -112,7 +136,7 @@ def outcomes_of(run: Run) -> list[DeviceOutcome]:
 
 def most_telling(outcomes: list[DeviceOutcome]) -> list[DeviceOutcome]:
     """At most MOST_ROWS of them, in their order: those with trouble before those without."""
-    troubled = [each for each in outcomes if each.late + each.failed + each.rejected]
-    fine = [each for each in outcomes if not each.late + each.failed + each.rejected]
+    troubled = [each for each in outcomes if each.troubles]
+    fine = [each for each in outcomes if not each.troubles]
     kept = {id(each) for each in [*troubled, *fine][:MOST_ROWS]}
     return [each for each in outcomes if id(each) in kept]

@@ -17,7 +17,7 @@ SECTION = """\
 <p class="about">What had been spent when the mean over devices first reached an accuracy. Simulated time is what the
 rounds would take on the devices that are played: the slowest one's multiply-accumulates, a training pass counted as
 three forward passes, and its messages over its network. Bytes are all messages', MACs those of all devices.</p>
-<div class="scroll"><table class="sortable">
+<div class="scroll" tabindex="0" role="region" aria-label="Costs to an accuracy"><table class="sortable">
 <thead><tr><th>Accuracy</th><th>Round</th><th>Simulated time</th><th>Bytes</th><th>MACs of all devices</th></tr></thead>
 <tbody>
 {% for each in milestones %}

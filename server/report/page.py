@@ -171,8 +171,8 @@ script-src 'sha256-{{ script_hash }}'">
 <main>
 <header>
 <p class="eyebrow">FedDAC run report</p>
-{% if run.device_accuracy == run.device_accuracy %}
-<h1>{{ run.device_accuracy | percent }} accuracy on {{ run.data | printable(80) }}</h1>
+{% if run.test_accuracy == run.test_accuracy %}
+<h1>{{ run.test_accuracy | percent }} accuracy on {{ run.data | printable(80) }}</h1>
 {% else %}
 <h1>Run on {{ run.data | printable(80) }}</h1>
 {% endif %}
@@ -180,8 +180,9 @@ script-src 'sha256-{{ script_hash }}'">
 {{ plural(run.devices, "device") }} in {{ plural(run.cohorts | length, "cohort") }},
 {{ plural(run.rounds, "round") }} with method {{ run.method | printable(40) }}.
 {% if best and best != cheapest %}
-The largest architecture takes {{ best.macs | count }} MACs per image and reaches {{ best.accuracy | percent }};
-the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reaches {{ cheapest.accuracy | percent }}.
+The largest architecture takes {{ best.macs | count }} MACs per image and reaches {{ best.test_accuracy | percent }};
+the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reaches
+{{ cheapest.test_accuracy | percent }}.
 {% endif %}
 </p>
 {% if live_at %}
@@ -210,10 +211,14 @@ the smallest takes {{ (cheapest.macs / best.macs) | percent }} of that and reach
 <h2>Result</h2>
 <p class="about">Devices with the same architecture form a cohort. Costs are exact for one image; accuracy is measured
 on the server's test images, which served no choice{% if run.test_images == run.test_images %}; below it the range in
-which it lies with 95 % certainty, as there are only so many images{% endif %}.</p>
+which it lies with 95 % certainty, as there are only so many images{% endif %}.{% if run.own %} Own accuracy is what
+its devices scored on images of their own, held out of training, as their mean\
+{% if run.cohorts | selectattr("runs_another_network") | list %}; it is that of the network that they run alone, whose
+test accuracy stands below it{% endif %}.{% endif %}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Result"><table class="sortable">
 <thead><tr><th class="text">Cohort</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
-<th>Before</th><th>Test accuracy</th><th>Validation</th><th>MACs per device and round</th><th>Bytes down</th>
+<th>Before</th><th>Test accuracy</th>{% if run.own %}<th>Own accuracy</th>{% endif %}
+<th>Validation</th><th>MACs per device and round</th><th>Bytes down</th>
 <th>Bytes up</th></tr></thead>
 <tbody>
 {% for each in run.cohorts %}
@@ -222,9 +227,14 @@ which it lies with 95 % certainty, as there are only so many images{% endif %}.<
 {{ number(each.devices, each.devices) }}{{ number(each.macs, each.macs | count) }}
 {{ number(each.params, each.params | count) }}{{ number(each.peak_memory_bytes, each.peak_memory_bytes | size) }}
 {{ number(each.accuracy_before, each.accuracy_before | percent) }}
-{% set low, high = interval(each.accuracy, run.test_images) %}
-<td class="number" data-value="{{ '%.9f' | format(each.accuracy) }}">{{ each.accuracy | percent }}
+{% set low, high = interval(each.test_accuracy, run.test_images) %}
+<td class="number" data-value="{{ '%.9f' | format(each.test_accuracy) }}">{{ each.test_accuracy | percent }}
 {% if low == low %}<div class="names">{{ low | percent }} to {{ high | percent }}</div>{% endif %}</td>
+{% if run.own %}
+<td class="number" data-value="{{ '%.9f' | format(each.own_accuracy) }}">{{ each.own_accuracy | percent }}
+{% if each.runs_another_network %}<div class="names">test {{ each.device_network_accuracy | percent }}</div>{% endif %}
+</td>
+{% endif %}
 {{ number(each.validation_accuracy, each.validation_accuracy | percent) }}
 {{ number(each.device_macs_per_round, each.device_macs_per_round | count) }}
 {{ number(each.bytes_down, each.bytes_down | size) }}{{ number(each.bytes_up, each.bytes_up | size) }}</tr>
@@ -232,7 +242,8 @@ which it lies with 95 % certainty, as there are only so many images{% endif %}.<
 </tbody>
 <tfoot><tr><td class="text">Mean over devices, or total</td><td>{{ run.devices }}</td><td></td><td></td><td></td>
 <td class="number">{{ run.accuracy_before | percent }}</td>
-<td class="number">{{ run.device_accuracy | percent }}</td><td></td>
+<td class="number">{{ run.test_accuracy | percent }}</td>
+{% if run.own %}<td class="number">{{ run.own_accuracy | percent }}</td>{% endif %}<td></td>
 <td class="number">{{ run.device_macs_per_round | count }}</td>
 <td class="number">{{ run.bytes_down | size }}</td><td class="number">{{ run.bytes_up | size }}</td></tr></tfoot>
 </table></div>
@@ -269,9 +280,9 @@ of devices in the cohort.</p>
 {% if budgets %}
 <section>
 <h2>Budgets and their use</h2>
-<p class="about">Bounds are strict: an architecture has to stay below every one of them. Devices with the same bounds
-share a row.</p>
-<div class="scroll"><table class="sortable">
+<p class="about">{% if resources %}Bounds are strict: an architecture has to stay below every one of them.{% else %}\
+No device has a bound.{% endif %} Devices with the same bounds share a row.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Budgets and their use"><table class="sortable">
 <thead><tr><th class="text">Cohort</th><th class="text">Devices</th><th>Samples</th>
 {% for title in resources %}<th class="text">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -336,7 +347,7 @@ cohorts are stacked.</p>
 <h2>Devices whose work did not count</h2>
 <p class="about">{% for status, amount in trouble_counts %}{{ amount }} {{ status }}{{ ", " if not loop.last else "." }}
 {% endfor %} The reasons are partly in the devices' own words.</p>
-<div class="scroll"><table class="sortable">
+<div class="scroll" tabindex="0" role="region" aria-label="Devices whose work did not count"><table class="sortable">
 <thead><tr><th>Round</th><th class="text">Device</th><th class="text">Cohort</th><th class="text">Status</th>
 <th>Time</th><th class="text">Reason</th></tr></thead>
 <tbody>

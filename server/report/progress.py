@@ -36,7 +36,7 @@ def progress_of(steps: Iterable[Event], evaluations: Iterable[Event], devices: M
     spent = _spent(steps)
     found: dict[int, dict[str, float]] = {}
     for event in evaluations:
-        accuracy = number_of(event.get("accuracy"))
+        accuracy = number_of(event.get("test_accuracy"))
         if event.get("cohort") in devices and math.isfinite(accuracy):
             found.setdefault(int(event["round"]), {})[str(event["cohort"])] = accuracy
     total = sum(devices.values())

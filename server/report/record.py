@@ -8,6 +8,7 @@ from typing import Any
 
 from server.budget_entries import BudgetEntry
 from server.report.interval import interval
+from server.report.own_scores import OWN_EVENT, OwnScore, mean_own, on_devices, own_scores
 from server.report.progress import Point, progress_of
 from server.report.wording import number_of
 from server.run_folder import RunFolder, read_json
@@ -20,8 +21,10 @@ STAGES = ("handshake", "search", "rounds", "report")
 class Cohort:
     """One cohort's result; a number that was never recorded is NaN. Accuracies lie between 0 and 1.
 
-    `accuracy` is on the server's test images after the last evaluated round, `accuracy_before` before the first, and
-    `quality` what `server.quality` says beside it.
+    `test_accuracy` is on the server's test images after the last evaluated round, `accuracy_before` before the first,
+    and `quality` what `server.quality` says beside it. `own_accuracy` is the mean of what its devices scored on images
+    of their own; where they run another network than the one that is tested, `device_network_accuracy` is the test
+    accuracy of theirs.
     """
 
     name: str
@@ -29,7 +32,7 @@ class Cohort:
     macs: float
     params: float
     peak_memory_bytes: float
-    accuracy: float
+    test_accuracy: float
     validation_accuracy: float
     device_macs_per_round: float
     bytes_down: float
@@ -38,6 +41,18 @@ class Cohort:
     profiles: tuple[str, ...] = ()
     class_accuracy: tuple[float, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
+    own_accuracy: float = math.nan
+    device_network_accuracy: float = math.nan
+
+    @property
+    def runs_another_network(self) -> bool:
+        """Whether what is tested is more than its devices can run."""
+        return math.isfinite(self.device_network_accuracy)
+
+    @property
+    def accuracy_on_devices(self) -> float:
+        """Test accuracy of the network that its devices run."""
+        return self.device_network_accuracy if self.runs_another_network else self.test_accuracy
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,8 @@ class Run:
     """A run as the report tells it. Events are in the order they were recorded.
 
     `channels` maps cohort and block to (kept, of the base); `stages` maps a stage to seconds. `partition` maps a device
-    to how many images of each of `class_names` it has. `host` has versions, host and date as they were recorded last,
-    `progress` what each evaluated round had cost.
+    to how many images of each of `class_names` it has, `own` to what it scored on images of its own. `host` has
+    versions, host and date as they were recorded last, `progress` what each evaluated round had cost.
     """
 
     config: Mapping[str, Any]
@@ -55,7 +70,7 @@ class Run:
     method: str
     rounds: int
     devices: int
-    device_accuracy: float
+    test_accuracy: float
     seconds_total: float
     device_macs_per_round: float
     bytes_down: float
@@ -79,12 +94,18 @@ class Run:
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
     progress: tuple[Point, ...] = ()
+    own: Mapping[str, OwnScore] = field(default_factory=dict)
+
+    @property
+    def own_accuracy(self) -> float:
+        """The mean over the devices that hold images of their own out of training; NaN if none does."""
+        return mean_own(self.own.values())
 
     @property
     def made_worse(self) -> bool:
         """Whether the rounds lowered the accuracy by more than the test images can tell by chance."""
         lowest, _ = interval(self.accuracy_before, self.test_images)
-        return self.device_accuracy < lowest
+        return self.test_accuracy < lowest
 
     @property
     def troubles(self) -> tuple[Event, ...]:
@@ -98,12 +119,14 @@ def read_run(folder: RunFolder) -> Run:
     events = folder.events()
     by_name = {
         name: tuple(event for event in events if event["event"] == name)
-        for name in ("run", "stage", "search", "architecture", "round", "step", "device", "evaluation")
+        for name in ("run", "stage", "search", "architecture", "round", "step", "device", "evaluation", OWN_EVENT)
     }
     budgets = folder.read_budgets()
     summary = folder.read_summary() if folder.summary_path.exists() else {}
-    cohorts = _cohorts(summary, by_name, budgets)
     rounds = by_name["round"]
+    last = max((int(number_of(event.get("round"))) for event in rounds if "round" in event), default=0)
+    own = own_scores(by_name[OWN_EVENT], last)
+    cohorts = _cohorts(summary, by_name, budgets, own, on_devices(rounds, last))
     stages = _stages(summary, by_name["stage"])
     about = {**(by_name["run"][-1] if by_name["run"] else {}), **summary}
     return Run(
@@ -111,9 +134,9 @@ def read_run(folder: RunFolder) -> Run:
         finished=bool(summary),
         data=str(summary.get("data") or config.get("data", "")),
         method=str(summary.get("method") or "dac"),
-        rounds=max((int(number_of(event.get("round"))) for event in rounds if "round" in event), default=0),
+        rounds=last,
         devices=sum(cohort.devices for cohort in cohorts),
-        device_accuracy=_first(number_of(summary.get("device_accuracy")), _mean(cohorts, "accuracy")),
+        test_accuracy=_first(number_of(summary.get("test_accuracy")), _mean(cohorts, "test_accuracy")),
         seconds_total=_first(number_of(summary.get("seconds_total")), sum(stages.values()) or math.nan),
         device_macs_per_round=number_of(summary.get("device_macs_per_round")),
         bytes_down=_first(number_of(summary.get("bytes_down")), _total(by_name["step"], "bytes_down")),
@@ -142,6 +165,7 @@ def read_run(folder: RunFolder) -> Run:
         progress=progress_of(
             by_name["step"], by_name["evaluation"], {one.name: one.devices for one in cohorts if one.devices}
         ),
+        own=own,
     )
 
 
@@ -157,7 +181,11 @@ def series(events: Iterable[Event], *keys: str) -> tuple[list[float], ...]:
 
 
 def _cohorts(
-    summary: Mapping[str, Any], events: Mapping[str, tuple[Event, ...]], budgets: list[BudgetEntry]
+    summary: Mapping[str, Any],
+    events: Mapping[str, tuple[Event, ...]],
+    budgets: list[BudgetEntry],
+    own: Mapping[str, OwnScore],
+    on_device: Mapping[str, float],
 ) -> tuple[Cohort, ...]:
     """The summary's cohorts; what it lacks comes from the events, latest first."""
     entries = {str(entry["cohort"]): entry for entry in summary.get("cohorts", []) if "cohort" in entry}
@@ -182,19 +210,21 @@ def _cohorts(
                 macs=number_of(known.get("macs")),
                 params=number_of(known.get("params")),
                 peak_memory_bytes=number_of(known.get("peak_memory_bytes")),
-                accuracy=number_of(known.get("accuracy")),
+                test_accuracy=number_of(known.get("test_accuracy")),
                 validation_accuracy=number_of(known.get("validation_accuracy")),
                 device_macs_per_round=number_of(known.get("device_macs_per_round")),
                 bytes_down=_first(number_of(known.get("bytes_down")), _total(steps, "bytes_down")),
                 bytes_up=_first(number_of(known.get("bytes_up")), _total(steps, "bytes_up")),
                 accuracy_before=next(
-                    (number_of(one.get("accuracy")) for one in evaluated if one.get("round") == 0), math.nan
+                    (number_of(one.get("test_accuracy")) for one in evaluated if one.get("round") == 0), math.nan
                 ),
                 profiles=tuple(
                     dict.fromkeys(entry.profile for entry in budgets if entry.cohort == name and entry.profile)
                 ),
                 class_accuracy=tuple(map(number_of, (summary.get("class_accuracy") or {}).get(name, ()))),
                 quality={key: number_of(one) for key, one in ((summary.get("quality") or {}).get(name) or {}).items()},
+                own_accuracy=mean_own(score for score in own.values() if score.cohort == name),
+                device_network_accuracy=on_device.get(name, math.nan),
             )
         )
     return tuple(cohorts)

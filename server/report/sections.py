@@ -3,15 +3,15 @@
 WORSE = """\
 {% if run.made_worse %}
 <p class="banner"><strong>The rounds made it worse:</strong> {{ run.accuracy_before | percent }} before the first,
-{{ run.device_accuracy | percent }} after the last. On data that differs between devices,
+{{ run.test_accuracy | percent }} after the last. On data that differs between devices,
 <code>--preset recommended</code> often helps; so does a lower <code>--learning-rate</code>.</p>
 {% endif %}
 """
 
 ACCURACY = """\
-{% set low, high = interval(run.device_accuracy, run.test_images) %}
+{% set low, high = interval(run.test_accuracy, run.test_images) %}
 <div class="tile"><dt>Accuracy on the server's test images, mean over devices</dt>
-<dd>{{ run.device_accuracy | percent }}</dd>
+<dd>{{ run.test_accuracy | percent }}</dd>
 {% if low == low %}
 <dd class="note">95 % interval {{ low | percent }} to {{ high | percent }}, from
 {{ "{:,}".format(run.test_images | int) }} images</dd>
@@ -19,8 +19,14 @@ ACCURACY = """\
 </div>
 {% if run.accuracy_before == run.accuracy_before %}
 <div class="tile"><dt>Before the first round</dt><dd>{{ run.accuracy_before | percent }}</dd>
-<dd class="note">{{ "%+.1f" | format(100 * (run.device_accuracy - run.accuracy_before)) }} points by federation</dd>
+<dd class="note">{{ "%+.1f" | format(100 * (run.test_accuracy - run.accuracy_before)) }} points by federation</dd>
 </div>
+{% endif %}
+{% if run.own %}
+<div class="tile"><dt>Accuracy on the devices' own images, mean over devices</dt>
+<dd>{{ run.own_accuracy | percent }}</dd>
+<dd class="note">{{ plural(run.own.values() | sum("images"), "image") }} that {{ plural(run.own | length, "device") }}
+held out of training</dd></div>
 {% endif %}
 """
 

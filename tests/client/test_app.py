@@ -82,12 +82,14 @@ def test_training_gives_new_weights_for_as_many_samples_as_were_reported() -> No
 
 
 def test_samples_are_those_trained_on_when_some_are_held_out() -> None:
-    report = DeviceReport.decode(ask(Hello.mine().encode(), HANDSHAKE, device_evaluation=True).content)
-    result = result_of(ask(TASK.encode(), "train", device_evaluation=True), report.samples)
-    score = EvaluateResult.decode(ask(EVALUATION.encode(), "evaluate", device_evaluation=True).content)
-    whole = DeviceReport.decode(ask(Hello.mine().encode(), HANDSHAKE).content)
+    report = DeviceReport.decode(ask(Hello.mine().encode(), HANDSHAKE).content)
+    result = result_of(ask(TASK.encode(), "train"), report.samples)
+    score = EvaluateResult.decode(ask(EVALUATION.encode(), "evaluate").content)
+    whole = DeviceReport.decode(ask(Hello.mine().encode(), HANDSHAKE, device_evaluation=False).content)
     assert result.samples == report.samples
+    assert report.held_out == score.samples > 0
     assert report.samples + score.samples == whole.samples
+    assert whole.held_out == 0
 
 
 @pytest.mark.parametrize("kind", [HANDSHAKE, "train", "evaluate"])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from client.data import device_data
+from client.data import _hold_out, device_data
 from common.config import Config
-from common.data.images import mean_std
+from common.data.images import Images, mean_std
 from common.data.partition import partition
 from common.data.sources import load
 from common.data.split import split_reference
@@ -21,7 +21,8 @@ DEVICES = 4
 
 def config(**changes: Any) -> Config:
     settings = {name.replace("_", "-"): value for name, value in changes.items()}
-    return Config.from_mapping({"devices": DEVICES, "partition": "dirichlet:0.5", **settings})
+    whole = {"devices": DEVICES, "partition": "dirichlet:0.5", "device-evaluation": False}
+    return Config.from_mapping({**whole, **settings})
 
 
 def test_the_devices_share_what_the_server_leaves_and_nothing_twice() -> None:
@@ -54,6 +55,32 @@ def test_a_tenth_is_held_out_only_when_the_run_evaluates_on_the_devices() -> Non
     assert 0.05 * len(whole.train) <= len(cut.held_out) <= 0.15 * len(whole.train)
 
 
+@pytest.mark.parametrize(("images", "held_out"), [(25, 5), (24, 0)])  # of each of two classes
+def test_nothing_is_held_out_where_a_tenth_is_too_few_to_tell_an_accuracy(
+    images: int, held_out: int, tmp_path: Path
+) -> None:
+    node = {"partition-id": 1, "data": str(own_images(tmp_path / "own", images))}
+    one = device_data(node, config(device_evaluation=True, data_folder=str(tmp_path / "cache")))
+    assert len(one.held_out or ()) == held_out
+    assert len(one.train) == 2 * images - held_out
+
+
+def test_every_class_gives_its_share_of_what_is_held_out_however_many_classes_there_are(tmp_path: Path) -> None:
+    """Of 30 classes with 3 images each 9 images are held out, not one of each; over the seeds all classes are."""
+    pixels = torch.arange(90, dtype=torch.uint8).view(90, 1, 1, 1).expand(90, 1, 8, 8).contiguous()
+    whole = Images(pixels, torch.arange(90) % 30)
+    seen: set[int] = set()
+    for seed in range(20):
+        kept, held_out = _hold_out(whole, seed, 3)
+        assert held_out is not None
+        assert len(held_out) == 9
+        classes = held_out.labels.tolist()
+        assert len(set(classes)) == 9
+        assert sorted([*kept.images[:, 0, 0, 0].tolist(), *held_out.images[:, 0, 0, 0].tolist()]) == list(range(90))
+        seen |= set(held_out.images[:, 0, 0, 0].tolist())
+    assert len(seen) > 70  # each is left out of 20 draws with a chance of 0.9^20 = 0.12
+
+
 def test_the_seed_decides_who_has_what() -> None:
     first, second = (device_data({"partition-id": 0}, config(seed=seed)).train for seed in (0, 1))
     assert len(first) != len(second) or not torch.equal(first.images, second.images)
@@ -70,7 +97,7 @@ def own_images(folder: Path, count: int) -> Path:
             place = folder / part / label
             place.mkdir(parents=True)
             for number in range(count):
-                Image.new("L", (8, 8), color=16 * number + 9).save(place / f"{number}.png")
+                Image.new("L", (8, 8), color=9 * number + 9).save(place / f"{number}.png")
     return folder
 
 

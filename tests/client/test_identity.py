@@ -74,7 +74,7 @@ def test_a_declared_latency_is_judged_by_the_profiles_rates_or_by_measured_ones(
 
 
 def test_memory_for_training_is_that_of_the_runs_batch_size() -> None:
-    training = LocalTraining(batch_size=32, momentum=False)
+    training = LocalTraining(batch_size=32, kept=0)
     budget = identify({"max-training-memory": "2MB"}, FLEET, training).budget
     assert (budget.training_memory_bytes, budget.training) == (2_000_000, training)
 

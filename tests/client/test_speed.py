@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from client.speed import IN_A_ROW, fitted, layer_rates, measured_rates, random_part, seconds_of, slowdown
+from common.architecture import Architecture
 from common.models.description import BaseNetwork
 from common.rates import COUNTED, KINDS, Rates
+from common.search_space import SearchSpace
 
-BASE = BaseNetwork("cnn", (1, 8, 8), 10)
+BASE, RESNET = BaseNetwork("cnn", (1, 8, 8), 10), BaseNetwork("resnet8", (3, 8, 8), 10)
+WHOLE = SearchSpace("all", floor=1)
 
 
 def test_times_that_follow_a_rule_give_the_rule_back() -> None:
@@ -27,7 +30,7 @@ def test_no_rate_is_negative_whatever_the_times_are() -> None:
 
 def test_the_slowdown_is_the_factor_between_what_is_predicted_and_what_is_measured() -> None:
     rates = Rates(tuple(1e-6 for _ in COUNTED))
-    parts = [random_part(BASE, number) for number in range(4)]
+    parts = [random_part(BASE, WHOLE, number) for number in range(4)]
     seconds = [2.5 * rates.seconds_for(part.costs.work()) for part in parts]
     assert slowdown(rates, parts, seconds) == pytest.approx(2.5)
 
@@ -46,17 +49,36 @@ def test_the_least_of_several_runs_counts_and_the_first_run_does_not() -> None:
         return now
 
     started = [False]
-    assert seconds_of([random_part(BASE, 0)], runs=2, clock=clock) == pytest.approx([2.0])
+    assert seconds_of([random_part(BASE, WHOLE, 0)], runs=2, clock=clock) == pytest.approx([2.0])
 
 
 def test_parts_differ_and_are_the_same_again() -> None:
-    parts = [random_part(BaseNetwork("resnet8", (3, 8, 8), 10), number) for number in range(6)]
+    parts = [random_part(RESNET, WHOLE, number) for number in range(6)]
     assert len(set(parts)) == 6
-    assert parts[3] == random_part(parts[3].base, 3)
+    assert parts[3] == random_part(RESNET, WHOLE, 3)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("kind", ["inner", "all"])
+def test_parts_are_such_as_the_search_may_find(kind: str, multiple: int) -> None:
+    space, whole = SearchSpace(kind, multiple=multiple), Architecture.full(RESNET).description
+    may_narrow = {group.name for group in space.groups(whole)}
+    for number in range(6):
+        part = random_part(RESNET, space, number)
+        kept_whole = set()
+        for group in whole.groups:
+            size = part.sizes[group.name]
+            if size not in (0, group.size):
+                assert group.name in may_narrow
+                assert size >= space.least(group)
+                assert size % multiple == 0
+            kept_whole |= {group.name} if size == group.size else set()
+        assert may_narrow - kept_whole
+        assert kind == "all" or not part.removed
 
 
 def test_this_machine_takes_some_time_for_every_kind() -> None:
-    rates = measured_rates(BASE)
+    rates = measured_rates(BASE, WHOLE)
     for kind in KINDS:
         assert (
             1e-8

@@ -16,6 +16,7 @@ from client.models import require_fit
 from client.steps import Here, Work, run_step
 from common.architecture import Architecture
 from common.arrays import Vector
+from common.budget import OPTIMIZERS
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import ConfigurationError, FederationError, MessageError
@@ -25,6 +26,7 @@ from common.methods import CONTRACTS
 from common.methods.evaluation import EVALUATE, EvaluationOrder
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
+from common.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
@@ -65,6 +67,21 @@ def train(task: Task = TASK, name: str = "device-00", count: int = 10) -> Result
 def weights(result: Result) -> Vector:
     assert set(result.arrays) == {"weights"}
     return result.arrays["weights"]
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_device_steps_by_the_optimizer_of_that_name(kind: str) -> None:
+    data = images(6)
+    found = weights(
+        train_on(ordered(TASK, batch_size=6, epochs=3, optimizer=kind, momentum=0.7, weight_decay=0.1), data)
+    )
+    module = ARCHITECTURE.build(0).train()
+    optimizer = make_optimizer(kind, module.parameters(), 0.1, 0.7, 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(module(PLAIN.eval_batch(data.images)), data.labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(LAYOUT.flatten(module.state_dict())))
 
 
 def test_one_batch_is_one_step_of_gradient_descent() -> None:

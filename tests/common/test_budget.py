@@ -163,7 +163,7 @@ class Written:
         self.memory, self.units = memory, units
 
     def training_memory_bytes(self, training: LocalTraining) -> int:
-        return self.memory * training.batch_size + training.momentum
+        return self.memory * training.batch_size + training.kept
 
     def work(self) -> list[int]:
         return [self.units, *range(len(COUNTED) - 1)]
@@ -218,7 +218,7 @@ def test_costs_that_were_written_down_cannot_be_held_against_time() -> None:
 def test_the_largest_of_several_costs_suffices_for_each() -> None:
     most = largest([Costs(3, 1, 7, Written(5, 2)), Costs(1, 9, 2, Written(1, 4))])
     assert most == Costs(3, 9, 7)
-    assert most.training_memory_bytes(LocalTraining(2, False)) == 10
+    assert most.training_memory_bytes(LocalTraining(2, 0)) == 10
     assert next(iter(most.work())) == 4
 
 

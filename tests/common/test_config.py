@@ -20,7 +20,7 @@ from common.methods.contract import AVERAGED, Contract
 from common.methods.dac import DACSettings
 from common.methods.fedavg import FedAvgSettings
 from common.methods.fedprox import FedProxSettings
-from common.settings import Settings, key_of, name_of, setting
+from common.settings import LARGEST_WHOLE, Settings, key_of, name_of, setting
 
 FIELDS = [(group, one) for group in GROUPS for one in dataclasses.fields(group)]  # type: ignore[arg-type]
 IDS = [key_of(one.name) for _, one in FIELDS]
@@ -109,6 +109,8 @@ def test_every_limit_is_enforced_and_names_its_key(group: type[Settings], one: A
         assert getattr(group(**{one.name: limits["minimum"]}), one.name) == limits["minimum"]
     if limits["above"] is not None:
         bad += [(limits["above"], f"above {limits['above']:g}"), (limits["above"] - 0.1, "above")]
+    if type(one.default) is int and limits["maximum"] is None:
+        bad.append((LARGEST_WHOLE + 1, f"at most {LARGEST_WHOLE:g}"))
     if limits["maximum"] is not None:
         bad.append((limits["maximum"] + 1, f"at most {limits['maximum']:g}"))
         assert getattr(group(**{one.name: limits["maximum"]}), one.name) == limits["maximum"]

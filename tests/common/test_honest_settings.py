@@ -18,6 +18,8 @@ PATTERNED: dict[str, Scalar] = {
     "strides": "1,1,1,1,1,1,1",
     "fedgkt-server-epochs": "20,10@31",
     "local-epochs": "3",
+    "optimizer": "nesterov",
+    "fedgkt-server-optimizer": "nesterov",
     "method": "fedavg",
 }
 
@@ -53,6 +55,8 @@ WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["trim-share"], method, MEDIAN, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["local-dp-epsilon", "local-dp-delta"], method, {}, {"local-dp-clipping-norm": 1.0}) for method in CONTRACTS),
+    *((["optimizer"], method, {"momentum": 0.0}, {"momentum": 0.1}) for method in CONTRACTS),
+    (["fedgkt-server-optimizer"], "fedgkt", {"momentum": 0.0}, {"momentum": 0.1}),
     *((["min-devices"], method, {}, {"fraction": 0.5}) for method in CONTRACTS),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
     ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),

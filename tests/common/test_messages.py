@@ -48,7 +48,7 @@ VALUES: Vector = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
 HELLO = Hello.mine()
 LATENCY = LatencyBound(20.0, tuple(number / 97 for number in range(len(COUNTED))))
 REPORT = DeviceReport("device 1", "phone", 3, 120, DeviceBudget(macs=30_000_000, peak_memory_bytes=2**19))
-EVERY_BOUND = DeviceReport("d", "phone", 0, 9, DeviceBudget(1, 2, 3, 4, LATENCY, LocalTraining(8, False)))
+EVERY_BOUND = DeviceReport("d", "phone", 0, 9, DeviceBudget(1, 2, 3, 4, LATENCY, LocalTraining(8, 3)))
 ORDER = ScaledOrder(
     epochs=2,
     batch_size=16,
@@ -351,11 +351,12 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
     [
         (REPORT, "report", "samples", 0, "device 1 reports 0 training images"),
         (REPORT, "report", "samples", 2**63, "training images"),
+        (REPORT, "report", "held-out", -1, "device 1 reports -1 images that it holds out"),
         (REPORT, "report", "macs", 2**62, "device 1 reports macs"),
         (REPORT, "report", "schema", 1, "speaks schema 1, this one 3"),
         (REPORT, "report", "training-memory-bytes", -1, "device 1 reports training-memory-bytes"),
         (REPORT, "report", "training-batch-size", 0, "device 1 reports training-batch-size = 0"),
-        (REPORT, "report", "training-momentum", 2, "training-momentum must be 0 or 1"),
+        (REPORT, "report", "training-kept", 4, "device 1: no optimizer here keeps 4 values"),
         (REPORT, "report", "latency-ms", 5.0, "latency-shares must be 21 numbers"),
         (REPORT, "report", "latency-ms", math.nan, "latency-ms must be a finite number"),
         (EVERY_BOUND, "report", "latency-ms", -1.0, "latency-ms must be at least 0"),

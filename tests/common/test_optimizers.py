@@ -1,15 +1,17 @@
 """Optimizers by name, and training that goes on where it was left."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from common.budget import OPTIMIZERS, LocalTraining
 from common.optimizers import SGD, Adam, make_optimizer, optimizer_arrays, restore_optimizer
 
-KINDS = ("sgd", "nesterov", "adam")
+KINDS = tuple(OPTIMIZERS)
 
 
 def step(module: nn.Linear, optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -60,25 +62,54 @@ def heavy_ball(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Ten
     return weight
 
 
-def amsgrad(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+def adam(weight: torch.Tensor, gradients: list[torch.Tensor], largest_counts: bool = False) -> torch.Tensor:
     mean, square, largest = (torch.zeros_like(weight) for _ in range(3))
     for number, gradient in enumerate(gradients, start=1):
         decayed = gradient + 0.5 * weight
         mean, square = 0.9 * mean + 0.1 * decayed, 0.999 * square + 0.001 * decayed**2
-        largest = torch.maximum(largest, square)
+        largest = torch.maximum(largest, square) if largest_counts else square
         weight = weight - 0.1 * (mean / (1 - 0.9**number)) / ((largest / (1 - 0.999**number)).sqrt() + 1e-8)
     return weight
 
 
-@pytest.mark.parametrize(("kind", "rule"), [("sgd", heavy_ball), ("nesterov", nesterov), ("adam", amsgrad)])
-def test_the_steps_by_hand(kind: str, rule: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]) -> None:
-    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+RULES: dict[str, Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]] = {
+    "sgd": heavy_ball,
+    "nesterov": nesterov,
+    "adam": adam,
+    "amsgrad": partial(adam, largest_counts=True),
+}
+GRADIENTS = [torch.tensor(one) for one in ([30.0, 1.0], [0.5, -1.0], [0.1, 0.2])]
+START = torch.tensor([1.0, -2.0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_steps_by_hand(kind: str) -> None:
+    parameter = nn.Parameter(START.clone())
     optimizer = make_optimizer(kind, [parameter], 0.1, 0.9, 0.5)
-    gradients = [torch.tensor(one) for one in ([3.0, 1.0], [0.5, -1.0], [0.1, 0.2])]
-    for gradient in gradients:
+    for gradient in GRADIENTS:
         parameter.grad = gradient.clone()
         optimizer.step()
-    assert torch.allclose(parameter.detach(), rule(torch.tensor([1.0, -2.0]), gradients), atol=1e-6)
+    assert torch.allclose(parameter.detach(), RULES[kind](START, GRADIENTS), atol=1e-6)
+
+
+def test_no_two_of_them_step_alike() -> None:
+    ends = {tuple(rule(START, GRADIENTS).tolist()) for rule in RULES.values()}
+    assert len(ends) == len(RULES)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_keep_as_many_values_as_training_memory_counts(kind: str, momentum: float) -> None:
+    if kind == "nesterov" and momentum == 0:
+        with pytest.raises(ValueError, match="Nesterov"):
+            make_optimizer(kind, [nn.Parameter(START.clone())], 0.1, momentum, 0.0)
+        return
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2)
+    optimizer = make_optimizer(kind, module.parameters(), 0.01, momentum, 0.0)
+    step(module, optimizer, 0)
+    kept = [values for values in optimizer_arrays(optimizer).values() if values.size == module.weight.numel()]
+    assert len(kept) == LocalTraining.of(1, kind, momentum).kept
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 import tracemalloc
 import zlib
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from common.config import Config
 from common.data.decode import decode_images
+from common.data.folder import load_image_folder
 from common.errors import FedDACError
 from common.fleet import read_fleet
 from common.paths import user_path
@@ -22,9 +25,13 @@ from common.reading import Unreadable, parse_json, parse_toml, read_limited, ten
 from common.toml_file import read_toml
 from dac.checkpoint import load_checkpoint
 from dac.files import load_architecture, load_member
+from dac.model_file import read_model
 from dac.published import is_published
 from feddac.comparison.plan import read_experiment
+from feddac.deployment.certificates import renew_certificates
+from feddac.deployment.control import Control
 from feddac.standalone.budgets import budgets_from_file
+from server.checkpoint import load_federation
 from server.report.build import build_report
 from server.run_folder import RunFolder
 
@@ -86,6 +93,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "metrics": in_run("metrics.jsonl"),
 }
 
+IN_RUN = ("summary", "run budgets", "metrics")
+
 
 def read_safely(read: Callable[[Path], object], path: Path) -> None:
     """The reader returns or raises one of our errors, in one printable line, and takes less than LIMIT_BYTES."""
@@ -116,6 +125,49 @@ def test_no_file_breaks_a_reader(reader: str, bomb: str, tmp_path: Path) -> None
     read_safely(READERS[reader], path)
 
 
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_terabyte(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)  # it takes no room
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "pipe": make_pipe,
+    "terabyte": make_terabyte,
+    "loop": lambda path: path.symlink_to(path),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+}
+AT_PLACES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    **{name: ("config.toml", read) for name, read in READERS.items() if name not in IN_RUN},
+    "model": ("model.safetensors", read_model),
+    "latest": ("latest", lambda path: load_federation(path.parent, Config())),
+    "public key": ("key.pub", lambda path: Control("127.0.0.1:1").register(path, "device")),
+    "root certificates": ("ca.crt", lambda path: Control("127.0.0.1:1", path)),
+    "authority": ("ca.crt", lambda path: renew_certificates(path.parent, ["host"], [])),
+    "image": ("image.png", lambda path: load_image_folder(path.parent.parent, path.parent.parent / "cache")),
+    "models": ("models/cohort-0.safetensors", lambda path: RunFolder(path.parent.parent).load_model("cohort-0")),
+    "summary": ("summary.json", lambda path: RunFolder(path.parent).read_summary()),
+    "metrics": ("metrics.jsonl", lambda path: RunFolder(path.parent).events()),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("reader", AT_PLACES)
+def test_what_is_no_file_or_too_large_is_refused_at_once(reader: str, kind: str, tmp_path: Path) -> None:
+    name, read = AT_PLACES[reader]
+    path = tmp_path / "class" / name
+    path.parent.mkdir(parents=True)
+    NO_FILES[kind](path)
+    read_safely(read, path)
+    missing = kind == "loop"  # which several readers may do without
+    assert missing or reader == "published" or refusal(read, path) is not None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -128,7 +180,7 @@ KEYS = st.sampled_from(
             "round",
             "cohort",
             "cohorts",
-            "accuracy",
+            "own_accuracy",
             "device",
             "status",
             "stages",
@@ -136,7 +188,7 @@ KEYS = st.sampled_from(
             "macs",
             "samples",
         ),
-        *("bytes_down", "bytes_up", "seconds", "stage", "seed", "rounds", "device_accuracy", "epoch", "profile"),
+        *("bytes_down", "bytes_up", "seconds", "stage", "seed", "rounds", "test_accuracy", "epoch", "profile"),
     ]
 )
 RECORD = st.dictionaries(KEYS, JSON, max_size=5)

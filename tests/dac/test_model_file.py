@@ -86,11 +86,14 @@ def test_means_and_deviations_belong_together() -> None:
     ("change", "message"),
     [
         ({"mean": [None]}, "is damaged"),
-        ({"mean": [float("nan")]}, "not a finite number"),
+        ({"mean": [float("nan")]}, "is damaged: .*NaN is not JSON"),
+        ({"name": "\x1b[2J"}, "its name is no short text"),
+        ({"stage": 7}, "its stage is no short text"),
+        ({"version": "1" * 1000}, "its version is no short text"),
         ({"mean": [0.1, 0.2], "std": [1, 1]}, "means of 2"),
         ({"class_names": ["a"]}, "names of 1"),
         ({"architecture": {}}, "is damaged"),
-        ({"architecture": Architecture.full(ARCHITECTURE.base).to_dict()}, "is damaged"),
+        ({"architecture": Architecture.full(ARCHITECTURE.base).to_dict()}, "does not fit its architecture"),
     ],
 )
 def test_damage_is_one_sentence(tmp_path: Path, change: dict[str, object], message: str) -> None:

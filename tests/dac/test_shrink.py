@@ -12,9 +12,9 @@ from common.budget import BOUNDED, RESOURCES, DeviceBudget, LocalTraining
 from common.fleet import PROFILES
 from common.models.description import BaseNetwork
 from common.rates import LatencyBound
+from common.search_space import SearchSpace
 from common.seeds import torch_generator
 from dac.shrink import Ranking, Removal, shrink_step
-from dac.space import SearchSpace
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 FULL = Architecture.full(BASE)

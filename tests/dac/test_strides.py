@@ -8,7 +8,7 @@ from common.fleet import virtual_fleet
 from common.groups import FleetSettings, ModelSettings
 from common.models import describe
 from common.models.description import BaseNetwork
-from dac.space import SearchSpace
+from common.search_space import SearchSpace
 from dac.strides import LADDER, base_of, with_strides
 
 FLEET = [device.budget for device in virtual_fleet(FleetSettings())]

@@ -15,12 +15,12 @@ from common.learning import Feed
 from common.models import describe
 from common.models.description import BaseNetwork
 from common.progress import Silent
+from common.search_space import SearchSpace
 from common.seeds import torch_generator
 from dac.files import load_member, save_member
 from dac.joint import share_weights
 from dac.plan import check_feasible
 from dac.search import Family, search
-from dac.space import SearchSpace
 from dac.supernet import Supernet
 from tests.common.models.networks import SHAPES, base_of, images, random_part
 from tests.common.models.test_traced import disturbed

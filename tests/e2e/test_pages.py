@@ -19,6 +19,7 @@ from tests.e2e.conftest import Finished
 from tests.server.report.fake_run import write_fake_run
 
 SMALLEST_TEXT = 11.0  # pixels
+RELOAD = '<meta http-equiv="refresh" content="10">'
 SEARCH = ["--model", "cnn", "--warmup-epochs", "2", "--epochs-per-step", "1", "--fine-tune-epochs", "1"]
 EXPERIMENT = """
 title = "Two methods"
@@ -107,11 +108,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory, finished_run: Finished) -> d
         "run": finished_run.folder / "report.html",
         "large": build_report(large.path),
         "stopped": build_report(stopped.path),
-        "live": build_report(live.path, live=True),
+        "live": without_reload(build_report(live.path, live=True)),
         "search": build_report(home / "search"),
         "train": build_report(home / "train"),
         "comparison": home / "compare/comparison.html",
     }
+
+
+def without_reload(page: Path) -> Path:
+    """The page as it is, but that it does not load itself anew while it is looked at."""
+    text = page.read_text(encoding="utf-8")
+    assert RELOAD in text
+    page.write_text(text.replace(RELOAD, ""), encoding="utf-8")
+    return page
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

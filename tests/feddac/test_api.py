@@ -56,7 +56,7 @@ def test_a_trained_run_says_what_it_achieved_and_gives_its_model(trained: feddac
     assert trained.finished
     assert trained.settings["epochs"] == 2
     assert [event["epoch"] for event in trained.events] == [1, 2]
-    assert trained.accuracy == trained.summary["test_accuracy"]
+    assert trained.test_accuracy == trained.summary["test_accuracy"]
     model = trained.load()
     assert model.class_names == tuple("0123456789")
     assert model(torch.zeros(3, 1, 30, 20, dtype=torch.uint8)).shape == (3, 10)

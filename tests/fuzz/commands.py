@@ -3,53 +3,30 @@
 `Fuzzer.case(n)` is always the same case for the same n. A case is right if the command ends
 - with exit code 0, having done what was asked: the run's folder says so;
 - with 1 or 2 and one clear line, no traceback, and less than MEMORY_BYTES of memory more than before;
-- or is still at work, as asked, after CPU_SECONDS, and says how to resume.
+- or is still at work, as asked, after CPU_SECONDS of its own and its children, and ends by Ctrl-C;
+- and nothing that it started goes on after it. One that computes nothing for IDLE_SECONDS hangs.
 """
 
 import contextlib
 import dataclasses
 import io
-import json
-import os
 import random
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
 
 from common.config import GROUPS, Config
 from common.settings import key_of
 from feddac.cli.main import run
 from server.run_folder import RunFolder
-from tests.fuzz.damage import damaged_bytes, damaged_flag, damaged_text
+from tests.fuzz.damage import damaged_bytes, damaged_flag, damaged_tensors, damaged_text
+from tests.fuzz.limits import HANGS, Hangs, StillAtWork, children, limit, peak_bytes, reset_peak
+from tests.fuzz.sound import EXPERIMENT, FLEET, SETTINGS, TINY, flags_of, inside, make_sound_files, weights
 
 MEMORY_BYTES = 100 * 2**20
-CPU_SECONDS = 6.0
 FIELDS = [one for group in GROUPS for one in dataclasses.fields(group)]
-TINY = {
-    "model": "mlp",
-    "devices": "2",
-    "rounds": "1",
-    "local-epochs": "1",
-    "max-params": "15k",
-    "warmup-epochs": "0",
-    "epochs-per-step": "0",
-    "fine-tune-epochs": "0",
-    "accelerator": "cpu",
-    "train-images": "200",
-    "test-images": "40",
-}
-FLEET = '[[device]]\nname = "small"\ncount = 2\nparams = "15k"\nmacs = 20000\n\n[[device]]\nname = "large"\n'
-SETTINGS = "".join(f"{key} = {json.dumps(int(value) if value.isdigit() else value)}\n" for key, value in TINY.items())
-SETTINGS = SETTINGS.replace("local-epochs = 1", 'local-epochs = "1"')
-EXPERIMENT = f'title = "Two"\nseeds = [0]\nbaseline = "a"\n\n[settings]\n{SETTINGS}\n[methods.a]\n'
-
-
-class _StillAtWork(KeyboardInterrupt):
-    """Ctrl-C after CPU_SECONDS."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +53,7 @@ class Fuzzer:
     def __init__(self, folder: Path) -> None:
         self.sound = folder / "sound"
         self.place = folder / "case"
-        self.sound.mkdir()
-        for name, text in (("fleet.toml", FLEET), ("settings.toml", SETTINGS), ("experiment.toml", EXPERIMENT)):
-            (self.sound / name).write_text(text)
-        _write_images(self.sound / "images")
-        with _inside(self.sound):
-            assert run(["simulate", *_flags({"rounds": "1"}), "--out", "cut"]) == 0
-            shutil.copytree("cut", "run")
-            assert run(["simulate", "--engine", "inline", "--resume", "run", "--rounds", "2"]) == 0
-        self.weights = _weights(self.sound / "run")
+        self.weights = make_sound_files(self.sound)
 
     KINDS = (
         *(["flags"] * 14),
@@ -96,6 +65,14 @@ class Fuzzer:
         *(["record"] * 4),
         *(["checkpoint"] * 3),
         "images",
+        *(["model"] * 3),
+        *(["search"] * 2),
+        *(["train"] * 2),
+        "keys",
+        "certificates",
+        "listing",
+        "comparison",
+        "parquet",
     )
 
     def case(self, number: int) -> Case:
@@ -115,10 +92,16 @@ class Fuzzer:
         text = outcome.output + outcome.errors
         if "Traceback" in text or "a bug in FedDAC" in text:
             return f"a traceback: {text[-2000:]}"
+        if hidden := {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs")} - set("\n\t\r"):
+            return f"prints {hidden}: {text[-500:]!r}"
         if outcome.code == 0:
             return "" if case.done(outcome) else f"exit code 0, though it was not done: {text[-500:]}"
+        if left := children():
+            return f"processes {left} go on"
         if outcome.code == 130:
             return ""
+        if outcome.code == HANGS:
+            return f"it waits for nothing: {text[-500:]}"
         errors = [line for line in outcome.errors.splitlines() if line.startswith(("Error: ", "Failed: "))]
         last = outcome.errors.rstrip("\n").rpartition("\n")[2]
         if outcome.code not in (1, 2) or len(errors) != 1 or last != errors[0]:
@@ -132,10 +115,12 @@ class Fuzzer:
     def _run(self, arguments: list[str]) -> Outcome:
         output, errors = io.StringIO(), io.StringIO()
         before = reset_peak()
-        with _inside(self.place), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _limit():
+        with inside(self.place), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), limit():
             try:
                 code = run(arguments)
-            except _StillAtWork:
+            except Hangs:
+                code = HANGS
+            except StillAtWork:
                 code = 130
         return Outcome(code, output.getvalue(), errors.getvalue(), peak_bytes() - before)
 
@@ -161,7 +146,7 @@ class Fuzzer:
     def _fleet(self, chance: random.Random, content: bytes | None) -> Case:
         (self.place / "fleet.toml").write_bytes(content or damaged_text(FLEET, chance))
         flags = {key: value for key, value in TINY.items() if key != "devices"}
-        return Case(["simulate", *_flags(flags, "fleet.toml"), "--out", "out"], self._ran("out", flags))
+        return Case(["simulate", *flags_of(flags, "fleet.toml"), "--out", "out"], self._ran("out", flags))
 
     def _experiment(self, chance: random.Random, content: bytes | None) -> Case:
         (self.place / "experiment.toml").write_bytes(content or damaged_text(EXPERIMENT, chance))
@@ -178,7 +163,7 @@ class Fuzzer:
         _damage(chance.choice(sorted((self.place / "given").iterdir())), chance, content)
         searched = ("warmup-epochs", "epochs-per-step", "fine-tune-epochs")
         flags = {key: value for key, value in TINY.items() if key not in searched}
-        return Case(["simulate", *_flags(flags), "--architectures", "given", "--out", "out"], self._ran("out", flags))
+        return Case(["simulate", *flags_of(flags), "--architectures", "given", "--out", "out"], self._ran("out", flags))
 
     def _record(self, chance: random.Random, content: bytes | None) -> Case:
         shutil.copytree(self.sound / "run", self.place / "run")
@@ -192,14 +177,73 @@ class Fuzzer:
         files = [path for path in sorted((self.place / "cut/checkpoint").rglob("*")) if path.is_file()]
         _damage(chance.choice([*files, self.place / "cut/metrics.jsonl"]), chance, content)
         command = ["simulate", "--engine", "inline", "--resume", "cut", "--rounds", "2"]
-        return Case(command, lambda _: _weights(self.place / "cut") == self.weights)
+        return Case(command, lambda _: weights(self.place / "cut") == self.weights["run"])
 
     def _images(self, chance: random.Random, content: bytes | None) -> Case:
         shutil.copytree(self.sound / "images", self.place / "images")
         _damage(chance.choice(sorted((self.place / "images").rglob("*.png"))), chance, content)
         flags = {key: value for key, value in TINY.items() if not key.endswith("-images")}
         return Case(
-            ["simulate", *_flags(flags), "--data", "images", "--data-folder", "cache", "--out", "out"],
+            ["simulate", *flags_of(flags), "--data", "images", "--data-folder", "cache", "--out", "out"],
+            self._ran("out", flags),
+        )
+
+    def _model(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copy(self.sound / "run/models/cohort-0.safetensors", self.place / "model.safetensors")
+        _damage(self.place / "model.safetensors", chance, content)
+        command = ["export", "model.safetensors", "--out", "exported"]
+        return Case(command, lambda _: any((self.place / "exported").glob("*.onnx")))
+
+    def _search(self, chance: random.Random, content: bytes | None) -> Case:
+        return self._resumed("search", ["budgets.json", "metrics.jsonl"], chance, content)
+
+    def _train(self, chance: random.Random, content: bytes | None) -> Case:
+        return self._resumed("train", ["metrics.jsonl"], chance, content)
+
+    def _resumed(self, name: str, more: list[str], chance: random.Random, content: bytes | None) -> Case:
+        shutil.copytree(self.sound / name, self.place / name)
+        files = sorted((self.sound / name / "checkpoint").iterdir())
+        names = [path.relative_to(self.sound / name) for path in files]
+        _damage(self.place / name / chance.choice([*names, *map(Path, more)]), chance, content)
+        return Case([name, "--resume", name], lambda _: weights(self.place / name) == self.weights[name])
+
+    def _keys(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copytree(self.sound / "keys", self.place / "keys")
+        _damage(self.place / "keys" / chance.choice(("camera.pub", "ca.crt")), chance, content)
+        return Case(
+            ["register", "keys/camera.pub", "--superlink", "127.0.0.1:1", "--root-certificates", "keys/ca.crt"],
+            lambda _: False,  # nobody listens there
+        )
+
+    def _certificates(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copytree(self.sound / "keys", self.place / "keys")
+        _damage(self.place / "keys" / chance.choice(("ca.crt", "ca.key", "server.crt")), chance, content)
+        before = (self.sound / "keys/server.crt").read_bytes()
+        return Case(
+            ["certificates", "keys", "--renew"], lambda _: (self.place / "keys/server.crt").read_bytes() != before
+        )
+
+    def _listing(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copytree(self.sound / "run", self.place / "runs/run")
+        names = ["config.toml", "budgets.json", "metrics.jsonl", "summary.json"]
+        _damage(self.place / "runs/run" / chance.choice(names), chance, content)
+        return Case(["runs"], lambda outcome: "run" in outcome.output)
+
+    def _comparison(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copytree(self.sound / "compared", self.place / "compared")
+        shutil.copy(self.sound / "experiment.toml", self.place)
+        (self.place / "compared/comparison.html").unlink()
+        names = ["budgets.json", "metrics.jsonl", "summary.json", "config.toml"]
+        _damage(self.place / "compared/all/a/seed-0" / chance.choice(names), chance, content)
+        command = ["compare", "experiment.toml", "--out", "compared", "--jobs", "1", "--engine", "inline"]
+        return Case(command, lambda _: (self.place / "compared/comparison.html").exists())
+
+    def _parquet(self, chance: random.Random, content: bytes | None) -> Case:
+        shutil.copy(self.sound / "images.parquet", self.place)
+        _damage(self.place / "images.parquet", chance, content)
+        flags = {key: value for key, value in TINY.items() if not key.endswith("-images")}
+        return Case(
+            ["simulate", *flags_of(flags), "--data", "images.parquet", "--data-folder", "cache", "--out", "out"],
             self._ran("out", flags),
         )
 
@@ -207,7 +251,7 @@ class Fuzzer:
         """Whether the run folder is that of a whole run with these settings."""
 
         def done(_: Outcome) -> bool:
-            with _inside(self.place):
+            with inside(self.place):
                 folder = RunFolder.open(out or next(iter(Path("runs").iterdir())))
                 kept, summary = Config.from_mapping(folder.read_config()), folder.read_summary()
                 whole = len(folder.read_budgets()) == kept.fleet.devices and folder.report_path.exists()
@@ -219,17 +263,6 @@ class Fuzzer:
         return done
 
 
-def _flags(flags: dict[str, str], fleet: str = "phone") -> list[str]:
-    whole = {**TINY, **flags} if "rounds" in flags and len(flags) == 1 else flags
-    return [
-        "--engine",
-        "inline",
-        "--fleet",
-        fleet,
-        *(word for key, value in whole.items() for word in (f"--{key}", value)),
-    ]
-
-
 def _words(key: str, value: str) -> list[str]:
     if isinstance(next(one.default for one in FIELDS if key_of(one.name) == key), bool):
         return [f"--{key}"] if value in ("1", "true") else [f"--{key}={value}"]
@@ -238,56 +271,10 @@ def _words(key: str, value: str) -> list[str]:
 
 def _damage(path: Path, chance: random.Random, content: bytes | None) -> None:
     if content is None:
-        text = path.suffix in (".json", ".jsonl", ".toml") or path.name in ("latest", "threads")
-        content = damaged_text(path.read_text(), chance) if text else damaged_bytes(path.read_bytes(), chance)
+        if path.suffix in (".json", ".jsonl", ".toml") or path.name == "latest":
+            content = damaged_text(path.read_text(), chance)
+        elif path.suffix == ".safetensors":
+            content = damaged_tensors(path.read_bytes(), chance)
+        else:
+            content = damaged_bytes(path.read_bytes(), chance)
     path.write_bytes(content)
-
-
-def _weights(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "models").glob("*.safetensors"))}
-
-
-def _write_images(folder: Path) -> None:
-    for name, shade in (("dark", 40), ("light", 200)):
-        (folder / name).mkdir(parents=True)
-        for number in range(20):
-            image = Image.new("L", (8, 8), shade)
-            image.putpixel((number % 8, number // 8), 255 - shade)
-            image.save(folder / name / f"{number:02d}.png")
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@contextlib.contextmanager
-def _limit() -> Iterator[None]:
-    """Ctrl-C once CPU_SECONDS have been computed."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise _StillAtWork
-
-    before = signal.signal(signal.SIGPROF, interrupt)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
-def reset_peak() -> int:
-    """Begin to watch the peak of this process's memory; returns what it has now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes()
-
-
-def peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

@@ -1,5 +1,6 @@
 """Damage done to sound files and flags, the same for the same generator of chance."""
 
+import json
 import random
 import re
 
@@ -43,6 +44,21 @@ def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
     if kind == "header":
         return chance.choice((0, 1, 2**20, 2**40, 2**63, 2**64 - 1)).to_bytes(8, "little") + data[8:]
     return bytes(len(data)) if kind == "zero" else b""
+
+
+def damaged_tensors(data: bytes, chance: random.Random) -> bytes:
+    """A safetensors file whose bytes are damaged, or its header, of which the length is then right again."""
+    length = int.from_bytes(data[:8], "little")
+    if chance.random() < 0.4 or not 0 < length <= len(data) - 8:
+        return damaged_bytes(data, chance)
+    header = json.loads(data[8 : 8 + length])
+    inner = header.get("__metadata__", {}).get("feddac")
+    if inner is not None and chance.random() < 0.7:
+        header["__metadata__"]["feddac"] = damaged_text(inner, chance).decode("utf-8", "replace")
+        text = json.dumps(header).encode()
+    else:
+        text = damaged_text(json.dumps(header), chance)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def damaged_flag(value: object, choices: tuple[str, ...], chance: random.Random) -> str:

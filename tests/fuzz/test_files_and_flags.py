@@ -1,6 +1,8 @@
 """Generated damaged files and flags through the command line: a few always, WHOLE of them behind the slow marker.
 
-    pytest -m slow tests/fuzz/test_files_and_flags.py
+    pytest -s -m slow tests/fuzz/test_files_and_flags.py
+
+FEDDAC_FUZZ_CASES and FEDDAC_FUZZ_FIRST say how many, from which on (default 0); `-s` shows how far it is.
 
 `tests/fuzz/corpus/` keeps what once went wrong, by kind: KIND--NAME.
 """
@@ -15,6 +17,7 @@ import pytest
 from tests.fuzz.commands import Fuzzer
 
 CORPUS = sorted(Path(__file__).with_name("corpus").iterdir())
+FIRST = int(os.environ.get("FEDDAC_FUZZ_FIRST", "0"))
 WHOLE = int(os.environ.get("FEDDAC_FUZZ_CASES", "2000"))
 FEW = [case for case in range(400) if Fuzzer.KINDS[case % len(Fuzzer.KINDS)] in ("fleet", "architecture")][:40]
 
@@ -43,8 +46,10 @@ def test_what_once_went_wrong(path: Path, fuzzer: Fuzzer) -> None:
 @pytest.mark.timeout(0)
 def test_all_generated_cases(fuzzer: Fuzzer) -> None:
     wrong = {}
-    for number in range(WHOLE):
+    for number in range(FIRST, FIRST + WHOLE):
         if found := fuzzer.check(fuzzer.case(number)):
             wrong[number] = found
             print(number, found, flush=True)
+        elif number % 100 == 99:
+            print(f"{number + 1 - FIRST} cases", flush=True)
     assert wrong == {}

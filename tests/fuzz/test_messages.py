@@ -14,7 +14,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.commands import MEMORY_BYTES, peak_bytes, reset_peak
+from tests.fuzz.commands import MEMORY_BYTES
+from tests.fuzz.limits import peak_bytes, reset_peak
 from tests.server import test_hostile_replies as hostile
 
 ARRAYS = st.one_of(hostile.poisoned(), hostile.described.map(hostile.with_array))

@@ -89,8 +89,15 @@ def make_method(make_run: Callable[..., ServerRun]) -> Callable[..., Averaged]:
 
 @pytest.fixture
 def make_device() -> Callable[..., Device]:
-    def make(name: str = "device-00", partition: int = 0, samples: int = 10, node_id: int = 7, **bounds: int) -> Device:
-        return Device(node_id, DeviceReport(name, "phone", partition, samples, DeviceBudget(**bounds)))
+    def make(
+        name: str = "device-00",
+        partition: int = 0,
+        samples: int = 10,
+        node_id: int = 7,
+        held_out: int = 0,
+        **bounds: int,
+    ) -> Device:
+        return Device(node_id, DeviceReport(name, "phone", partition, samples, DeviceBudget(**bounds), held_out))
 
     return make
 

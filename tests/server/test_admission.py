@@ -63,7 +63,7 @@ VARIANCE = next(name for name in LAYOUT.names if name.endswith("running_var"))
 
 @pytest.fixture
 def device(make_device: Callable[..., Device]) -> Device:
-    return make_device(samples=10)
+    return make_device(samples=10, held_out=3)
 
 
 def test_a_good_reply_is_admitted_as_it_is(device: Device) -> None:
@@ -222,7 +222,7 @@ def test_a_reply_that_is_not_admitted_is_late_failed_or_rejected() -> None:
     ("score", "reason"),
     [
         (EvaluateResult(4, 0.5, 0.5, 3), "round 4, not 5"),
-        (EvaluateResult(5, 0.5, 0.5, 11), "11 held-out samples"),
+        (EvaluateResult(5, 0.5, 0.5, 4), "4 held-out images, but registered 3"),
         (EvaluateResult(5, 0.5, 1.5, 3), "impossible"),
         (EvaluateResult(5, float("nan"), 0.5, 3), "finite"),
     ],

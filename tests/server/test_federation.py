@@ -14,6 +14,7 @@ from common.progress import Silent
 from common.slicing import coordinates
 from server import federation
 from server.federation import federate
+from server.report.own_scores import OWN_EVENT
 from server.run_folder import RunFolder
 from tests.server.helpers import TWO_BUDGETS, Crash, models
 
@@ -22,7 +23,7 @@ from tests.server.helpers import TWO_BUDGETS, Crash, models
 def config(small_config: Callable[..., Config], tmp_path: Path) -> Config:
     (tmp_path / "fleet.toml").write_text(TWO_BUDGETS)
     fleet = str(tmp_path / "fleet.toml")
-    return small_config(fleet=fleet, rounds=3, fraction=0.5, local_epochs="1-2", max_params="", device_evaluation=True)
+    return small_config(fleet=fleet, rounds=3, fraction=0.5, local_epochs="1-2", max_params="")
 
 
 @pytest.fixture
@@ -47,7 +48,6 @@ def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[...
     assert list(summary["stages"]) == ["handshake", "search", "rounds"]
     assert [event["stage"] for event in folder.events("stage")] == ["handshake", "search", "rounds"]
     assert [event["round"] for event in folder.events("evaluation")] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert {event["cohort"] for event in folder.events("device_evaluation")} == {"cohort-0", "cohort-1"}
     assert len(folder.events("architecture")) == 2
     last = {event["cohort"]: event for event in folder.events("evaluation")}
     for entry in summary["cohorts"]:
@@ -57,9 +57,42 @@ def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[...
         assert (entry["macs"], entry["params"]) == (costs.macs, costs.params)
         module = architecture.build(0)
         module.load_state_dict(folder.load_model(name))
-        assert entry["accuracy"] == last[name]["accuracy"]
-    accuracies = [entry["accuracy"] for entry in summary["cohorts"]]
-    assert summary["device_accuracy"] == pytest.approx((accuracies[0] + 2 * accuracies[1]) / 3)
+        assert entry["test_accuracy"] == last[name]["test_accuracy"]
+    accuracies = [entry["test_accuracy"] for entry in summary["cohorts"]]
+    assert summary["test_accuracy"] == pytest.approx((accuracies[0] + 2 * accuracies[1]) / 3)
+
+
+def test_own_accuracy_stands_beside_test_accuracy(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
+    """Of devices, cohorts and the run; devices are asked after the last round, all of them, whoever trained."""
+    summary = run(config, tmp_path / "run")
+    scores = {event["device"]: event for event in RunFolder(tmp_path / "run").events(OWN_EVENT)}
+    assert [one["round"] for one in scores.values()] == [3, 3, 3]
+    large, small = summary["cohorts"]
+    assert {name: one["test_accuracy"] for name, one in summary["devices"].items()} == {
+        "large": large["test_accuracy"],
+        **dict.fromkeys(("small-00", "small-01"), small["test_accuracy"]),
+    }
+    for name, one in summary["devices"].items():
+        event = scores[name]
+        assert (one["cohort"], one["own_accuracy"], one["own_images"]) == (
+            *(event["cohort"], event["own_accuracy"], event["own_images"]),
+        )
+        assert one["own_images"] * one["own_accuracy"] == pytest.approx(round(one["own_images"] * one["own_accuracy"]))
+    own = [summary["devices"][name]["own_accuracy"] for name in ("large", "small-00", "small-01")]
+    assert large["own_accuracy"] == own[0]
+    assert small["own_accuracy"] == pytest.approx((own[1] + own[2]) / 2)
+    assert summary["own_accuracy"] == pytest.approx(sum(own) / 3)
+    assert (summary["own_devices"], summary["own_images"]) == (3, sum(one["own_images"] for one in scores.values()))
+
+
+def test_devices_with_few_images_report_no_accuracy_of_their_own_and_nobody_fails(
+    config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary = run(config.changed({"train-images": 60, "rounds": 1}), tmp_path / "run")
+    assert (summary["own_accuracy"], summary["own_devices"], summary["own_images"]) == (None, 0, 0)
+    assert {one["own_accuracy"] for one in summary["devices"].values()} == {None}
+    assert summary["outcomes"]["trained"] == 2
+    assert summary["outcomes"]["failed"] == 0
 
 
 def test_every_device_can_hold_its_architecture(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
@@ -107,9 +140,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         run(config, tmp_path / "cut", Crash(instant))
     resumed = run(config, tmp_path / "cut", resume=True)
     assert models(tmp_path / "cut") == models(tmp_path / "whole")
-    for key in ("cohorts", "bytes_down", "bytes_up", "device_accuracy", "rounds"):
+    for key in ("cohorts", "devices", "bytes_down", "bytes_up", "test_accuracy", "own_accuracy", "rounds"):
         assert resumed[key] == whole[key]
-    for event in ("search", "evaluation", "architecture", "device_evaluation"):
+    for event in ("search", "evaluation", "architecture", OWN_EVENT):
         assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)
 
 
@@ -219,8 +252,8 @@ def test_random_initial_weights_forget_what_the_search_learnt(
 ) -> None:
     inherited = run(small_config(rounds=0, warmup_epochs=6), tmp_path / "inherited")
     scratch = run(small_config(rounds=0, warmup_epochs=6, initial_weights="random"), tmp_path / "random")
-    assert inherited["device_accuracy"] > 0.5
-    assert scratch["device_accuracy"] < 0.35
+    assert inherited["test_accuracy"] > 0.5
+    assert scratch["test_accuracy"] < 0.35
 
 
 def test_it_stops_when_validation_no_longer_improves(

@@ -50,6 +50,7 @@ SAMPLES = (10, 20, 30)
 HOSTILE = 1
 NAMES = [f"device-{number:02d}" for number in range(3)]
 FIRST_NODE = 1000
+LONG = 600.0  # seconds that no round here takes, however busy the machine is: every question is answered
 
 Sent = Callable[[Message, Result], Message]
 """What the hostile device answers, from the question and the honest result."""
@@ -271,27 +272,27 @@ class Events:
         self.all.append({"event": event, **fields})
 
 
-def one_round(grid: Grid, timeout: float = 20.0) -> tuple[Cohort, MethodStrategy, list[dict[str, Any]]]:
+def one_round(grid: Grid) -> tuple[Cohort, MethodStrategy, list[dict[str, Any]]]:
     cohort = Cohort("cohort-0", ARCHITECTURE, WEIGHTS, 0.5, list(NAMES))
     devices = {
         name: Device(FIRST_NODE + number, DeviceReport(name, "phone", number, SAMPLES[number], DeviceBudget()))
         for number, name in enumerate(NAMES)
     }
     events = Events()
-    config = Config(federation=FederationSettings(round_timeout=timeout))
+    config = Config(federation=FederationSettings(round_timeout=LONG))
     unused: Any = None
     run = Run(config, cast("Any", events), unused, torch.device("cpu"), Silent())
     method = OneCohort(run)
     method.cohorts = [cohort]
     strategy = MethodStrategy(method, FederationState(), devices, run)
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
-    strategy.aggregate_train(1, exchange(grid, messages, timeout))
+    strategy.aggregate_train(1, exchange(grid, messages, LONG))
     return cohort, strategy, events.all
 
 
-def check_round(grid: Grid, everyone: bool = False, timeout: float = 20.0) -> dict[str, str]:
+def check_round(grid: Grid, everyone: bool = False) -> dict[str, str]:
     """Run a round, check that nothing but honest models counted, and return every device's status."""
-    cohort, strategy, events = one_round(grid, timeout)
+    cohort, strategy, events = one_round(grid)
     counted = {
         number: strategy.outcomes[name].samples
         for number, name in enumerate(NAMES)
@@ -312,7 +313,7 @@ def check_round(grid: Grid, everyone: bool = False, timeout: float = 20.0) -> di
 @settings(plenty, max_examples=300)
 def test_no_reply_touches_the_model_unless_it_is_honest(send: Sent, everyone: bool) -> None:
     statuses = check_round(grid_of(app_of(send, everyone)), everyone)
-    assert set(statuses.values()) <= {"trained", "rejected", "late", "failed"}
+    assert set(statuses.values()) <= {"trained", "rejected", "failed"}
 
 
 @given(st.one_of(poisoned(), described.map(with_array)))
@@ -374,7 +375,7 @@ def test_damaged_bytes_cost_their_sender_alone(apply: Callable[[bytes], bytes], 
     grid = grid_of(app_of(lambda request, result: Message(result.encode(), reply_to=request), False), DamagedGrid)
     assert isinstance(grid, DamagedGrid)
     grid.damage, grid.victim = apply, victim
-    check_round(grid, timeout=1.0)
+    check_round(grid)
 
 
 class ImpostorGrid(InlineGrid):

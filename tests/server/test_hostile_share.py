@@ -66,13 +66,14 @@ def accuracy(
     def run(app: ClientApp = real_client, **settings: Any) -> float:
         training = {"rounds": 20, "evaluate_every": 2, "local_epochs": "2", "learning_rate": 0.1, "momentum": 0.8}
         config = small_config(
-            **{"devices": 5, "initial_weights": "random", "fine_tune_epochs": 0, **training, **settings}
+            **{"devices": 5, "initial_weights": "random", "fine_tune_epochs": 0, "device_evaluation": False},
+            **{**training, **settings},
         )
         with RunFolder.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}") as folder:
             run_inline(lambda grid: federate(grid, config, folder, Silent(), False), config, app)
             assert {event["status"] for event in folder.events("device")} == {"trained"}
             assert all(event.get("protected", True) for event in folder.events("round"))
-            evaluations = [event["accuracy"] for event in folder.events("evaluation")]
+            evaluations = [event["test_accuracy"] for event in folder.events("evaluation")]
         assert len(evaluations) == 11  # of one cohort
         return statistics.fmean(evaluations[-3:])
 
@@ -139,7 +140,7 @@ def test_a_device_that_lies_about_its_samples_does_not_stop_other_cohorts_under_
         with RunFolder.create(tmp_path / name) as folder:
             run_inline(lambda grid, folder=folder: federate(grid, config, folder, Silent(), False), config, app)
             (others,) = {entry.cohort for entry in folder.read_budgets() if entry.partition == 5}
-            evaluations = [one["accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
+            evaluations = [one["test_accuracy"] for one in folder.events("evaluation") if one["cohort"] == others]
             ends.append((evaluations[0], statistics.fmean(evaluations[-3:])))
     (start, clean), (_, lied) = ends
     assert clean > start + 0.3, "the others learn"

@@ -69,9 +69,9 @@ def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:
     ]
     assert folder.read_budgets() == []
     folder.write_budgets(entries)
-    folder.write_summary({"device_accuracy": 0.5})
+    folder.write_summary({"test_accuracy": 0.5})
     assert folder.read_budgets() == entries
-    assert folder.read_summary() == {"device_accuracy": 0.5}
+    assert folder.read_summary() == {"test_accuracy": 0.5}
 
 
 def test_json_holds_null_where_a_number_is_not_finite(folder: RunFolder) -> None:
@@ -183,11 +183,13 @@ def test_a_damaged_line_in_the_middle_is_named_by_number(folder: RunFolder) -> N
 
 def test_resuming_forgets_later_rounds_and_keeps_the_rest(folder: RunFolder) -> None:
     folder.append("search", epoch=5)
-    folder.append("evaluation", round=0, cohort="cohort-0", accuracy=0.1, loss=2.3, validation_accuracy=0.1)
+    folder.append("evaluation", round=0, cohort="cohort-0", test_accuracy=0.1, loss=2.3, validation_accuracy=0.1)
     for number in (1, 2, 3):
         folder.append("device", round=number, device="0", cohort="cohort-0", status="trained")
         folder.append("round", round=number, cohort="cohort-0", bytes_down=10, bytes_up=10)
-        folder.append("evaluation", round=number, cohort="cohort-0", accuracy=0.5, loss=1.0, validation_accuracy=0.5)
+        folder.append(
+            "evaluation", round=number, cohort="cohort-0", test_accuracy=0.5, loss=1.0, validation_accuracy=0.5
+        )
     folder.close()
     with open(folder.metrics_path, "ab") as file:
         file.write(b'{"event": "round", "round": 4')
@@ -241,14 +243,20 @@ def test_tensorboard_shows_the_figures_of_every_round(folder: RunFolder) -> None
                         "step", round=number, cohort=cohort, step=step, bytes_down=down * number, bytes_up=3.5
                     )
                 folder.append(
-                    "evaluation", round=number, cohort=cohort, accuracy=0.5, loss=float("nan"), validation_accuracy=0.25
+                    "evaluation",
+                    round=number,
+                    cohort=cohort,
+                    test_accuracy=0.5,
+                    loss=float("nan"),
+                    validation_accuracy=0.25,
                 )
     accumulator = EventAccumulator(str(folder.tensorboard_folder)).Reload()
     assert set(accumulator.Tags()["scalars"]) == {
-        "bytes", "accuracy/cohort-0", "accuracy/cohort-1", "validation/cohort-0", "validation/cohort-1",
+        "bytes", "test_accuracy/cohort-0", "test_accuracy/cohort-1",
+        "validation_accuracy/cohort-0", "validation_accuracy/cohort-1",
     }  # fmt: skip
     assert [(item.step, item.value) for item in accumulator.Scalars("bytes")] == [(1, 214.0), (2, 414.0)]
-    assert [item.value for item in accumulator.Scalars("validation/cohort-1")] == [0.25, 0.25]
+    assert [item.value for item in accumulator.Scalars("validation_accuracy/cohort-1")] == [0.25, 0.25]
 
 
 def test_tensorboard_shows_the_epochs_of_a_search_beside_the_rounds_that_are_taken_back(folder: RunFolder) -> None:
@@ -257,14 +265,14 @@ def test_tensorboard_shows_the_epochs_of_a_search_beside_the_rounds_that_are_tak
     with folder:
         for epoch in (1, 2, 3):
             folder.append("search", epoch=epoch, train_loss=1 / epoch, validation_accuracy=0.5, note="no figure")
-        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.5, loss=1.0, validation_accuracy=0.25)
+        folder.append("evaluation", round=1, cohort="cohort-0", test_accuracy=0.5, loss=1.0, validation_accuracy=0.25)
         folder.truncate_after(0)
-        folder.append("evaluation", round=1, cohort="cohort-0", accuracy=0.75, loss=1.0, validation_accuracy=0.25)
+        folder.append("evaluation", round=1, cohort="cohort-0", test_accuracy=0.75, loss=1.0, validation_accuracy=0.25)
     epochs = EventAccumulator(str(folder.tensorboard_folder / "search")).Reload()
     assert set(epochs.Tags()["scalars"]) == {"search/train_loss", "search/validation_accuracy"}
     assert [item.step for item in epochs.Scalars("search/train_loss")] == [1, 2, 3]
     rounds = EventAccumulator(str(folder.tensorboard_folder)).Reload()
-    assert [item.value for item in rounds.Scalars("accuracy/cohort-0")] == [0.75]
+    assert [item.value for item in rounds.Scalars("test_accuracy/cohort-0")] == [0.75]
 
 
 def test_read_json_is_the_inverse_of_write_json(tmp_path: Path) -> None:

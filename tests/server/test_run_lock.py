@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -87,11 +88,30 @@ def _owned_by_another_machine(folder: Path, age: float) -> None:
     os.utime(path, (time.time() - age,) * 2)
 
 
+@pytest.fixture
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "WATCH_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("short_watch")
 def test_an_owner_on_another_machine_lives_as_long_as_its_heart_beats(tmp_path: Path) -> None:
     _owned_by_another_machine(tmp_path, age=30)
     with pytest.raises(CheckpointError, match="process 1 on 'elsewhere'"):
         RunLock(tmp_path)
     _owned_by_another_machine(tmp_path, age=90)
+    RunLock(tmp_path).release()
+
+
+@pytest.mark.usefixtures("short_watch")
+@pytest.mark.parametrize("age", [600.0, -600.0])
+def test_a_clock_that_was_set_neither_kills_an_owner_elsewhere_nor_keeps_a_dead_one(tmp_path: Path, age: float) -> None:
+    _owned_by_another_machine(tmp_path, age)
+    beat = threading.Timer(0.1, os.utime, args=(tmp_path / LOCK_NAME, (time.time() - age + 5,) * 2))
+    beat.start()
+    with pytest.raises(CheckpointError, match="process 1 on 'elsewhere'"):
+        RunLock(tmp_path)
+    beat.join()
+    _owned_by_another_machine(tmp_path, age)
     RunLock(tmp_path).release()
 
 
@@ -115,6 +135,7 @@ def test_without_locks_of_the_system_the_heartbeat_decides(tmp_path: Path, monke
     RunLock(tmp_path).release()
 
 
+@pytest.mark.usefixtures("short_watch")
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', "[" * 10_000, "\0"])
 def test_a_damaged_lock_of_nobody_is_taken_over(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK_NAME).write_text(text)

@@ -45,7 +45,7 @@ def federated(tmp_path: Path) -> Path:
         save(folder.architecture_path(cohort), "before-federation", 0)
         state = ARCHITECTURE.build(seed).state_dict()
         folder.save_model(cohort, state, metadata(cohort, "federated", ARCHITECTURE, PREPARATION))
-    folder.write_summary({"cohorts": [{"cohort": "cohort-0", "accuracy": 0.75}]})
+    folder.write_summary({"cohorts": [{"cohort": "cohort-0", "test_accuracy": 0.75}]})
     return folder.path
 
 

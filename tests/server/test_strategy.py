@@ -10,13 +10,14 @@ from flwr.serverapp import Grid
 
 from common.architecture import Architecture
 from common.config import Config
-from common.messages import Task, content_bytes
+from common.messages import EvaluateResult, Task, content_bytes
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.handshake import Greeter, handshake
 from server.methods.averaged import Averaged
+from server.report.own_scores import OWN_EVENT
 from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
 from tests.server.helpers import architecture_of
@@ -90,19 +91,63 @@ def test_a_device_that_is_offline_is_not_asked(with_strategy: Callable[..., Any]
     assert [message.metadata.dst_node_id for message in messages] == [1001, 1002]
 
 
-def test_evaluation_on_the_devices_is_off_by_default(with_strategy: Callable[..., Any]) -> None:
-    def evaluate(strategy: MethodStrategy, grid: Grid) -> list[Message]:
-        return strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid)
+def evaluate(number: int) -> Callable[[MethodStrategy, Grid], list[Message]]:
+    return lambda strategy, grid: strategy.configure_evaluate(number, ArrayRecord(), ConfigRecord(), grid)
 
-    assert with_strategy(evaluate)[0] == []
-    assert len(with_strategy(evaluate, device_evaluation=True)[0]) == 3
+
+def test_devices_are_asked_to_evaluate_after_the_last_round(with_strategy: Callable[..., Any]) -> None:
+    assert with_strategy(evaluate(1), rounds=2)[0] == []
+    assert len(with_strategy(evaluate(2), rounds=2)[0]) == 3
+    assert with_strategy(evaluate(2), rounds=2, device_evaluation=False)[0] == []
+
+
+def test_a_run_that_stops_early_ends_with_it_too(with_strategy: Callable[..., Any]) -> None:
+    def stopped(strategy: MethodStrategy, grid: Grid) -> list[Message]:
+        strategy._state.stopped_early = True
+        return evaluate(1)(strategy, grid)
+
+    assert len(with_strategy(stopped, rounds=2, patience=1)[0]) == 3
+
+
+def test_who_holds_no_images_out_is_not_asked_to_evaluate(with_strategy: Callable[..., Any]) -> None:
+    """Eight images a device are too few to hold any out; nobody fails for that."""
+    messages, method = with_strategy(evaluate(2), rounds=2, train_images=40, reference_fraction=0.4)
+    assert messages == []
+    assert events(method, "step") == []
+
+
+def test_who_was_late_in_the_last_round_is_not_waited_for_again(with_strategy: Callable[..., Any]) -> None:
+    def without_the_first(strategy: MethodStrategy, grid: InlineGrid) -> list[Message]:
+        strategy.aggregate_train(1, list(grid.send_and_receive(configure(strategy, grid)))[1:])
+        return evaluate(1)(strategy, grid)
+
+    messages, _ = with_strategy(without_the_first, rounds=1)
+    assert [message.metadata.dst_node_id for message in messages] == [1001, 1002]
+
+
+def test_every_device_scores_its_model_on_its_own_images(with_strategy: Callable[..., Any]) -> None:
+    def score(strategy: MethodStrategy, grid: Grid) -> list[Message]:
+        replies = list(grid.send_and_receive(evaluate(1)(strategy, grid)))
+        assert strategy.aggregate_evaluate(1, reversed(replies)) == {"evaluated": 3}
+        return replies
+
+    replies, method = with_strategy(score, rounds=1)
+    scores = [EvaluateResult.decode(reply.content) for reply in replies]
+    assert [(one["device"], one["cohort"]) for one in events(method, OWN_EVENT)] == [
+        *((name, "cohort-0") for name in NAMES[:2]),
+        (NAMES[2], "cohort-1"),
+    ]
+    assert [(one["own_accuracy"], one["own_images"]) for one in events(method, OWN_EVENT)] == [
+        (one.accuracy, one.samples) for one in scores
+    ]
+    assert {one.samples for one in scores} <= {33, 34}  # a tenth of 335 or 336 images
 
 
 def test_flowers_own_loop_drives_it(with_strategy: Callable[..., Any]) -> None:
     def start(strategy: MethodStrategy, grid: Grid) -> Any:
         return strategy.start(grid, strategy.arrays(), num_rounds=2, timeout=60)
 
-    result, method = with_strategy(start, device_evaluation=True)
+    result, method = with_strategy(start, rounds=2)
     assert dict(result.train_metrics_clientapp[2]) == {"sampled": 3, "trained": 3}
     assert dict(result.evaluate_metrics_clientapp[2]) == {"evaluated": 3}
     assert [event["round"] for event in events(method, "round")] == [1, 1, 2, 2]
@@ -141,7 +186,7 @@ def test_every_byte_and_every_mac_is_counted_once(with_strategy: Callable[..., A
             replies += answers
         return sent, replies
 
-    (sent, replies), method = with_strategy(one_round, device_evaluation=True, local_epochs="2")
+    (sent, replies), method = with_strategy(one_round, rounds=1, local_epochs="2")
     steps = events(method, "step")
     assert [(one["cohort"], one["step"], one["asked"], one["answers"]) for one in steps] == [
         *(("cohort-0", "train", 2, 2), ("cohort-1", "train", 1, 1)),
@@ -163,14 +208,17 @@ def test_every_byte_and_every_mac_is_counted_once(with_strategy: Callable[..., A
     assert steps[3]["device_macs"] == macs[1] * samples[5]
 
 
-def test_a_step_takes_as_long_in_simulated_time_as_its_slowest_device(with_strategy: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_step_takes_as_long_in_simulated_time_as_its_slowest_device(
+    evaluates: bool, with_strategy: Callable[..., Any]
+) -> None:
     """Phones: three forward passes per epoch and image, and the bytes of the device's own messages, on half a link."""
 
     def play(strategy: MethodStrategy, grid: Grid) -> tuple[float, dict[str, int]]:
         strategy.start(grid, strategy.arrays(), num_rounds=1, timeout=60)
         return strategy._state.simulated_seconds, {n: one.report.samples for n, one in strategy._devices.items()}
 
-    (total, samples), method = with_strategy(play, local_epochs="2", device_evaluation=True)
+    (total, samples), method = with_strategy(play, rounds=1, local_epochs="2", device_evaluation=evaluates)
     found = {(one["step"], one["cohort"]): one for one in events(method, "step")}
     for cohort, channels, names in (("cohort-0", 64, NAMES[:2]), ("cohort-1", 16, NAMES[2:])):
         event = found["train", cohort]
@@ -178,6 +226,7 @@ def test_a_step_takes_as_long_in_simulated_time_as_its_slowest_device(with_strat
         down, up = event["bytes_down"] / len(names), event["bytes_up"] / len(names)
         seconds = macs / (4 * 8 * 2.4e9 * 0.2) + 2 * 8 * (down / 150e6 + up / 50e6)
         assert event["simulated_seconds"] == pytest.approx(seconds, rel=1e-6)
-    slowest = [max(one["simulated_seconds"] for (step, _), one in found.items() if step == name) for name in STEPS]
+    steps = STEPS if evaluates else STEPS[:1]
+    slowest = [max(one["simulated_seconds"] for (step, _), one in found.items() if step == name) for name in steps]
     assert total == pytest.approx(sum(slowest))
     assert all(slowest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.groups import FleetSettings, ModelSettings
+from common.groups import FleetSettings, ModelSettings, SearchSettings
 from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from common.budget import DeviceBudget
     from common.fleet import DeviceProfile
 
-USED = ("max_latency_ms",)
+USED = ("max_latency_ms", "recipe", "search_space", "channel_floor", "channel_multiple")
 
 EXAMPLES = """
 Examples:
@@ -28,7 +28,13 @@ Examples:
 @with_settings(
     FleetSettings,
     ModelSettings,
-    omit=[one.name for one in dataclasses.fields(FleetSettings) if one.name not in USED],
+    SearchSettings,
+    omit=[
+        one.name
+        for group in (FleetSettings, SearchSettings)
+        for one in dataclasses.fields(group)
+        if one.name not in USED
+    ],
 )
 def device(
     settings: dict[str, Any],
@@ -41,17 +47,23 @@ def device(
 ) -> None:
     """Measure this machine, in a few seconds, and print the budget it would report and how to declare it.
 
-    How long each kind of operation takes is measured on parts of the network given by --model. A device whose node
+    How long each kind of operation takes is measured on parts of the network given by --model, such as the search
+    finds. A device whose node
     configuration declares no budget measures itself in the same way, on the network of the run.
     """
     from client.measure import measured_profile
+    from common.search_space import SearchSpace
     from dac.strides import base_of
     from feddac.cli.commands.describe import shape_of
 
     latency = FleetSettings.picked_from(settings).max_latency_ms
     model = ModelSettings.picked_from(settings)
     shape = shape_of(input_shape or "3x32x32")
-    profile = measured_profile(base_of(model, shape, 10 if classes is None else classes))
+    base, space = (
+        base_of(model, shape, 10 if classes is None else classes),
+        SearchSpace.of(SearchSettings.picked_from(settings)),
+    )
+    profile = measured_profile(base, space)
     budget = profile.budget(latency)
     if as_json:
         print(json.dumps(_document(profile, budget), indent=2))

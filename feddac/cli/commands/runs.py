@@ -47,7 +47,7 @@ def _table(folder: Path, found: list[Path]) -> "Table":
     table.add_column("run", overflow="fold")
     for heading in ("command", "data", "method", "state"):
         table.add_column(heading, overflow="fold")
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("test\naccuracy", justify="right", no_wrap=True)
     for path in found:
         table.add_row(str(path.relative_to(folder)), *_row(path))
     return table
@@ -72,6 +72,6 @@ def _row(path: Path) -> tuple[str, str, str, str, str]:
         method = str(config.get("method", ""))
     except FedDACError as error:
         return "", "", "", f"damaged: {printable(error, 60)}", ""
-    accuracy = percent(number_of(summary.get("device_accuracy", summary.get("test_accuracy"))))
+    accuracy = percent(number_of(summary.get("test_accuracy")))
     data = Path(str(config.get("data", ""))).name
     return kind, printable(data, 30), method, state, accuracy.replace(NARROW_SPACE, " ")

@@ -6,16 +6,19 @@ from torch.nn import functional as F
 
 from common.architecture import Architecture
 from common.budget import LocalTraining
+from common.optimizers import make_optimizer
 from tests.common.models.networks import SHAPES, random_part
 
 FOUR = ("mobilenet_v2", "resnet20", "cnn", "torchvision:mobilenet_v3_small")
 BATCH = 4
+KEPT = {0: ("sgd", 0.0), 1: ("sgd", 0.5), 2: ("adam", 0.9), 3: ("amsgrad", 0.9)}
 
 
 def measured_bytes(architecture: Architecture, training: LocalTraining) -> int:
     """Bytes of everything that one training step holds between its forward and its backward pass, and after it."""
     module = architecture.build(0).train()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.5 if training.momentum else 0.0)
+    kind, momentum = KEPT[training.kept]
+    optimizer = make_optimizer(kind, module.parameters(), 0.01, momentum, 0.0)
     owned = {one.untyped_storage().data_ptr() for one in [*module.parameters(), *module.buffers()]}
     saved: dict[int, torch.Tensor] = {}  # the tensors themselves, so that no storage is freed and used again
 
@@ -38,15 +41,14 @@ def measured_bytes(architecture: Architecture, training: LocalTraining) -> int:
 
 @pytest.mark.parametrize("model", FOUR)
 def test_ten_architectures_take_what_was_predicted_to_the_byte(model: str) -> None:
-    training = LocalTraining(BATCH)
     for seed in range(10):
-        architecture = random_part(model, seed)
+        architecture, training = random_part(model, seed), LocalTraining(BATCH, kept=seed % len(KEPT))
         assert architecture.costs.training_memory_bytes(training) == measured_bytes(architecture, training)
 
 
 @pytest.mark.parametrize("model", [one for one in SHAPES if one not in FOUR])
 def test_every_network_whole_and_reduced_takes_what_was_predicted(model: str) -> None:
-    training = LocalTraining(BATCH, momentum=False)
+    training = LocalTraining(BATCH, kept=0)
     for architecture in (Architecture.full(random_part(model, 0).base), random_part(model, 1)):
         assert architecture.costs.training_memory_bytes(training) == measured_bytes(architecture, training)
 

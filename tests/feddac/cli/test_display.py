@@ -2,12 +2,14 @@
 
 import io
 import math
+from pathlib import Path
 
 from rich.console import Console
 
-from feddac.cli.display import Lines, quiet, result_table, show_progress
-from server.report.record import Cohort
+from feddac.cli.display import Lines, print_result, quiet, result_table, show_progress
+from server.report.record import Cohort, read_run
 from server.report.wording import MISSING
+from tests.server.report.fake_run import write_fake_run
 
 
 def output_of(terminal: bool) -> str:
@@ -137,3 +139,21 @@ def test_result_table() -> None:
         assert figure in first
     [second] = [row for row in rows if "cohort-1" in row]
     assert MISSING in second
+    assert "on own" not in stream.getvalue()
+
+
+def test_own_accuracy_stands_beside_test_accuracy_in_eighty_columns(tmp_path: Path) -> None:
+    run = read_run(write_fake_run(tmp_path / "run", cohorts=2, devices=4, rounds=2))
+    stream = io.StringIO()
+    print_result(Console(file=stream, width=80), run)
+    text = stream.getvalue()
+    [first] = [row for row in text.splitlines() if "cohort-0" in row]
+    # of devices 0 and 2, 9 of 9 and 9 of 11 images
+    assert f"{run.cohorts[0].test_accuracy:.1%}".replace("%", " %") + " 90.9 %" in first
+    assert all(len(row) <= 80 for row in text.splitlines()[:-2])
+    assert "…" not in text
+    mean = (1 + 7 / 10 + 9 / 11 + 11 / 12) / 4
+    assert (
+        f"Own images: {100 * mean:.1f} % as the mean over 4 devices, on 42 images that nobody trained on; "
+        "lowest 70.0 % on 1"
+    ) in text

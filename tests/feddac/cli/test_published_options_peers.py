@@ -1,12 +1,15 @@
 """docs/published-options-peers.md: our options exist, with the defaults it names, and no published one is left out."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
 
 from common.config import Config
+from common.effects import require_effect
+from common.presets import without_preset
 from feddac.cli.main import application
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "published-options-peers.md").read_text(encoding="utf-8")
@@ -37,6 +40,17 @@ def rows(method: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def options(words: list[str]) -> dict[str, str | bool]:
+    """Each setting of a command line and its value: of a flag whether it is on."""
+    found: dict[str, str | bool] = {}
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        if word.startswith("--no-"):
+            found[word.removeprefix("--no-")] = False
+        elif word.startswith("--"):
+            found[word.removeprefix("--")] = True if after.startswith("--") else after
+    return found
+
+
 def flags() -> set[str]:
     """The options that `feddac simulate` takes."""
     found = typer.main.get_command(application()).commands["simulate"]  # type: ignore[attr-defined]
@@ -62,6 +76,14 @@ def test_every_option_of_ours_exists(method: str) -> None:
         assert remark or ours != "none", f"{published}: say what became of it"
     for block in re.findall(r"```sh\n(.*?)```", SECTIONS[method], re.S):
         assert set(re.findall(r"(--[\w-]+)", block)) <= known
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_the_commands_are_not_refused(method: str) -> None:
+    for block in re.findall(r"```sh\n(.*?)```", SECTIONS[method], re.S):
+        for words in map(shlex.split, block.replace("\\\n", " ").strip().splitlines()):
+            assert words[:2] == ["feddac", "simulate"]
+            require_effect(Config.from_mapping(without_preset(options(words[2:]))))
 
 
 @pytest.mark.parametrize("method", PUBLISHED)

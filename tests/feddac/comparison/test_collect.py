@@ -19,14 +19,14 @@ METHODS = '[methods.large]\nmethod = "fedavg"\n[methods.small]\nmethod = "fedavg
 
 def cohort(name: str, devices: int, macs: int, accuracy: float, over_budget: int = 0) -> dict[str, Any]:
     cost = {"macs": macs, "params": 2 * macs, "peak_memory_bytes": 4 * macs}
-    return {"cohort": name, "devices": devices, "accuracy": accuracy, "over_budget": over_budget, **cost}
+    return {"cohort": name, "devices": devices, "test_accuracy": accuracy, "over_budget": over_budget, **cost}
 
 
 def finish(folder: RunFolder, cohorts: list[dict[str, Any]], accuracy: float) -> None:
     folder.write_summary(
         {
             **{
-                "device_accuracy": accuracy,
+                "test_accuracy": accuracy,
                 "cohorts": cohorts,
                 "seconds_total": 12.0,
                 "bytes_down": 30,
@@ -46,9 +46,9 @@ def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellR
         with RunFolder.create(tmp_path / "all/large" / f"seed-{seed}") as folder:
             cohorts = [cohort("cohort-1", 2, 100, 0.6 + shift), cohort("cohort-0", 1, 400, 0.9 + shift, 1)]
             finish(folder, [*cohorts, cohort("cohort-2", 0, 50, 0.1)], 0.7 + shift)
-            folder.append("evaluation", round=0, cohort="cohort-1", accuracy=0.3)
-            folder.append("evaluation", round=0, cohort="cohort-0", accuracy=0.6 + shift)
-            folder.append("evaluation", round=1, cohort="cohort-1", accuracy=0.6 + shift)
+            folder.append("evaluation", round=0, cohort="cohort-1", test_accuracy=0.3)
+            folder.append("evaluation", round=0, cohort="cohort-0", test_accuracy=0.6 + shift)
+            folder.append("evaluation", round=1, cohort="cohort-1", test_accuracy=0.6 + shift)
     finish(RunFolder(tmp_path / "all/small/seed-0"), [cohort("cohort-0", 2, 100, 0.5)], 0.5)
     (one,) = collect(plan, tmp_path)
     return one

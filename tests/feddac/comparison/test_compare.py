@@ -50,7 +50,7 @@ def test_two_methods_by_two_seeds(
         summaries = [
             json.loads((out / "all" / method["method"] / f"seed-{n}/summary.json").read_text()) for n in (0, 1)
         ]
-        accuracies = [one["device_accuracy"] for one in summaries]
+        accuracies = [one["test_accuracy"] for one in summaries]
         assert method["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
         assert method["accuracy"]["deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
         assert method["params"]["mean"] < 15_000
@@ -181,6 +181,25 @@ def test_ctrl_c_ends_all_processes_and_the_command_can_be_repeated(
     rounds = len(folder.events("round"))
     time.sleep(1)
     assert len(folder.events("round")) == rounds
+
+
+def test_kill_9_ends_the_runs_too_and_the_command_can_be_repeated(
+    write_experiment: Callable[..., Path], tmp_path: Path
+) -> None:
+    experiment, out = write_experiment(top="", rest="[methods.only]\nrounds = 100000"), tmp_path / "out"
+    command = [sys.executable, "-P", "-m", "feddac.cli.main", "compare", str(experiment), "--out", str(out)]
+    process = subprocess.Popen(command, cwd=CODE_ROOT, stderr=subprocess.PIPE, text=True, env=_environment())
+    folder = RunFolder(out / "all/only/seed-0")
+    while not has_searched(folder):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while "Interrupted; resume with" not in (folder.path / OUTPUT).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    RunFolder.open(folder.path).__enter__().close()
 
 
 def _environment() -> dict[str, str]:

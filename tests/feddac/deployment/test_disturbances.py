@@ -19,14 +19,19 @@ from feddac.deployment.follow import run_to_the_end
 from tests.e2e.conftest import feddac, weights_of
 from tests.feddac.deployment.conftest import Deployment
 from tests.feddac.deployment.test_faults import children, simulated_weights
-from tests.feddac.deployment.test_killed import LONG, Up
+from tests.feddac.deployment.test_killed import LONG, Up, undisturbed
 from tests.feddac.deployment.test_up import RUN
+
+__all__ = ["undisturbed"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAUSE_SECONDS = 90.0
 AWAY_SECONDS = 120.0
 PATIENCE_SECONDS = 300.0
+JUMP_SECONDS = 600
+CLOCK = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+"""A library that lets processes see another time; Debian's package faketime has it."""
 
 
 @pytest.fixture
@@ -54,6 +59,44 @@ def wait_for_processes(up: Up, program: str) -> list[int]:
         assert time.monotonic() < deadline, up.lines
         time.sleep(0.05)
     return found
+
+
+@pytest.mark.skipif(CLOCK is None, reason="needs libfaketime (apt install faketime)")
+@pytest.mark.parametrize("jump", [JUMP_SECONDS, -JUMP_SECONDS])
+@pytest.mark.parametrize("tls", [[], ["--tls"]], ids=["plain", "tls"])
+def test_the_clock_of_the_whole_machine_is_set_by_ten_minutes(
+    jump: int, tls: list[str], workplace: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes]
+) -> None:
+    offset = workplace / "offset"
+    offset.write_text("+0")
+    for name, value in (
+        ("LD_PRELOAD", str(CLOCK)),
+        ("FAKETIME_TIMESTAMP_FILE", str(offset)),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),  # which no change of the clock moves
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+    up = Up(workplace, *LONG, *tls, "--out", "up")
+    up.read_until("rounds: round 1: mean accuracy")
+    offset.write_text(f"{jump:+d}")
+    up.read_until("rounds: round 3: mean accuracy")
+    assert up.process.wait(PATIENCE_SECONDS) == 0
+    print("".join(up.lines))
+    assert rounds_of(up.folder) == [1, 2, 3]
+    assert weights_of(up.folder) == undisturbed
+
+
+def test_twenty_supernodes_at_once_and_every_device_trains_as_in_a_simulation(workplace: Path) -> None:
+    flags = [*RUN, "--devices", "20"]
+    up = Up(workplace, *flags, "--out", "up")
+    up.lines += list(up.process.stderr or [])
+    assert up.process.wait() == 0, up.lines
+    assert sum(line.startswith("connected: device-") for line in up.lines) == 20
+    assert sum(len(event["trained"]) for event in Deployment.events_of(up.folder, "round")) == 20
+    whole = feddac(["simulate", "--engine", "inline", *flags, "--out", "whole"], workplace)
+    assert whole.returncode == 0, whole.stderr
+    assert weights_of(up.folder) == weights_of(workplace / "whole")
 
 
 def rounds_of(folder: Path) -> list[int]:

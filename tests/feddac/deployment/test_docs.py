@@ -1,4 +1,4 @@
-"""Every command in docs/deployment.md has only flags that exist."""
+"""Every command in docs/deployment.md has only flags that exist; its promises and the threat model's have tests."""
 
 import os
 import re
@@ -47,3 +47,35 @@ def test_its_flags_exist(command: str) -> None:
     used = {word for word in words if word.startswith("-")}
     assert used
     assert used <= flags_of(own)
+
+
+def rows(page: str, heading: str) -> list[str]:
+    """The lines of the table whose head begins so."""
+    _, found, rest = (ROOT / "docs" / page).read_text().partition(f"\n| {heading} |")
+    assert found
+    table = rest.partition("\n\n")[0]
+    return table.splitlines()[2:]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "home"),
+    [
+        ("deployment.md", "what fails", "tests/feddac/deployment"),
+        ("threat-model.md", "a hostile or broken device", "tests/server"),
+    ],
+)
+def test_every_row_names_its_tests_and_they_exist(page: str, heading: str, home: str) -> None:
+    found = rows(page, heading)
+    assert len(found) > 10
+    for row in found:
+        named = re.findall(r"`([\w/]*test_\w+\.py)(?:::(\w+))?`", row)
+        assert named, row
+        for path, function in named:
+            file = ROOT / (path if path.startswith("tests/") else f"{home}/{path}")
+            assert f"def {function or 'test_'}" in file.read_text(), (row, path, function)
+
+
+@pytest.mark.parametrize("page", ["deployment.md", "threat-model.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    for path in re.findall(r"`(tests/[\w/]+\.py)", (ROOT / "docs" / page).read_text()):
+        assert (ROOT / path).is_file(), path

@@ -330,7 +330,7 @@ def test_chance_explores_nothing_and_removes_as_much(
     run_federation: Callable[..., dict[str, Any]], flip_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     summary = run_federation(flip_config(autoflip_guidance="random", rounds=1), tmp_path / "run")
-    assert list(summary["traffic"]) == ["train-sparse"]
+    assert list(summary["traffic"]) == ["evaluate", "train-sparse"]
     weights = RunFolder(tmp_path / "run").load_model("cohort-0")
     assert sum(int((tensor == 0).sum()) for tensor in weights.values()) == int(0.3 * 15_010)
 

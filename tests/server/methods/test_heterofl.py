@@ -242,7 +242,7 @@ def test_a_run_ends_with_cohorts_that_agree_where_they_overlap(
     assert [entry["devices"] for entry in summary["cohorts"]] == [1, 2]
     assert [entry["over_budget"] for entry in summary["cohorts"]] == [0, 0]
     assert summary["outcomes"] == {"trained": 6, "late": 0, "failed": 0, "rejected": 0}
-    assert summary["device_accuracy"] > 0.4
+    assert summary["test_accuracy"] > 0.4
     large, small = (
         Architecture.from_json(folder.architecture_path(name).read_text()) for name in ("cohort-0", "cohort-1")
     )

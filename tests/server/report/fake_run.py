@@ -35,6 +35,9 @@ def write_fake_run(
                 if number:
                     _round(folder, number, name, members[name], costs[name], trouble)
                 folder.append("evaluation", round=number, cohort=name, **_quality(shares[name], number))
+                if number and number == rounds:
+                    for device in members[name]:
+                        _own_score(folder, number, device, name)
         if finished:
             folder.append("stage", stage="rounds", seconds=63.5, peak_rss_bytes=811_000_000)
             folder.write_summary(_summary(folder, names, members, shares, costs, rounds))
@@ -98,7 +101,14 @@ def _architecture(folder: RunFolder, cohort: str, share: float, costs: dict[str,
 def _quality(share: float, number: int) -> dict[str, float]:
     learned = 1 - math.exp(-number / 3)
     accuracy = 0.80 + 0.1 * share + (0.13 - 0.05 * share) * learned + 0.004 * math.sin(3 * number + 9 * share)
-    return {"accuracy": accuracy, "loss": 1.6 * (1 - accuracy) + 0.05, "validation_accuracy": accuracy - 0.012}
+    return {"test_accuracy": accuracy, "loss": 1.6 * (1 - accuracy) + 0.05, "validation_accuracy": accuracy - 0.012}
+
+
+def _own_score(folder: RunFolder, number: int, device: str, cohort: str) -> None:
+    images = 9 + int(device) % 5
+    right = images - (3 * int(device)) % 4
+    score = {"own_accuracy": right / images, "own_loss": 0.3, "own_images": images}
+    folder.append("device_evaluation", round=number, device=device, cohort=cohort, **score)
 
 
 def _round(
@@ -162,7 +172,7 @@ def _summary(
                 "cohort": name,
                 "devices": len(members[name]),
                 **costs[name],
-                "accuracy": quality[name]["accuracy"],
+                "test_accuracy": quality[name]["test_accuracy"],
                 "validation_accuracy": quality[name]["validation_accuracy"],
                 "device_macs_per_round": 6 * 95 * costs[name]["macs"],
                 "bytes_down": sum(e["bytes_down"] for e in events if e["cohort"] == name),
@@ -183,5 +193,5 @@ def _summary(
         "data": "digits",
         "method": "dac",
         "seed": 7,
-        "device_accuracy": sum(quality[name]["accuracy"] * len(members[name]) for name in names) / devices,
+        "test_accuracy": sum(quality[name]["test_accuracy"] * len(members[name]) for name in names) / devices,
     }

@@ -74,9 +74,26 @@ def test_the_page_says_it_all(tmp_path: Path) -> None:
     assert "refresh" not in page
 
 
+def test_the_page_tells_test_accuracy_from_own_accuracy(tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path / "run", cohorts=2, devices=4, rounds=2)
+    page = build_report(folder.path).read_text().replace("\u202f", " ")
+    mean = (1 + 7 / 10 + 9 / 11 + 11 / 12) / 4
+    tile = page.partition("Accuracy on the devices' own images, mean over devices</dt>")[2].partition("</div>")[0]
+    assert f"<dd>{100 * mean:.1f} %</dd>" in tile
+    assert "42 images that 4 devices" in tile
+    assert page.count("<th>Test accuracy</th><th>Own accuracy</th>") == 2  # of cohorts, and of devices
+    rows = page.partition("Devices, one by one")[2].split("<tr>")[2:]
+    assert [("70.0 %" in row, "10 images" in row) for row in rows[:4]].count((True, True)) == 1
+    unfinished = write_fake_run(tmp_path / "unfinished", rounds=2, finished=False)
+    (unfinished.path / "metrics.jsonl").write_text(
+        "".join(line for line in unfinished.metrics_path.open() if "device_evaluation" not in line)
+    )
+    assert "Own accuracy" not in build_report(unfinished.path).read_text()
+
+
 def test_rounds_that_made_it_worse_are_pointed_out(tmp_path: Path) -> None:
     folder = with_facts(tmp_path / "run", before=0.9999)
-    accuracy = json.loads((folder / "summary.json").read_text())["device_accuracy"]
+    accuracy = json.loads((folder / "summary.json").read_text())["test_accuracy"]
     assert accuracy < 0.98
     assert "The rounds made it worse" in build_report(folder).read_text()
 
@@ -84,7 +101,7 @@ def test_rounds_that_made_it_worse_are_pointed_out(tmp_path: Path) -> None:
 def test_less_than_chance_can_explain_is_no_warning(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "run")
     summary = folder.read_summary()
-    before = summary["device_accuracy"] + 0.01
+    before = summary["test_accuracy"] + 0.01
     folder.write_summary({**summary, "test_images": 300, "accuracy_before": before})
     assert "The rounds made it worse" not in build_report(folder.path).read_text()
 

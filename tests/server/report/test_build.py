@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from common.budget import DeviceBudget
 from common.errors import CheckpointError
 from server.report.build import build_report
 from server.run_folder import RunFolder
@@ -66,9 +67,14 @@ def text(whole: RunFolder) -> str:
 
 @pytest.fixture(scope="module")
 def harmless(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return Page(
-        built(write_fake_run(tmp_path_factory.mktemp("run") / "a", cohorts=2, devices=4, rounds=2, trouble="x"))
-    )
+    return Page(with_names(tmp_path_factory.mktemp("run") / "a", "x"))
+
+
+def with_names(path: Path, name: str) -> str:
+    """The page of a run whose devices call themselves so."""
+    folder = write_fake_run(path, cohorts=2, devices=4, rounds=2, trouble=name)
+    folder.write_budgets([replace(entry, name=name, profile=name) for entry in folder.read_budgets()])
+    return built(folder)
 
 
 def test_the_report_of_a_whole_run_is_well_formed_and_has_every_part(text: str) -> None:
@@ -111,7 +117,7 @@ def test_building_twice_gives_the_same_bytes_and_leaves_no_style_behind(whole: R
 
 def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "run", cohorts=2, devices=3, rounds=2)
-    folder.write_summary(folder.read_summary() | {"device_accuracy": 0.87654, "seconds_total": 3725.0})
+    folder.write_summary(folder.read_summary() | {"test_accuracy": 0.87654, "seconds_total": 3725.0})
     text = Page(built(folder)).text.replace("\u202f", " ")
     assert "87.7 % accuracy on digits" in text
     assert "1 h 2 min" in text
@@ -131,9 +137,7 @@ def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
     ],
 )
 def test_what_devices_say_stays_text(tmp_path: Path, harmless: Page, hostile: str) -> None:
-    folder = write_fake_run(tmp_path / "run", cohorts=2, devices=4, rounds=2, trouble=hostile)
-    folder.write_budgets([replace(entry, name=hostile, profile=hostile) for entry in folder.read_budgets()])
-    page = Page(built(folder))
+    page = Page(with_names(tmp_path / "run", hostile))
     assert page.balanced
     assert page.tags == harmless.tags
     assert {name for name, _ in page.attributes} == {name for name, _ in harmless.attributes}
@@ -155,6 +159,28 @@ def test_an_over_full_budget_is_marked_and_one_below_is_not(tmp_path: Path) -> N
     bound = next(row["macs"] for row in folder.read_summary()["cohorts"])
     folder.write_budgets([replace(first, budget=replace(first.budget, macs=bound)), *others])
     assert built(folder).count('<div class="words over">') == 1
+
+
+def test_what_no_device_bounds_has_no_column(tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path / "run", cohorts=2, devices=2, rounds=1)
+    table = built(folder).partition("Budgets and their use")[2].partition("</table>")[0]
+    assert re.findall(r'<th class="text">(.*?)</th>', table) == [
+        *("Cohort", "Devices", "MACs", "Parameters", "Peak memory"),
+    ]
+    first, second = folder.read_budgets()
+    folder.write_budgets(
+        [
+            replace(first, budget=DeviceBudget(training_memory_bytes=10**6), training_memory_bytes_used=250_000),
+            replace(second, budget=DeviceBudget()),
+        ]
+    )
+    page = built(folder)
+    table = page.partition("Budgets and their use")[2].partition("</table>")[0]
+    assert re.findall(r'<th class="text">(.*?)</th>', table) == ["Cohort", "Devices", "Training memory"]
+    assert re.findall(r'data-value="([-\d.]+)">(?:<div class="words"|no bound)', table) == ["0.250000", "-1"]
+    assert "No device has a bound" not in page
+    folder.write_budgets([replace(first, budget=DeviceBudget())])
+    assert "No device has a bound" in built(folder)
 
 
 def test_an_interrupted_run_is_reported_as_far_as_it_went(tmp_path: Path) -> None:
@@ -189,7 +215,7 @@ def test_a_run_that_only_began_has_a_report(tmp_path: Path) -> None:
 def test_values_that_were_not_finite_leave_gaps(tmp_path: Path) -> None:
     folder = write_fake_run(tmp_path / "run", cohorts=2, devices=2, rounds=3, finished=False)
     nan = float("nan")
-    folder.append("evaluation", round=4, cohort="cohort-0", accuracy=nan, loss=nan, validation_accuracy=nan)
+    folder.append("evaluation", round=4, cohort="cohort-0", test_accuracy=nan, loss=nan, validation_accuracy=nan)
     folder.append("search", epoch=99, train_loss=nan, validation_accuracy=nan, macs=None, params=None)
     folder.append("round", round=4, cohort="cohort-1", seconds=nan)
     folder.append("step", round=4, cohort="cohort-1", step="train", bytes_down=nan, bytes_up=4, device_macs=nan)

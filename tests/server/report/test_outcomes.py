@@ -7,6 +7,7 @@ from typing import Any
 from common.budget import DeviceBudget
 from server.budget_entries import BudgetEntry
 from server.report.outcomes import MOST_ROWS, DeviceOutcome, most_telling, outcomes_of
+from server.report.own_scores import OWN_EVENT
 from server.report.record import read_run
 from server.run_folder import RunFolder
 
@@ -41,6 +42,28 @@ def test_statuses_are_counted_and_times_averaged_over_what_was_trained(tmp_path:
         ],
     )
     assert found["b"] == DeviceOutcome("b", "phone", "cohort-0", 30, 6, 3, 1, 1, 1, 3.0, "its weights are not finite")
+
+
+def test_accuracies_are_those_of_the_network_that_runs_on_the_device(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run") as folder:
+        folder.write_config({"data": "digits"})
+        folder.write_budgets(BUDGETS)
+        # as of fedgkt, which tests a device's stem below the server's network; other methods say nothing of the kind
+        folder.append("round", round=1, cohort="cohort-0", device_network_accuracy=0.4)
+        folder.append("round", round=1, cohort="cohort-1")
+        for cohort, accuracy in (("cohort-0", 0.9), ("cohort-1", 0.8)):
+            folder.append("evaluation", round=1, cohort=cohort, test_accuracy=accuracy)
+        for number, own in ((0, 0.1), (1, 0.5)):  # only what was scored after the last round counts
+            folder.append(OWN_EVENT, round=number, device="b", cohort="cohort-0", own_accuracy=own, own_images=6)
+    run = read_run(folder)
+    assert [(one.device, one.test_accuracy, one.own_images) for one in outcomes_of(run)] == [
+        ("b", 0.4, 6),
+        ("a", 0.8, 0),
+    ]
+    first, second = outcomes_of(run)
+    assert first.own_accuracy == run.own_accuracy == run.cohorts[0].own_accuracy == 0.5
+    assert math.isnan(second.own_accuracy)
+    assert math.isnan(run.cohorts[1].own_accuracy)
 
 
 def test_a_device_that_was_never_asked_is_listed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def step(number: int, cohort: str, seconds: float | None, name: str = "train", m
 
 
 def evaluation(number: int, cohort: str, accuracy: float) -> dict[str, Any]:
-    return {"round": number, "cohort": cohort, "accuracy": accuracy}
+    return {"round": number, "cohort": cohort, "test_accuracy": accuracy}
 
 
 STEPS = [
