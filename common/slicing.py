@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,12 +100,19 @@ def slice_state(state: Mapping[str, torch.Tensor], larger: Architecture, smaller
 
 
 @lru_cache(maxsize=64)
-def coordinates(architecture: Architecture) -> NDArray[np.int64]:
-    """Where each weight of the architecture stands in its base network's flat vector; shape (size,)."""
+def coordinates(architecture: Architecture) -> NDArray[np.signedinteger[Any]]:
+    """Where each weight of the architecture stands in its base network's flat vector; shape (size,), int32 if it can.
+
+    A federation keeps one such vector for each cohort.
+    """
     full = Architecture.full(architecture.base)
     kept, layout = cut(full, architecture), full.layout
+    dtype = np.int32 if layout.size <= np.iinfo(np.int32).max else np.int64
     sizes = [math.prod(shape) for shape in layout.shapes]
     starts = dict(zip(layout.names, itertools.accumulate(sizes, initial=0), strict=False))
     return np.concatenate(
-        [starts[name] + kept.places(full.description.tensor_by_name[name]) for name in architecture.layout.names]
+        [
+            (starts[name] + kept.places(full.description.tensor_by_name[name])).astype(dtype)
+            for name in architecture.layout.names
+        ]
     )

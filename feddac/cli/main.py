@@ -29,6 +29,7 @@ from feddac.cli.commands import (
     search,
     simulate,
     submit,
+    supernode,
     train,
     up,
 )
@@ -66,6 +67,8 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
     command()(listings.presets)
     command(epilog=listings.PROFILE_EXAMPLES)(listings.profiles)
     command(epilog=up.EXAMPLES)(with_settings(*groups)(up.up))
+    passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    command(epilog=supernode.EXAMPLES, context_settings=passing_on)(supernode.supernode)
     command(epilog=submit.EXAMPLES)(with_settings(*groups)(submit.submit))
     command(epilog=keys.CERTIFICATE_EXAMPLES)(keys.certificates)
     command(epilog=keys.REGISTER_EXAMPLES)(keys.register)

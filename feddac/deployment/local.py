@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -101,7 +102,7 @@ class LocalFederation:
         ]
         self.superlink = self._start(
             "superlink",
-            "flower-superlink",
+            [program("flower-superlink")],
             *("--host", "127.0.0.1", "--port", str(self._ports[0]), "--isolation", "process"),
             *("--database", str(self._folder / "state.db")),
             *(secure if self._tls else ["--insecure"]),
@@ -120,7 +121,7 @@ class LocalFederation:
     def start_server(self) -> None:
         """Start the process that runs server apps."""
         arguments = ["--runtime-api-address", self.address, *self._trust(), *self._secret()]
-        self.server = self._start("server", "flower-superexec", *arguments)
+        self.server = self._start("server", [program("flower-superexec")], *arguments)
 
     def start_supernode(self, number: int) -> Process:
         """Start the SuperNode of device `number`, with its budget as node configuration."""
@@ -128,7 +129,7 @@ class LocalFederation:
         key = ["--auth-supernode-private-key", str(self._certificates / _key_names(self._devices)[number])]
         process = self._start(
             f"supernode-{number:02d}",
-            "flower-supernode",
+            [sys.executable, "-P", "-m", "feddac.deployment.supernode"],
             *("--superlink", self.device_address, *self._trust(), *(key if self._tls else [])),
             *("--port", str(self._ports[1 + number])),
             *("--node-config", node_config(number, len(self._devices), device)),
@@ -177,9 +178,9 @@ class LocalFederation:
             self._say("warning: the SuperLink has stopped; it is started again with its database")
             self.start_superlink()
 
-    def _start(self, name: str, command: str, *arguments: str, **variables: str) -> Process:
+    def _start(self, name: str, command: Sequence[str], *arguments: str, **variables: str) -> Process:
         environment = flower_environment(self._folder / "flower" / name, variables)
-        return Process(name, [program(command), *arguments], self._folder, environment)
+        return Process(name, [*command, *arguments], self._folder, environment)
 
     def _trust(self) -> list[str]:
         return ["--root-certificates", str(self._certificates / "ca.crt")] if self._tls else ["--insecure"]

@@ -95,9 +95,9 @@ def stop(processes: Iterable[Process], grace: float = GRACE_SECONDS) -> None:
             process.wait()
 
 
-def flower_environment(home: Path, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a Flower process: its own FLWR_HOME, no downloads, this environment's programs first."""
-    own = {"PATH": _program_path(), "FLWR_HOME": str(home)}
+def flower_environment(home: Path | str | None, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a Flower process: its FLWR_HOME, if any, no downloads, this environment's programs first."""
+    own = {"PATH": _program_path(), **({} if home is None else {"FLWR_HOME": str(home)})}
     return {**DEFAULTS, **CPU_TUNING, **os.environ, **(variables or {}), **own}
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from common.data.partition import class_coverage, partition
 from common.errors import DataError
+from common.seeds import numpy_generator
 
 BALANCED = torch.arange(400) % 10
 EVERY_SPEC = [
@@ -71,6 +72,18 @@ def test_iid_parts_are_equal_and_random() -> None:
     parts = partition(BALANCED, "iid", 8, seed=0)
     assert [len(part) for part in parts] == [50] * 8
     assert parts[0].tolist() != list(range(50))
+
+
+@pytest.mark.parametrize("devices", [1, 3, 7])
+def test_iid_parts_are_those_of_flowers_partitioner(devices: int) -> None:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import IidPartitioner
+
+    labels = torch.arange(50) % 4
+    theirs = IidPartitioner(devices)
+    theirs.dataset = Dataset.from_dict({"index": numpy_generator(9, "partition", "order").permutation(50)})
+    expected = [sorted(theirs.load_partition(device)["index"]) for device in range(devices)]
+    assert lists(partition(labels, "iid", devices, 9)) == expected
 
 
 def test_a_small_alpha_gives_fewer_classes_than_a_large_one() -> None:

@@ -20,6 +20,18 @@ def write_idx(path: Path, shape: tuple[int, ...], content: bytes) -> None:
     path.write_bytes(struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + content)
 
 
+def test_digits_are_those_that_scikit_learn_reads() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), load(DataSettings(data="digits"))
+    images = torch.cat([ours.train.images, ours.test.images])
+    labels = torch.cat([ours.train.labels, ours.test.labels])
+    stretched = torch.from_numpy(theirs.images * (255 / 16)).round().to(torch.uint8)
+    mine = sorted(zip(images.flatten(1).tolist(), labels.tolist(), strict=True))
+    assert mine == sorted(zip(stretched.flatten(1).tolist(), theirs.target.tolist(), strict=True))
+    assert ours.class_names == tuple(map(str, theirs.target_names))
+
+
 def test_digits_need_no_network_and_never_change() -> None:
     data, again = load(DataSettings()), load(DataSettings())
     assert data.input_shape == (1, 8, 8)

@@ -104,7 +104,7 @@ def rounds_of(folder: Path) -> list[int]:
     return [event["round"] for event in Deployment.events_of(folder, "round")]
 
 
-@pytest.mark.parametrize("program", ["flower-supernode", "flwr-clientapp", "flower-superexec", "feddac up"])
+@pytest.mark.parametrize("program", ["flower-supernode", "feddac.deployment.warm", "flower-superexec", "feddac up"])
 def test_whatever_is_paused_for_ninety_seconds_the_run_ends_with_every_round(program: str, workplace: Path) -> None:
     up = Up(workplace, *LONG, "--out", "up")
     up.read_until("rounds: round 1: mean accuracy")
@@ -147,7 +147,9 @@ def test_a_client_killed_for_want_of_memory_costs_its_own_reply(deploy: Callable
     deployment = deploy(devices=["honest", "slow"], round_timeout=100.0)
     deployment.start(hostile=True)
     deployment.wait_for((deployment.marks / "slow-1").exists)
-    for client in children(deployment.federation.supernodes["slow"], "flwr-clientapp"):
+    _, *copies = children(deployment.federation.supernodes["slow"], "feddac.deployment.warm")
+    assert copies
+    for client in copies:
         os.kill(client, signal.SIGKILL)
     assert deployment.finish().completed, deployment.log
     print("\n".join(deployment.log))
