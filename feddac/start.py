@@ -8,17 +8,22 @@ from common.config import Config
 from common.effects import require_effect
 from common.errors import ConfigurationError
 from common.fleet import is_fleet_file
+from common.progress import Progress, Silent
 from feddac.resolve import fit_to_fleet_file, merge, with_absolute_paths
 
 if TYPE_CHECKING:
     from server.run_folder import RunFolder
 
 
-def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | None) -> tuple[Config, "RunFolder"]:
+def prepare(
+    settings: Mapping[str, Any], config: Path | None, resume: Path | None, progress: Progress | None = None
+) -> tuple[Config, "RunFolder"]:
     """The whole configuration of a run and its folder, a new one that holds config.toml or the one to resume.
 
-    Every mistake that can be found without work is raised here, and then nothing has been written.
+    Every mistake that can be found without work is raised here, and then nothing has been written. `progress` is told
+    of images that must be downloaded or decoded first.
     """
+    from common.data.cache import announcing
     from common.learning import pick_accelerator
     from server.run_folder import RunFolder
     from simulation.preflight import check
@@ -37,7 +42,17 @@ def prepare(settings: Mapping[str, Any], config: Path | None, resume: Path | Non
     pick_accelerator(whole.run.accelerator)
     if earlier is None:  # what an earlier FedDAC began with may have no effect in this one
         require_effect(whole)
-    whole, partition = check(whole)
+    progress, told = progress or Silent(), []
+
+    def tell() -> None:
+        told.append(True)
+        progress.start("data", 1)
+        progress.advance("data", 0, f"reading {whole.data.data}, which is then kept for other runs")
+
+    with announcing(tell):
+        whole, partition = check(whole)
+    if told:
+        progress.finish("data", f"{len(partition.class_names)} classes")
     if earlier is not None:
         return whole, earlier
     folder = RunFolder.create(whole.run.out)

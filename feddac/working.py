@@ -51,7 +51,7 @@ def simulate(
     """
     check_engine(engine)
     with _keywords_that_work():
-        whole, folder = prepare(_settings(settings, out), _path(config), _path(resume))
+        whole, folder = prepare(_settings(settings, out), _path(config), _path(resume), progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder:
         run_federation(

@@ -46,9 +46,12 @@ def closing_facts(method: Method, run: Run) -> dict[str, Any]:
     first = {one["cohort"]: one["test_accuracy"] for one in run.folder.events("evaluation") if one["round"] == 0}
     known = [(len(one.devices), first[one.name]) for one in method.cohorts if one.name in first]
     devices = sum(count for count, _ in known)
-    qualities = {
-        cohort.name: quality_of(method.module(cohort), run.reference.test, run.accelerator) for cohort in method.cohorts
-    }
+    qualities = {}
+    run.progress.start("result", len(method.cohorts))
+    for cohort in method.cohorts:
+        qualities[cohort.name] = quality_of(method.module(cohort), run.reference.test, run.accelerator)
+        run.progress.advance("result", 1, f"{cohort.name} tested class by class")
+    run.progress.finish("result", f"{len(run.reference.test.images)} test images")
     return {
         **host_facts(),
         "test_images": len(run.reference.test.images),

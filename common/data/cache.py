@@ -11,7 +11,9 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from common.data.images import DataSet, Images
 # Raise when decoding, the fixed test split or the layout of an entry changes.
 FORMAT = 1
 
+_tell: ContextVar[Callable[[], None] | None] = ContextVar("tell", default=None)
+
 
 def cached(folder: Path, key: str, build: Callable[[], DataSet]) -> DataSet:
     """The data set stored in `folder` under `key`, else what `build` returns, stored for the next time."""
@@ -29,10 +33,22 @@ def cached(folder: Path, key: str, build: Callable[[], DataSet]) -> DataSet:
     stored = _read(entry)
     if stored is not None:
         return stored
+    if tell := _tell.get():
+        tell()
     built = build()
     _write(entry, built)
     # Read back, so that this process holds the shared pages too and the decoded copy is freed.
     return _read(entry) or built
+
+
+@contextmanager
+def announcing(tell: Callable[[], None]) -> Iterator[None]:
+    """Inside the block `tell` is called before a data set is downloaded or decoded, which may take minutes."""
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
 
 
 def key_of_files(paths: Iterable[Path]) -> str:

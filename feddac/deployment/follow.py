@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import FederationError
 from feddac.deployment.control import Control, RunStatus
-from feddac.deployment.log_lines import LogLines
+from feddac.deployment.log_lines import LogLines, unseen
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
@@ -95,6 +95,7 @@ def _show_log(
 ) -> None:
     """Stream until the log ends; a connection that breaks is made again and goes on where it was."""
     after = 0.0
+    seen: list[str] = []
     with Control(address, root_certificates) as control:
         while not over.is_set():
             with suppress(FederationError):
@@ -104,5 +105,9 @@ def _show_log(
                         if over.is_set():
                             return
                         show(line)
+                        seen.append(line)
+                whole = [line for _, lines in control.log(run_id) for line in lines]
+                for line in unseen(seen, whole):
+                    show(line)
                 return
             time.sleep(POLL_SECONDS)

@@ -1,6 +1,7 @@
 """The server app's log as a person wants to read it: without the traceback of a mistake that has its own message."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 _TRACEBACK = "Traceback (most recent call last):"
 _OURS = "common.errors."
@@ -11,6 +12,28 @@ _NOISE = (
     "For more information, visit: <https://flower.ai/",
     "Start `flwr-serverapp` process",
 )
+
+
+def unseen(seen: Sequence[str], whole: Sequence[str]) -> list[str]:
+    """The lines of a `whole` log that are not among those `seen` of it piece by piece, in their order.
+
+    Flower streams what is younger than the last line it sent, so what is written after a clock was set back is never
+    sent. A piece may end within a line, which is then no other line.
+    """
+    if _letters(seen) == _letters(whole):
+        return []
+    remaining = Counter(seen)
+    missing = []
+    for line in whole:
+        if remaining[line] > 0:
+            remaining[line] -= 1
+        else:
+            missing.append(line)
+    return missing
+
+
+def _letters(lines: Sequence[str]) -> int:
+    return sum(len(part) for line in lines for part in line.split())
 
 
 class LogLines:

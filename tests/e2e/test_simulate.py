@@ -22,6 +22,8 @@ def test_a_run_ends_with_a_table_a_run_folder_and_a_report(finished_run: Finishe
     assert "cohort-0" in printed
     assert "cohort-2" in printed
     assert "Warning" not in finished_run.process.stderr + printed
+    started = [line.partition(":")[0] for line in finished_run.process.stderr.splitlines() if ": started" in line]
+    assert started == ["devices", "handshake", "search", "rounds", "result", "report"]
     folder = finished_run.folder
     for name in ("config.toml", "budgets.json", "metrics.jsonl", "summary.json", "report.html"):
         assert (folder / name).stat().st_size > 0

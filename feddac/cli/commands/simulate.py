@@ -58,10 +58,12 @@ def simulate(
     Without any option it takes handwritten digits that ship with FedDAC and two to three minutes on two cores.
     """
     from common.learning import pick_accelerator
+    from feddac.cli.display import show_progress
     from simulation.engines import check_engine
 
     check_engine(engine)
-    whole, folder = prepare(settings, config, resume)
+    with show_progress(Console(stderr=True)) as progress:
+        whole, folder = prepare(settings, config, resume, progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder, run_ends_well(folder.path):
         _run(whole, folder, engine, workers, gpus, resume is not None)
@@ -92,7 +94,9 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
             workers,
             gpus,
         )
-    report = build_report(folder.path)
+        progress.start("report", 1)
+        report = build_report(folder.path)
+        progress.finish("report", "built")
     console = result_console()
     print_result(console, read_run(folder))
     console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from common.errors import ConfigurationError, FederationError
 from feddac.cli.failures import run_ends_well, say
@@ -43,7 +44,7 @@ def up(
     The same run as simulate, on the runtime that real machines use; docs/deployment.md says how to spread it.
     """
     from common.fleet import virtual_fleet
-    from feddac.cli.display import print_result, result_console
+    from feddac.cli.display import print_result, result_console, show_progress
     from feddac.deployment.bundle import app_bundle
     from feddac.deployment.follow import run_to_the_end
     from feddac.deployment.local import LocalFederation
@@ -51,7 +52,8 @@ def up(
 
     if os.name != "posix":
         raise ConfigurationError("feddac up needs Linux or macOS; feddac simulate runs everywhere")
-    whole, folder = prepare(settings, config, resume)
+    with show_progress(Console(stderr=True)) as progress:
+        whole, folder = prepare(settings, config, resume, progress)
     folder.close()  # the server process writes there
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
     for number in (signal.SIGTERM, signal.SIGHUP):

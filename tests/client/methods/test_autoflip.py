@@ -18,6 +18,7 @@ from common.messages import Result, Task
 from common.methods.autoflip import EXPLORE, SPARSE, ExplorationOrder
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
+from common.optimizers import SGD, Adam
 from common.sparse import packed, spread
 
 CPU = torch.device("cpu")
@@ -104,7 +105,7 @@ def test_removed_weights_stay_zero_at_every_step(order: TrainingOrder, monkeypat
     """Published masks were lost: zeros grew again under Adam."""
     kept, seen = half_kept(), []
     removed = {name: part == 0 for name, part in LAYOUT.unflatten(kept.astype(np.float32)).items()}
-    kind = torch.optim.Adam if order.optimizer == "adam" else torch.optim.SGD
+    kind = Adam if order.optimizer == "adam" else SGD
     step = kind.step
 
     def watched(self: Any, *arguments: Any) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.data.cache import cached
+from common.data.cache import announcing, cached
 from common.data.images import DataSet, Images
 from common.data.sources import load
 from common.groups import DataSettings
@@ -29,6 +29,21 @@ def only_entry(folder: Path) -> Path:
 def flip_last_byte(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_what_takes_long_is_announced(tmp_path: Path) -> None:
+    """Once, before the set is made; what is stored already is read without a word."""
+    told: list[str] = []
+
+    def made() -> DataSet:
+        told.append("made")
+        return data_of(7)
+
+    with announcing(lambda: told.append("announced")):
+        cached(tmp_path, "key", made)
+        cached(tmp_path, "key", unexpected)
+    cached(tmp_path, "other", made)
+    assert told == ["announced", "made", "made"]
 
 
 def test_a_stored_set_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.models.description import BaseNetwork
+from common.optimizers import SGD
 from dac.files import Member, load_member, save_member
 from dac.published import write_published
 from feddac.cli.main import run
@@ -91,7 +92,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(["train", str(member), *FAST, "--out", str(whole)]) == 0
 
-    step, steps = torch.optim.SGD.step, 0
+    step, steps = SGD.step, 0
 
     def step_until_ctrl_c(*arguments: Any) -> Any:
         nonlocal steps
@@ -101,7 +102,7 @@ def test_a_killed_training_ends_with_the_same_weights(
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", step_until_ctrl_c)
+        patch.setattr(SGD, "step", step_until_ctrl_c)
         assert run(["train", str(member), *FAST, "--out", str(killed)]) == 130
     assert [event["epoch"] for event in RunFolder.open(killed).events()] == [1]
     assert not (killed / "architectures" / "trained.json").exists()
@@ -125,7 +126,7 @@ def test_a_teacher_is_learnt_from_and_kept_for_a_resumption(
     alone, taught = result(tmp_path / "alone").state, result(tmp_path / "taught").state
     assert not torch.equal(alone["conv1.weight"], taught["conv1.weight"])
 
-    step, steps = torch.optim.SGD.step, 0
+    step, steps = SGD.step, 0
 
     def step_until_ctrl_c(*arguments: Any) -> Any:
         nonlocal steps
@@ -136,7 +137,7 @@ def test_a_teacher_is_learnt_from_and_kept_for_a_resumption(
 
     killed = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", step_until_ctrl_c)
+        patch.setattr(SGD, "step", step_until_ctrl_c)
         assert run(["train", *flags, "--teacher", str(teacher), "--out", str(killed)]) == 130
     teacher.unlink()
     assert run(["train", "--resume", str(killed)]) == 0

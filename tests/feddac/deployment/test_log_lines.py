@@ -1,7 +1,7 @@
 """What of the server's log is shown."""
 
 from feddac.deployment.control import RunStatus
-from feddac.deployment.log_lines import LogLines
+from feddac.deployment.log_lines import LogLines, unseen
 
 FRAMES = ["Traceback (most recent call last):", '  File "server/app.py", line 35, in main', "    federate()"]
 
@@ -27,6 +27,13 @@ def test_a_mistake_has_no_traceback() -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     lines = [*FRAMES, "ZeroDivisionError: division by zero"]
     assert shown(lines) == lines
+
+
+def test_lines_that_came_with_an_earlier_time_are_found_in_the_whole_log() -> None:
+    seen = ["rounds: started", "round 1", "round 1"]
+    assert unseen(seen, ["round 2", "rounds: started", "round 1", "round 1", "round 1"]) == ["round 2", "round 1"]
+    assert unseen(seen, seen) == []
+    assert unseen(["rounds: sta", "rted", "round 1"], ["rounds: started", "round 1"]) == []
 
 
 def test_the_end_of_a_run_in_one_line() -> None:
