@@ -150,6 +150,8 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
     an accuracy was first reached.
     """
     scores = own_scores(folder.events(OWN_EVENT), state.round)
+    profiles = {entry.name: entry.profile for entry in folder.read_budgets()}
+    small = on_devices(folder.events("round"), state.round)
     return {
         "method": method.contract.name,
         "data": config.data.data,
@@ -160,7 +162,7 @@ def summarise(method: Method, state: FederationState, config: Config, folder: Ru
         **_own_figures(scores),
         "outcomes": _outcomes(folder),
         "cohorts": [_cohort_summary(cohort, state, scores) for cohort in method.cohorts],
-        "devices": _device_accuracies(method.cohorts, scores, on_devices(folder.events("round"), state.round)),
+        "devices": _device_results(method.cohorts, profiles, scores, small),
         **_costs(method, state),
         "milestones": milestones(_progress(method, folder)),
         "traffic": {step: asdict(_spent(method.cohorts, step)) for step in _steps(method.cohorts)},
@@ -225,10 +227,13 @@ def _own_figures(scores: Mapping[str, OwnScore]) -> dict[str, Any]:
     }
 
 
-def _device_accuracies(
-    cohorts: Sequence[Cohort], scores: Mapping[str, OwnScore], on_device: Mapping[str, float]
+def _device_results(
+    cohorts: Sequence[Cohort],
+    profiles: Mapping[str, str],
+    scores: Mapping[str, OwnScore],
+    on_device: Mapping[str, float],
 ) -> dict[str, dict[str, Any]]:
-    """By device: its cohort, and its network's accuracy on the test images and on so many of its own, if there are."""
+    """By device: who it is, and its network's accuracy on the test images and on so many of its own, if there are."""
     found = {}
     for cohort in cohorts:
         whole = cohort.evaluation.accuracy if cohort.evaluation else None
@@ -236,6 +241,7 @@ def _device_accuracies(
             own = scores.get(name)
             found[name] = {
                 "cohort": cohort.name,
+                "profile": profiles.get(name, ""),
                 "test_accuracy": on_device.get(cohort.name, whole),
                 "own_accuracy": own.accuracy if own else None,
                 "own_images": own.images if own else 0,

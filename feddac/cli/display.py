@@ -25,6 +25,7 @@ NEWS_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
 RESUMED_SECONDS = 0.2
 WIDE = 200
+MOST_NAMES = 6
 
 _quiet = ContextVar("quiet", default=False)
 
@@ -191,13 +192,12 @@ def result_console() -> Console:
 def result_table(cohorts: Iterable["Cohort"]) -> Table:
     """The cohorts of a finished run: what their model costs, how good it is, what its devices and the network did.
 
-    Below the name of a cohort stand the profiles of its devices, which are folded where a terminal is narrow; figures
-    are not, and in 80 columns none is cut. What devices scored on images of their own is there if any did.
+    It has room in 80 columns. What devices scored on images of their own is there if any did.
     """
     cohorts = list(cohorts)
     own = any(math.isfinite(cohort.own_accuracy) for cohort in cohorts)
     table = Table(box=SIMPLE_HEAD, padding=0)
-    table.add_column("cohort", overflow="fold", min_width=9)
+    table.add_column("cohort", no_wrap=True, min_width=9)
     for heading in (
         *("devices", "MACs", "params", "peak\nmemory", "accuracy\non test", *(["on own\nimages"] if own else [])),
         *("MACs/\nround", "bytes\ndown", "bytes\nup"),
@@ -215,14 +215,13 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
             size(cohort.bytes_down),
             size(cohort.bytes_up),
         )
-        lines = [cohort.name, *(printable(profile, 30) for profile in cohort.profiles)]
-        table.add_row("\n".join(lines), *(figure.replace(NARROW_SPACE, " ") for figure in figures))
+        table.add_row(cohort.name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
     return table
 
 
 def print_result(console: Console, run: "Run") -> None:
-    """The table of a finished run, what devices scored on their own images, and what it cost on the server."""
-    console.print(result_table(run.cohorts))
+    """The table of a finished run, who is in which cohort, what devices scored, and what it cost on the server."""
+    lines = [*_members(run)]
     if run.own:
         name, lowest = min(run.own.items(), key=lambda item: item[1].accuracy)
         images = sum(one.images for one in run.own.values())
@@ -231,11 +230,24 @@ def print_result(console: Console, run: "Run") -> None:
             f"on {plural(images, 'image')} that nobody trained on; "
             f"lowest {percent(lowest.accuracy)} on {printable(name, 64)}"
         )
-        console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)
+        lines.append(line)
     if math.isfinite(run.server_seconds):
         took, held = duration(run.server_seconds), size(run.server_bytes)
         epochs = plural(int(run.epochs_on_reference), "epoch")
         line = (
             f"Server:     {took} and {held} for the method itself; most trained network: {epochs} on the reference set"
         )
+        lines.append(line)
+    console.print(result_table(run.cohorts))
+    for line in lines:
         console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)
+
+
+def _members(run: "Run") -> Iterator[str]:
+    """A line for each cohort: the profiles and the names of its devices, of many the first."""
+    for cohort in run.cohorts:
+        names = [printable(entry.name, 30) for entry in run.budgets if entry.cohort == cohort.name]
+        if names:
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            profiles = ", ".join(printable(profile, 30) for profile in cohort.profiles) or "devices"
+            yield f"{cohort.name + ':':<11} {profiles} ({', '.join(names[:MOST_NAMES])}{more})"

@@ -74,8 +74,8 @@ def test_own_accuracy_stands_beside_test_accuracy(config: Config, run: Callable[
     }
     for name, one in summary["devices"].items():
         event = scores[name]
-        assert (one["cohort"], one["own_accuracy"], one["own_images"]) == (
-            *(event["cohort"], event["own_accuracy"], event["own_images"]),
+        assert (one["cohort"], one["profile"], one["own_accuracy"], one["own_images"]) == (
+            *(event["cohort"], name.partition("-")[0], event["own_accuracy"], event["own_images"]),
         )
         assert one["own_images"] * one["own_accuracy"] == pytest.approx(round(one["own_images"] * one["own_accuracy"]))
     own = [summary["devices"][name]["own_accuracy"] for name in ("large", "small-00", "small-01")]

@@ -151,6 +151,7 @@ def test_own_accuracy_stands_beside_test_accuracy_in_eighty_columns(tmp_path: Pa
     # of devices 0 and 2, 9 of 9 and 9 of 11 images
     assert f"{run.cohorts[0].test_accuracy:.1%}".replace("%", " %") + " 90.9 %" in first
     assert all(len(row) <= 80 for row in text.splitlines()[:-2])
+    assert "cohort-0:   microcontroller (0, 2)\ncohort-1:   large-microcontroller (1, 3)\n" in text
     assert "…" not in text
     mean = (1 + 7 / 10 + 9 / 11 + 11 / 12) / 4
     assert (
