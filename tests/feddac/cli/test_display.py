@@ -147,7 +147,7 @@ def test_own_accuracy_stands_beside_test_accuracy_in_eighty_columns(tmp_path: Pa
     stream = io.StringIO()
     print_result(Console(file=stream, width=80), run)
     text = stream.getvalue()
-    [first] = [row for row in text.splitlines() if "cohort-0" in row]
+    first, *_ = [row for row in text.splitlines() if "cohort-0" in row]
     # of devices 0 and 2, 9 of 9 and 9 of 11 images
     assert f"{run.cohorts[0].test_accuracy:.1%}".replace("%", " %") + " 90.9 %" in first
     assert all(len(row) <= 80 for row in text.splitlines()[:-2])
