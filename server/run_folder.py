@@ -385,8 +385,8 @@ def _read(path: Path) -> bytes:
 
 
 def _checked_name(cohort: str) -> str:
-    if not re.fullmatch(r"[a-z0-9-]+", cohort):
-        raise CheckpointError(f"{cohort!r} cannot name a cohort's file: use only a to z, 0 to 9 and -")
+    if not re.fullmatch(r"[a-z0-9-]{1,64}", cohort):
+        raise CheckpointError(f"{cohort!r:.80} cannot name a cohort's file: use up to 64 of a to z, 0 to 9 and -")
     return cohort
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -105,11 +106,11 @@ def renew_certificates(folder: Path, hosts: Sequence[str], devices: Sequence[str
 def read_certificate(path: Path) -> x509.Certificate:
     """The certificate in a PEM file; raises ConfigurationError."""
     try:
-        return x509.load_pem_x509_certificate(read_limited(path))
+        return _parsed(read_limited(path))
     except Unreadable as error:
         raise ConfigurationError(f"cannot read the certificate {path}: {error}") from None
     except ValueError:
-        raise ConfigurationError(f"{path} does not hold a certificate in PEM form") from None
+        raise ConfigurationError(f"{path} does not hold a certificate in PEM form, or a damaged one") from None
 
 
 def certificate_of_server(address: str) -> x509.Certificate | None:
@@ -117,9 +118,21 @@ def certificate_of_server(address: str) -> x509.Certificate | None:
     host, _, port = address.rpartition(":")
     try:
         text = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
-        return x509.load_pem_x509_certificate(text.encode())
+        return _parsed(text.encode())
     except (OSError, ValueError, OverflowError):
         return None
+
+
+def _parsed(content: bytes) -> x509.Certificate:
+    """The certificate, with all that is asked of it later; raises ValueError for what cannot be read."""
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        certificate.public_key()
+        certificate.not_valid_after_utc  # noqa: B018
+        certificate.extensions  # noqa: B018
+    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise ValueError(str(error)) from None
+    return certificate
 
 
 def expiry_warning(name: str, certificate: x509.Certificate, now: datetime | None = None) -> str | None:
@@ -217,7 +230,10 @@ def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
 
 
 def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        raise ConfigurationError("the server's certificate names no host: give each with --host") from None
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

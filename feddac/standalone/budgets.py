@@ -65,6 +65,11 @@ def _budget(row: Mapping[str, str], profile: str, training: LocalTraining) -> De
     return replace(budget, latency=LatencyBound.by(profile_of(profile).rates, milliseconds))
 
 
+def is_budget_name(name: str) -> bool:
+    """Whether a budget may be called so: it becomes the name of files."""
+    return re.fullmatch(r"[a-z0-9-]{1,64}", name) is not None
+
+
 def budgets_from_file(path: Path, training: LocalTraining = USUAL_TRAINING) -> Budgets:
     """Budgets from the `[[budget]]` tables of a TOML file, with a name and `common.fleet.BUDGET_KEYS`.
 
@@ -91,7 +96,7 @@ def budgets_from_file(path: Path, training: LocalTraining = USUAL_TRAINING) -> B
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         name = str(table.get("name", f"budget-{number}"))
-        if not re.fullmatch(r"[a-z0-9-]{1,64}", name):  # it becomes the name of files
+        if not is_budget_name(name):
             raise ConfigurationError(f"{where}: a name is made of up to 64 of a to z, 0 to 9 and -, not {name!r:.80}")
         if name in budgets:
             raise ConfigurationError(f"{where}: there is another budget called {name}")

@@ -22,7 +22,7 @@ from dac.published import write_published
 from dac.search import search
 from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
-from feddac.standalone.budgets import Budgets
+from feddac.standalone.budgets import Budgets, is_budget_name
 from feddac.standalone.material import Material, load_material
 from server.budget_entries import BudgetEntry
 from server.reference import base_network
@@ -135,4 +135,9 @@ def _begin(config: Config, budgets: Budgets) -> RunFolder:
 def _read_budgets(folder: RunFolder) -> Budgets:
     if "warmup-epochs" not in folder.read_config() or "rounds" in folder.read_config():
         raise CheckpointError(f"{folder.path} holds no search; resume it with the command that began it")
-    return {entry.name: entry.budget for entry in folder.read_budgets()}
+    budgets: Budgets = {}
+    for entry in folder.read_budgets():
+        if not is_budget_name(entry.name) or entry.name in budgets:
+            raise CheckpointError(f"{folder.budgets_path} is damaged: no budget can be called {entry.name!r:.80}")
+        budgets[entry.name] = entry.budget
+    return budgets

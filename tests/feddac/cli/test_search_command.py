@@ -1,6 +1,7 @@
 """`feddac search`: budgets in, architecture files out; continues where it was stopped; mistakes are one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,19 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     output = capsys.readouterr().out
     assert "feddac search --resume" in output
     assert "--partition" not in output
+
+
+@pytest.mark.parametrize("names", [["a" * 65], ["../x"], ["\x1b[2J"], ["same", "same"]])
+def test_names_of_budgets_are_checked_before_a_search_goes_on(
+    names: list[str], found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(found, copy)
+    entries = json.loads((copy / "budgets.json").read_text())
+    entries = [{**entries[0], "name": name} for name in names]
+    (copy / "budgets.json").write_text(json.dumps(entries))
+    capsys.readouterr()
+    assert run(["search", "--resume", str(copy)]) == 1
+    [line] = [one for one in capsys.readouterr().err.splitlines() if one.startswith("Error")]
+    assert "budgets.json is damaged: no budget can be called" in line
+    assert line.isprintable()

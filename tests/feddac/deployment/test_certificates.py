@@ -2,6 +2,7 @@
 
 import ssl
 import stat
+from base64 import b64decode, b64encode
 from datetime import timedelta
 from pathlib import Path
 
@@ -169,3 +170,19 @@ def test_a_certificate_is_warned_of_a_month_before_its_end(tmp_path: Path) -> No
     over = expiry_warning("it", one, end + timedelta(seconds=1))
     assert over is not None
     assert "it expired on" in over
+
+
+def test_a_certificate_whose_key_is_damaged_is_one_line(tmp_path: Path) -> None:
+    write_certificates(tmp_path, [], [])
+    authority = tmp_path / "ca.crt"
+    body = b64decode("".join(authority.read_text().splitlines()[1:-1]))
+    point = (
+        x509.load_pem_x509_certificate(authority.read_bytes())
+        .public_key()
+        .public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    )
+    body = body.replace(point, point[:-1] + bytes([point[-1] ^ 1]))  # no point of the curve
+    lines = ["-----BEGIN CERTIFICATE-----", b64encode(body).decode(), "-----END CERTIFICATE-----", ""]
+    authority.write_text("\n".join(lines))
+    with pytest.raises(ConfigurationError, match=r"ca\.crt does not hold a certificate"):
+        renew_certificates(tmp_path, [], [])
