@@ -11,8 +11,9 @@ from common.errors import DataError
 def batches(count: int, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
     """Yield every index of `range(count)` exactly once, `batch_size` at a time, as int64 tensors.
 
-    The order is shuffled with `generator` (on the CPU), or ascending without one. A last batch of a single index
-    joins the one before it, because batch norm cannot train on one sample; a `batch_size` of 1 is left alone.
+    The order is shuffled with `generator` (on the CPU), or ascending without one. A last batch of a single index, or of
+    an eighth of `batch_size` or less, joins the one before it: batch norm cannot train on one sample, and two, where an
+    image has become one pixel, have made training diverge. A `batch_size` of 1 is left alone.
 
     Raises DataError for a batch size below 1.
     """
@@ -20,7 +21,7 @@ def batches(count: int, batch_size: int, generator: torch.Generator | None) -> I
         raise DataError(f"a batch needs at least one image, not {batch_size}")
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
     ends = list(range(batch_size, count, batch_size))
-    if ends and count - ends[-1] == 1 and batch_size > 1:
+    if ends and count - ends[-1] <= max(1, batch_size // 8) and batch_size > 1:
         ends.pop()
     if count > 0:
         yield from order.tensor_split(ends)

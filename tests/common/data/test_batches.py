@@ -34,9 +34,10 @@ def test_the_generator_decides_the_order() -> None:
 def test_every_index_comes_once_and_no_batch_is_a_lone_leftover(count: int, batch_size: int, shuffled: bool) -> None:
     parts = list(batches(count, batch_size, torch.Generator().manual_seed(3) if shuffled else None))
     assert sorted(index for part in parts for index in part.tolist()) == list(range(count))
-    assert all(len(part) <= batch_size + 1 for part in parts)
-    if batch_size > 1 and count > 1:
-        assert all(len(part) > 1 for part in parts)
+    fewest = max(1, batch_size // 8)  # two images of one pixel in a batch of their own made a whole run diverge
+    assert all(len(part) <= batch_size + fewest for part in parts)
+    if batch_size > 1 and len(parts) > 1:
+        assert all(len(part) > fewest for part in parts)
 
 
 def test_a_batch_size_below_one_is_refused() -> None:
