@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data.augment import Preprocessor
-from common.data.batches import batches
+from common.data.batches import batch_count, batches
 from common.data.images import Images
 from common.errors import ConfigurationError, DataError
 
@@ -43,6 +43,11 @@ class Feed:
     def __post_init__(self) -> None:
         if len(self.images) == 0:
             raise DataError("there are no images to train or evaluate on")
+
+    @property
+    def training_steps(self) -> int:
+        """How many batches `training` yields."""
+        return batch_count(len(self.images), self.batch_size)
 
     def training(self, generator: torch.Generator, accelerator: torch.device) -> Iterator[Batch]:
         """Shuffled, augmented batches."""

@@ -14,10 +14,10 @@ class Sparingly:
         self._share, self._clock = share, clock
         self._next = clock() + first_seconds
 
-    def do(self, work: Callable[[], object]) -> None:
-        """Do `work`, unless the last time is not long enough ago."""
+    def do(self, work: Callable[[], object], *, surely: bool = False) -> None:
+        """Do `work`, unless the last time is not long enough ago; `surely` does it in any case."""
         begin = self._clock()
-        if begin < self._next:
+        if begin < self._next and not surely:
             return
         work()
         end = self._clock()

@@ -60,7 +60,7 @@ def share_weights(
     ]
     optimizer = SGD(groups, lr=settings.search_learning_rate, momentum=settings.search_momentum)
     distillation = RECIPES[settings.recipe].distillation
-    steps = epochs * math.ceil(len(train.images) / train.batch_size)
+    steps = epochs * train.training_steps
     step = 0
     progress.start(STAGE, epochs)
     with torch.random.fork_rng():

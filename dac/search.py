@@ -94,10 +94,7 @@ def search(
                 progress.advance(
                     "search", served, f"found {costs.macs:,} MACs, {costs.params:,} parameters: {accuracy}"
                 )
-        if under_way.trajectories:
-            spare.do(under_way.save)
-        else:
-            under_way.save()
+        spare.do(under_way.save, surely=not under_way.trajectories)
     progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
     under_way.share_weights(progress)
     return under_way.family()

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from common.architecture import Architecture
-from common.data.batches import batches
 from common.errors import FedDACError
 from common.groups import TrainSettings
 from common.layout import State
@@ -89,11 +88,7 @@ def train_architecture(
                 }
             )
         if checkpoint is not None:
-            save = partial(run.save, checkpoint, signature, epoch)
-            if epoch < settings.epochs:
-                spare.do(save)
-            else:
-                save()
+            spare.do(partial(run.save, checkpoint, signature, epoch), surely=epoch == settings.epochs)
         progress.advance(
             "train",
             1,
@@ -136,7 +131,7 @@ class _Run:
             penalty=None if penalty is None else lambda: penalty(module),
             bf16=settings.bf16,
         )
-        self.steps_per_epoch = sum(1 for _ in batches(len(train.images), train.batch_size, None))
+        self.steps_per_epoch = train.training_steps
         self.step = 0
         parameters = list(module.parameters())
         groups = [

@@ -20,8 +20,18 @@ def batches(count: int, batch_size: int, generator: torch.Generator | None) -> I
     if batch_size < 1:
         raise DataError(f"a batch needs at least one image, not {batch_size}")
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    if count > 0:
+        yield from order.tensor_split(_ends(count, batch_size))
+
+
+def batch_count(count: int, batch_size: int) -> int:
+    """How many batches `batches` yields."""
+    return len(_ends(count, batch_size)) + 1 if count > 0 else 0
+
+
+def _ends(count: int, batch_size: int) -> list[int]:
+    """Where all batches but the last one end."""
     ends = list(range(batch_size, count, batch_size))
     if ends and count - ends[-1] <= max(1, batch_size // 8) and batch_size > 1:
         ends.pop()
-    if count > 0:
-        yield from order.tensor_split(ends)
+    return ends

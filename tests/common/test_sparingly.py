@@ -41,3 +41,17 @@ def test_the_first_time_can_be_put_off() -> None:
     for clock.now in (0.0, 9.0, 10.0):
         spare.do(lambda: begun.append(clock.now))
     assert begun == [10.0]
+
+
+def test_what_must_be_done_is_done_and_counts() -> None:
+    clock = Clock()
+    spare, begun = Sparingly(0.5, 10, clock), []
+
+    def work() -> None:
+        begun.append(clock.now)
+        clock.now += 4
+
+    spare.do(work, surely=True)
+    for clock.now in (7.0, 8.0):
+        spare.do(work)
+    assert begun == [0.0, 8.0]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from feddac.cli.main import run
+from tests.shades import write_shades
 
 TINY = {
     "model": "mlp",
@@ -39,7 +39,7 @@ def make_sound_files(folder: Path) -> dict[str, dict[str, bytes]]:
     folder.mkdir()
     for name, text in (("fleet.toml", FLEET), ("settings.toml", SETTINGS), ("experiment.toml", EXPERIMENT)):
         (folder / name).write_text(text)
-    _write_images(folder / "images")
+    write_shades(folder / "images", 20)
     _write_parquet(folder / "images.parquet", folder / "images")
     searching = [word for key, value in TINY.items() if key in SEARCHED for word in (f"--{key}", value)]
     searching += ["--max-params", "15k,12k", "--epochs-per-step", "1"]
@@ -68,15 +68,6 @@ def flags_of(flags: dict[str, str], fleet: str = "phone") -> list[str]:
 def weights(folder: Path) -> dict[str, bytes]:
     files = [path for place in ("models", "architectures") for path in (folder / place).glob("*.safetensors")]
     return {path.name: path.read_bytes() for path in sorted(files)}
-
-
-def _write_images(folder: Path) -> None:
-    for name, shade in (("dark", 40), ("light", 200)):
-        (folder / name).mkdir(parents=True)
-        for number in range(20):
-            image = Image.new("L", (8, 8), shade)
-            image.putpixel((number % 8, number // 8), 255 - shade)
-            image.save(folder / name / f"{number:02d}.png")
 
 
 def _write_parquet(path: Path, images: Path) -> None:

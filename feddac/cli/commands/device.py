@@ -47,9 +47,9 @@ def device(
 ) -> None:
     """Measure this machine, in a few seconds, and print the budget it would report and how to declare it.
 
-    How long each kind of operation takes is measured on parts of the network given by --model, such as the search
-    finds. A device whose node
-    configuration declares no budget measures itself in the same way, on the network of the run.
+    How long each kind of operation takes is measured on such parts of the network given by --model as the search may
+    find. A device whose node configuration declares no budget measures itself in the same way, on the network of the
+    run.
     """
     from client.measure import measured_profile
     from common.search_space import SearchSpace
@@ -59,10 +59,8 @@ def device(
     latency = FleetSettings.picked_from(settings).max_latency_ms
     model = ModelSettings.picked_from(settings)
     shape = shape_of(input_shape or "3x32x32")
-    base, space = (
-        base_of(model, shape, 10 if classes is None else classes),
-        SearchSpace.of(SearchSettings.picked_from(settings)),
-    )
+    base = base_of(model, shape, 10 if classes is None else classes)
+    space = SearchSpace.of(SearchSettings.picked_from(settings))
     profile = measured_profile(base, space)
     budget = profile.budget(latency)
     if as_json:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.batches import batches
+from common.data.batches import batch_count, batches
 from common.errors import DataError
 
 
@@ -34,6 +34,7 @@ def test_the_generator_decides_the_order() -> None:
 def test_every_index_comes_once_and_no_batch_is_a_lone_leftover(count: int, batch_size: int, shuffled: bool) -> None:
     parts = list(batches(count, batch_size, torch.Generator().manual_seed(3) if shuffled else None))
     assert sorted(index for part in parts for index in part.tolist()) == list(range(count))
+    assert len(parts) == batch_count(count, batch_size)
     fewest = max(1, batch_size // 8)  # two images of one pixel in a batch of their own made a whole run diverge
     assert all(len(part) <= batch_size + fewest for part in parts)
     if batch_size > 1 and len(parts) > 1:

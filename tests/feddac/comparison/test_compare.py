@@ -166,13 +166,7 @@ def test_work_done_with_other_settings_is_not_mixed_in(
 def test_ctrl_c_ends_all_processes_and_the_command_can_be_repeated(
     write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:
-    experiment, out = write_experiment(top="", rest="[methods.only]\nrounds = 100000"), tmp_path / "out"
-    command = [sys.executable, "-P", "-m", "feddac.cli.main", "compare", str(experiment), "--out", str(out)]
-    process = subprocess.Popen(command, cwd=CODE_ROOT, stderr=subprocess.PIPE, text=True, env=_environment())
-    folder = RunFolder(out / "all/only/seed-0")
-    while not has_searched(folder):
-        assert process.poll() is None
-        time.sleep(0.1)
+    process, folder = _endless(write_experiment, tmp_path)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -186,13 +180,7 @@ def test_ctrl_c_ends_all_processes_and_the_command_can_be_repeated(
 def test_kill_9_ends_the_runs_too_and_the_command_can_be_repeated(
     write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:
-    experiment, out = write_experiment(top="", rest="[methods.only]\nrounds = 100000"), tmp_path / "out"
-    command = [sys.executable, "-P", "-m", "feddac.cli.main", "compare", str(experiment), "--out", str(out)]
-    process = subprocess.Popen(command, cwd=CODE_ROOT, stderr=subprocess.PIPE, text=True, env=_environment())
-    folder = RunFolder(out / "all/only/seed-0")
-    while not has_searched(folder):
-        assert process.poll() is None
-        time.sleep(0.1)
+    process, folder = _endless(write_experiment, tmp_path)
     process.kill()
     process.communicate(timeout=60)
     deadline = time.monotonic() + 60
@@ -200,6 +188,18 @@ def test_kill_9_ends_the_runs_too_and_the_command_can_be_repeated(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     RunFolder.open(folder.path).__enter__().close()
+
+
+def _endless(write_experiment: Callable[..., Path], place: Path) -> "tuple[subprocess.Popen[str], RunFolder]":
+    """A comparison that will not end by itself, in a process of its own, and the folder of its only run, in rounds."""
+    experiment, out = write_experiment(top="", rest="[methods.only]\nrounds = 100000"), place / "out"
+    command = [sys.executable, "-P", "-m", "feddac.cli.main", "compare", str(experiment), "--out", str(out)]
+    process = subprocess.Popen(command, cwd=CODE_ROOT, stderr=subprocess.PIPE, text=True, env=_environment())
+    folder = RunFolder(out / "all/only/seed-0")
+    while not has_searched(folder):
+        assert process.poll() is None
+        time.sleep(0.1)
+    return process, folder
 
 
 def _environment() -> dict[str, str]:

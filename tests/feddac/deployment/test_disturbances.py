@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from feddac.deployment import leftovers
 from feddac.deployment.bundle import app_bundle
@@ -25,6 +24,7 @@ from tests.feddac.deployment.conftest import Deployment
 from tests.feddac.deployment.test_faults import children, simulated_weights
 from tests.feddac.deployment.test_killed import LONG, Up, undisturbed
 from tests.feddac.deployment.test_up import RUN
+from tests.shades import write_shades
 
 __all__ = ["undisturbed"]
 
@@ -172,12 +172,7 @@ def test_a_client_killed_for_want_of_memory_costs_its_own_reply(deploy: Callable
 
 def test_a_data_folder_that_vanishes_is_named_and_the_run_goes_on_once_it_is_back(workplace: Path) -> None:
     images = workplace / "images"
-    for name, shade in (("dark", 40), ("light", 200)):
-        (images / name).mkdir(parents=True)
-        for number in range(40):
-            image = Image.new("L", (8, 8), shade)
-            image.putpixel((number % 8, number // 8), 255 - shade)
-            image.save(images / name / f"{number:02d}.png")
+    write_shades(images, 40)
     flags = [*RUN, "--rounds", "4", "--devices", "2", "--data", str(images)]
     up = Up(workplace, *flags, "--out", "up")
     up.read_until("rounds: round 1: mean accuracy")
