@@ -12,6 +12,7 @@ from common.data.augment import Preprocessor
 from common.data.batches import batch_count, batches
 from common.data.images import Images
 from common.errors import ConfigurationError, DataError
+from common.fast_convolutions import use_fast_convolutions
 
 
 @dataclass(frozen=True)
@@ -208,4 +209,6 @@ def pick_accelerator(wanted: str) -> torch.device:
 
 def place(module: nn.Module, accelerator: torch.device) -> nn.Module:
     """The module on `accelerator` with channels-last weights, which convolutions run about twice as fast on CPU."""
+    if accelerator.type == "cpu":
+        use_fast_convolutions(module)
     return module.to(accelerator, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
