@@ -26,7 +26,8 @@ from server.federation import federate
 from server.reference import base_network
 from server.report.build import build_report
 from server.run_folder import RunFolder
-from simulation.engines import check_engine, run_federation
+from simulation.engines import check_engine, cluster_address, run_federation
+from simulation.ray_cluster import Cluster
 from simulation.remedies import CAPS
 
 CLIENT_APP = "client.app:app"
@@ -37,19 +38,22 @@ def simulate(
     out: str | Path = "",
     engine: str = "ray",
     workers: int = 0,
+    ray_address: str = "",
     config: str | Path | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
     **settings: Scalar,
 ) -> Run:
-    """Run a whole federation on this machine and return the finished run.
+    """Run a whole federation and return the finished run.
 
-    `engine` is ray (devices in `workers` processes, 0 for one per CPU) or inline (all in this process). `config` is a
-    TOML file of settings, over which `settings` win. `resume` continues the run of a folder with its own settings.
-    `progress` is told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings,
-    budgets and data that cannot work.
+    `engine` is ray (devices in `workers` processes, 0 for one per CPU, of this machine or of the Ray cluster at
+    `ray_address`, by default the environment's RAY_ADDRESS) or inline (all in this process). `config` is a TOML file of
+    settings, over which `settings` win. `resume` continues the run of a folder with its own settings. `progress` is
+    told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings, budgets and
+    data that cannot work.
     """
     check_engine(engine)
+    address = cluster_address(engine, ray_address)
     with _keywords_that_work():
         whole, folder = prepare(_settings(settings, out), _path(config), _path(resume), progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
@@ -62,6 +66,7 @@ def simulate(
             whole.fleet.devices,
             workers,
             gpus,
+            Cluster.at(address, whole.data),
         )
     build_report(folder.path)
     return read_run(folder.path)

@@ -1,4 +1,4 @@
-"""The two ways to run a federation on one machine, behind one function.
+"""The two ways to run a federation, behind one function.
 
 Flower's own simulation is not used: it carries no run configuration, hides the server's exceptions and its result, and
 asks its in-memory link once for every device, which takes a fleet of ten thousand minutes to report.
@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
@@ -23,6 +23,9 @@ from common.errors import ConfigurationError
 from common.settings import Scalar
 from simulation.environment import prefer_own_code
 from simulation.grid import InlineGrid, load_client_app
+
+if TYPE_CHECKING:
+    from simulation.ray_cluster import Cluster
 
 T = TypeVar("T")
 
@@ -38,6 +41,21 @@ def check_engine(engine: str) -> None:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
 
 
+def cluster_address(engine: str, given: str) -> str:
+    """Where the Ray cluster is that devices run on: `given`, else the environment's RAY_ADDRESS; empty for none.
+
+    Raises ConfigurationError for an engine that has none, and where no cluster answers.
+    """
+    if given and engine != "ray":
+        raise ConfigurationError(f"--ray-address is for the ray engine, not for {engine}: leave out one of the two")
+    address = given or (os.environ.get("RAY_ADDRESS", "") if engine == "ray" else "")
+    if address:
+        from simulation.ray_cluster import check_address
+
+        check_address(address)
+    return address
+
+
 def run_federation(
     engine: str,
     server_main: Callable[[Grid, Context], T],
@@ -46,15 +64,18 @@ def run_federation(
     devices: int,
     workers: int = 0,
     gpus: bool = False,
+    cluster: "Cluster | None" = None,
 ) -> T:
     """Run `server_main` against `devices` virtual devices and return what it returns, or raise what it raises.
 
-    `engine` is "ray" (devices in `workers` processes, 0 for one per CPU, sharing one GPU when `gpus`) or "inline"
-    (all in this process and thread). `client_app` is a ClientApp or an import string; under Ray its functions must
-    be importable. Devices see `run_config` and `{"partition-id": i, "num-partitions": devices}`. A client that raises
-    becomes an error reply; one that hangs or dies under Ray costs its own reply, not the run.
+    `engine` is "ray" (devices in `workers` processes, 0 for one per CPU, sharing the GPUs there are when `gpus`), on
+    this machine or on those of a `cluster`, or "inline" (all in this process and thread). `client_app` is a ClientApp
+    or an import string; under Ray its functions must be importable. Devices see `run_config` and `{"partition-id": i,
+    "num-partitions": devices}`. A client that raises becomes an error reply; one that hangs or dies under Ray costs its
+    own reply, not the run.
 
-    Raises ConfigurationError for an unknown engine, FederationError when Ray cannot start or stops.
+    Raises ConfigurationError for an unknown engine and where no cluster answers, FederationError when Ray cannot start
+    or stops.
     """
     check_engine(engine)
     if workers < 0:
@@ -70,14 +91,17 @@ def run_federation(
     if engine == "inline":
         with _quiet():
             return server_main(InlineGrid(loaded, node_configs, run_config, run), context)
-    from simulation.ray_cluster import private_ray
+    from simulation.ray_cluster import joined_ray, private_ray
     from simulation.ray_grid import RayGrid
 
-    workers = min(workers or _cpus(), devices)
+    if cluster is None:
+        ray = private_ray(min(workers or _cpus(), devices))
+    else:
+        ray = joined_ray(cluster.address, min(workers or devices, devices))
     with (
         _quiet(),
-        private_ray(workers),
-        RayGrid(client_app, node_configs, run_config, run, workers, gpus) as grid,
+        ray as cpus,
+        RayGrid(client_app, node_configs, run_config, run, cpus, gpus, cluster) as grid,
     ):
         return server_main(grid, context)
 

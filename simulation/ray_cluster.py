@@ -1,55 +1,134 @@
-"""Ray on this machine, started for one federation and ended with it."""
+"""The Ray that a federation runs on: one of its own on this machine, or a cluster that is there already."""
 
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from common.errors import FederationError
+from common.data.images import DataSet
+from common.data.sources import load
+from common.errors import ConfigurationError, FederationError
+from common.groups import DataSettings
 from simulation.environment import CODE_ROOT, CPU_TUNING, variables
+
+PACKAGES = ("client", "common", "dac", "feddac", "server", "simulation")
+"""Our code, which a cluster is sent."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, `auto` or HOST:PORT of its head, and the images of the run, which its machines are sent once."""
+
+    address: str
+    settings: DataSettings
+    data: DataSet
+
+    @classmethod
+    def at(cls, address: str, settings: DataSettings) -> "Cluster | None":
+        """The cluster at `address` with the images of these settings; None for no address."""
+        return cls(address, settings, load(settings)) if address else None
 
 
 @contextlib.contextmanager
-def private_ray(workers: int) -> Iterator[None]:
+def private_ray(workers: int) -> Iterator[int]:
     """A private Ray of `workers` CPUs, silent, whose workers import our code and have tuned memory and threads.
 
-    Raises FederationError when it cannot start.
+    Gives `workers`. Raises FederationError when it cannot start.
     """
     import ray
 
     environment = {
-        "OMP_NUM_THREADS": "1",
+        **_tuning(),
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
-        **{name: value for name, value in CPU_TUNING.items() if name not in os.environ},
     }
     # A Ray worker imports from the folder in which Ray was started before it looks anywhere else.
     with variables(environment), contextlib.chdir(CODE_ROOT):
         try:
             _check_loopback()
-            on_terminate = signal.getsignal(signal.SIGTERM)
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                configure_logging=True,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-            )
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process at once, mid-round.
+            _init(address="local", num_cpus=workers, include_dashboard=False)
         except Exception as error:
             ray.shutdown()
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise FederationError(f"Ray could not start ({reason}); --engine inline runs without it") from error
     try:
-        yield
+        yield workers
     finally:
         with no_stderr():
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def joined_ray(address: str, workers: int) -> Iterator[int]:
+    """The cluster at `address`, whose workers are sent our code; gives how many of its free CPUs to use, all for 0.
+
+    At the end of the block the cluster goes on, without anything of ours. Raises FederationError for a cluster that
+    cannot be joined or has no free CPU.
+    """
+    import ray
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="feddac-code-") as folder:
+            for package in PACKAGES:
+                hidden = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(CODE_ROOT / package, Path(folder, package), ignore=hidden)
+            _init(address=address, runtime_env={"working_dir": folder, "env_vars": _tuning()})
+        free = int(ray.available_resources().get("CPU", 0))
+    except Exception as error:
+        ray.shutdown()
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise FederationError(
+            f"the Ray cluster at {address} cannot be joined ({reason}); without --ray-address Ray runs on this machine"
+        ) from error
+    try:
+        if not free:
+            raise FederationError(f"the Ray cluster at {address} has no free CPU; wait, or end what else runs there")
+        yield min(workers or free, free)
+    finally:
+        with no_stderr():
+            ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise ConfigurationError unless `address` is auto or HOST:PORT and something answers there."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigurationError(
+            f"--ray-address {address!r} is no address of a Ray cluster; on one of its machines it is auto, or "
+            "HOST:PORT as `ray start --head` prints it"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"nothing answers at --ray-address {address} ({error.strerror or error}); start a cluster there with "
+            f"`ray start --head --port {port}`"
+        ) from error
+
+
+def _tuning() -> dict[str, str]:
+    """The environment of processes that train."""
+    untouched = {name: value for name, value in CPU_TUNING.items() if name not in os.environ}
+    return {"OMP_NUM_THREADS": "1", **untouched}
+
+
+def _init(**options: object) -> None:
+    """`ray.init`, silent; SIGTERM keeps its meaning, for Ray's own would end the process at once, in mid-round."""
+    import ray
+
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    ray.init(configure_logging=True, logging_level=logging.CRITICAL, log_to_driver=False, **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
 
 
 @contextlib.contextmanager

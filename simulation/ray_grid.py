@@ -1,22 +1,29 @@
 """A Flower grid whose devices live in processes of Ray, as many at a time as there are workers."""
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
+import numpy as np
 import ray
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 
+from common.data.given import give
+from common.data.images import DataSet, Images
 from common.errors import FederationError
+from common.groups import DataSettings
 from common.settings import Scalar
 from simulation.grid import answer, load_client_app
 from simulation.local_grid import LocalGrid
+from simulation.ray_cluster import Cluster
 
 LOST = (
     ray.exceptions.RayActorError,
@@ -28,12 +35,13 @@ LOST = (
 
 
 class RayGrid(LocalGrid):
-    """Devices in `workers` processes of the Ray that is running, which share its GPU where `gpus`. A context manager.
+    """Devices in `workers` processes of the Ray that is running, which share its GPUs where `gpus`. A context manager.
 
     Messages wait here until a process is free, each with a thread that waits for it. Replies stay in Ray's memory until
     they are pulled, so a server that pulls one at a time holds one at a time. A process that a device took down is
     replaced, and its message delivered once more; after that it is an error reply, and the next message finds a new
-    process. At the end of the block what devices still do is ended at once: nobody waits for their replies any more.
+    process. The images of a `cluster` are put into Ray's memory, which brings them to each machine once. At the end of
+    the block what devices still do is ended at once: nobody waits for their replies any more.
     """
 
     def __init__(
@@ -44,12 +52,15 @@ class RayGrid(LocalGrid):
         run: Run,
         workers: int,
         gpus: bool,
+        cluster: Cluster | None = None,
     ) -> None:
         super().__init__(node_configs, run_config, run)
-        worker: Any = ray.remote(
-            num_cpus=1, num_gpus=1 / workers if gpus else 0.0, max_restarts=-1, max_task_retries=1
-        )(_Worker)
-        self._workers = [worker.remote(client_app, os.getcwd()) for _ in range(workers)]
+        share = min(1.0, ray.cluster_resources().get("GPU", 1.0) / workers) if gpus else 0.0
+        worker: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=1)(_Worker)
+        self._shared: _Shared | None = None
+        if cluster is not None:
+            self._shared = cluster.settings, [ray.put(_arrays(cluster.data))]
+        self._workers = [worker.remote(client_app, os.getcwd(), self._shared) for _ in range(workers)]
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for one in self._workers:
             self._idle.put(one)
@@ -106,11 +117,35 @@ class RayGrid(LocalGrid):
         return reply
 
 
+_Arrays: TypeAlias = tuple[str, tuple[str, ...], list[np.ndarray[Any, Any]]]
+_Shared: TypeAlias = tuple[DataSettings, list[Any]]
+"""Images by their settings, as a reference in a list: Ray hands on what is inside, and each process asks for it."""
+
+
+def _arrays(data: DataSet) -> _Arrays:
+    """A data set as arrays, which processes of one machine share in Ray's memory."""
+    tensors = (data.train.images, data.train.labels, data.test.images, data.test.labels)
+    return data.name, data.class_names, [np.ascontiguousarray(tensor.numpy()) for tensor in tensors]
+
+
+def _data_set(arrays: _Arrays) -> DataSet:
+    """The inverse of `_arrays`."""
+    name, class_names, parts = arrays
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Ray's memory is read-only, and nobody writes into images.
+        images, labels, test_images, test_labels = map(torch.from_numpy, parts)
+    return DataSet(name, Images(images, labels), Images(test_images, test_labels), class_names)
+
+
 class _Worker:
     """What runs in a process of Ray: the client app, called as the inline engine does."""
 
-    def __init__(self, client_app: ClientApp | str, folder: str) -> None:
-        os.chdir(folder)  # So that relative paths mean the same in both engines.
+    def __init__(self, client_app: ClientApp | str, folder: str, shared: "_Shared | None") -> None:
+        if os.path.isdir(folder):  # another machine need not have it
+            os.chdir(folder)  # So that relative paths mean the same in both engines.
+        if shared is not None:
+            settings, [images] = shared
+            give(settings, _data_set(ray.get(images)))
         self._client_app = load_client_app(client_app)
 
     @ray.method(num_returns=2)  # type: ignore[untyped-decorator]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.data.function import is_function, load_function
+from common.data.given import given
 from common.data.images import DataSet, Images
 from common.data.resize import fit_data_set
 from common.data.saved import is_saved, load_saved
@@ -27,11 +28,14 @@ def load(settings: DataSettings) -> DataSet:
 
     A known name comes first, then `hub:NAME`, a function, and a path: a Parquet file, a folder with Parquet files, one
     that Hugging Face's `save_to_disk` wrote, or one with a folder of images per class (write ./cifar10 for a folder
-    called like a known set). With `image_size` every image is resized and cropped to it.
+    called like a known set). With `image_size` every image is resized and cropped to it. What this process was given
+    for these settings is taken as it is.
 
     Raises DataError for a name or path that is neither, with the nearest known name, and for whatever makes the
     data set unreachable or unusable.
     """
+    if (here := given(settings)) is not None:
+        return here
     data = fit_data_set(_load(settings), settings.image_size)
     train, test = _some(data.train, settings.train_images), _some(data.test, settings.test_images)
     return replace(data, train=train, test=test)

@@ -48,6 +48,16 @@ def simulate(
             rich_help_panel="Simulation",
         ),
     ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            help="A Ray cluster that runs already, for the ray engine: auto on one of its machines, or HOST:PORT "
+            "(default: the environment's RAY_ADDRESS; without it Ray starts on this machine).",
+            metavar="ADDRESS",
+            show_default=False,
+            rich_help_panel="Simulation",
+        ),
+    ] = "",
     config: Annotated[Path | None, config_option("Simulation")] = None,
     resume: Annotated[
         Path | None, resume_option("Continue the run of this folder with its settings.", "Simulation")
@@ -59,25 +69,29 @@ def simulate(
     """
     from common.learning import pick_accelerator
     from feddac.cli.display import show_progress
-    from simulation.engines import check_engine
+    from simulation.engines import check_engine, cluster_address
 
     check_engine(engine)
+    address = cluster_address(engine, ray_address)
     with show_progress(Console(stderr=True)) as progress:
         whole, folder = prepare(settings, config, resume, progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder, run_ends_well(folder.path):
-        _run(whole, folder, engine, workers, gpus, resume is not None)
+        _run(whole, folder, engine, workers, gpus, address, resume is not None)
 
 
-def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, resume: bool) -> None:
+def _run(
+    config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, address: str, resume: bool
+) -> None:
     from feddac.cli.display import print_result, result_console, show_progress
     from server.federation import federate
     from server.report.build import build_report
     from server.report.record import read_run
     from simulation.engines import run_federation
+    from simulation.ray_cluster import Cluster
 
     with show_progress(Console(stderr=True)) as progress:
-        where = "Ray" if engine == "ray" else "this process"
+        where = "this process" if engine == "inline" else f"the Ray cluster at {address}" if address else "Ray"
         progress.start("devices", 1)
         progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
 
@@ -93,6 +107,7 @@ def _run(config: Config, folder: "RunFolder", engine: str, workers: int, gpus: b
             config.fleet.devices,
             workers,
             gpus,
+            Cluster.at(address, config.data),
         )
         progress.start("report", 1)
         report = build_report(folder.path)
