@@ -52,7 +52,9 @@ EPOCHS = ("local_epochs", "fedgkt_server_epochs")
 
 SETTINGS_FILE = 'rounds = 2\npartition = "classes:2"\n'
 BUDGETS_FILE = '[[budget]]\nname = "phone"\nmacs = "6M"\n[[budget]]\nmemory = "120KB"\n'
-ELSEWHERE = re.compile(r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|register|unregister)\b)")
+ELSEWHERE = re.compile(
+    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|register|unregister)\b|simulate --ray-address)"
+)
 PLACEHOLDER = re.compile(r"\b(FILE|FOLDER|RUN_FOLDER|KEY|NAME)\b|package\.module")
 ALONE = ("feddac profiles", "feddac presets", "feddac runs", "feddac device")
 """Commands that a sentence may name without any argument, and are whole then."""
