@@ -111,6 +111,13 @@ def test_over_tls_who_reads_the_keys_must_be_said_and_is_told_so_in_one_line() -
 
 
 @needs_compose
+@pytest.mark.parametrize("files", [(BASE,), (BASE, TLS)], ids=["plain", "tls"])
+def test_the_run_waits_ten_minutes_for_devices_whose_containers_start_slowly(files: tuple[str, ...]) -> None:
+    command = compose(*files)["services"]["run"]["command"]
+    assert command[command.index("--handshake-timeout") + 1] == "600"
+
+
+@needs_compose
 def test_both_files_give_a_device_the_same_budget() -> None:
     plain, secure = compose(BASE)["services"], compose(BASE, TLS)["services"]
     assert [plain[name]["command"][-1] for name in DEVICES] == [secure[name]["command"][-1] for name in DEVICES]

@@ -4,15 +4,20 @@ import signal
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import HTTPException
 from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, verify_signature
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes, verify_signature
+from flwr.superlink.routers.fleet import node_auth
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from feddac.cli.main import run
@@ -88,19 +93,36 @@ def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
     assert "make a new key" in capsys.readouterr().err
 
 
+def signed_headers(private: Any, public: Any) -> Mapping[str, str]:
+    """The headers that a SuperNode with these keys puts into a request at this moment."""
+    sent: list[Mapping[str, str]] = []
+    interceptor: Any = NodeAuthHttpInterceptor(private, public)
+    request = httpx.Request("POST", "http://x/", content=b"anything")
+    interceptor.intercept(SimpleNamespace(request=request), lambda context: sent.append(context.request.headers))
+    [headers] = sent
+    return headers
+
+
 def test_a_device_signs_the_time_and_nothing_else() -> None:
     """So that whoever saw a request's headers can send another body with them; docs/threat-model.md says so."""
     private, public = generate_key_pairs()
-    sent: list[Mapping[str, str]] = []
-
-    def send(context: Any) -> Any:
-        sent.append(context.request.headers)
-
-    interceptor: Any = NodeAuthHttpInterceptor(private, public)
-    interceptor.intercept(SimpleNamespace(request=httpx.Request("POST", "http://x/", content=b"anything")), send)
-    [headers] = sent
+    headers = signed_headers(private, public)
     signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER])
     assert verify_signature(public, headers[TIMESTAMP_HEADER].encode(), signature)
+
+
+@pytest.mark.parametrize(("ahead", "accepted"), [(4.9, True), (5, False), (-304.9, True), (-305, False)])
+def test_a_devices_clock_may_be_five_seconds_fast_and_five_minutes_slow(
+    ahead: float, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = generate_key_pairs()
+    headers = signed_headers(private, public)
+    here = datetime.fromisoformat(headers[TIMESTAMP_HEADER]) - timedelta(seconds=ahead)
+    monkeypatch.setattr(node_auth, "now", lambda: here)
+    asked = ActivateNodeRequest(public_key=public_key_to_bytes(public))
+    request: Any = SimpleNamespace(headers=headers, state=SimpleNamespace(protobuf_request=asked))
+    with nullcontext() if accepted else pytest.raises(HTTPException):
+        node_auth.authenticate_node(request)
 
 
 def test_who_registers_or_submits_is_warned_of_certificates_that_end(
