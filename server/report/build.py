@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +96,7 @@ def render(run: Run, live_at: str = "") -> str:
         }
     lanes, devices = timeline.timeline_of(run), outcomes.outcomes_of(run)
     resources, budgets = _budget_table(run)
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, "pace": pace.SECTION, **SECTIONS}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": count,
-        "size": size,
-        "percent": wording.percent,
-        "duration": wording.duration,
-        "printable": printable,
-    }
-    return environment.get_template("page").render(
+    return _template().render(
         run=run,
         live_at=live_at,
         heat=heat_map(run),
@@ -135,6 +122,26 @@ def render(run: Run, live_at: str = "") -> str:
         script=SCRIPT,
         script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    """Compiled once in a process: a live report is drawn again and again."""
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"page": TEMPLATE, "outcomes": outcomes.SECTION, "pace": pace.SECTION, **SECTIONS}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": count,
+        "size": size,
+        "percent": wording.percent,
+        "duration": wording.duration,
+        "printable": printable,
+    }
+    return environment.get_template("page")
 
 
 def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:

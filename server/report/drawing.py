@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -68,7 +69,6 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "figure.facecolor": "white",
-    "savefig.facecolor": "none",
     "axes.facecolor": "none",
 }
 
@@ -111,7 +111,9 @@ def to_svg(figure: Figure, name: str, description: str, tips: Mapping[str, str] 
     text shown when the pointer rests on it.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.patch.set_facecolor("none")
+    # Not figure.savefig, which draws everything once more to find the layout.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     view_box = re.search(r'viewBox="([^"]+)"', text)
     body = text[text.index(">", text.index("<svg")) + 1 :]

@@ -76,7 +76,7 @@ def simulate(
     with show_progress(Console(stderr=True)) as progress:
         whole, folder = prepare(settings, config, resume, progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
-    with folder, run_ends_well(folder.path):
+    with run_ends_well(folder.path), folder:  # its last lines may be what cannot be written
         _run(whole, folder, engine, workers, gpus, address, resume is not None)
 
 
