@@ -41,15 +41,19 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     """
     if factory_of(base).foreign:
         raise ArchitectureError(f"{base.model} has no width multiplier; the baseline `uniform` narrows any network")
-    for step in range(round(1 / WIDTH_STEP), 0, -1):
-        architecture = Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
-        costs = architecture.costs
-        if budget.admits(costs):
-            return architecture
-    raise BudgetError(
-        f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has "
-        f"{needs(costs, budget)}; raise the budget"
-    )
+
+    def at(step: int) -> Architecture:
+        return Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
+
+    # costs grow with the width, so the first that is too large is found by halving
+    steps = range(1, round(1 / WIDTH_STEP) + 1)
+    count = bisect_left(steps, True, key=lambda step: not budget.admits(at(step).costs))
+    if count == 0:
+        raise BudgetError(
+            f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has "
+            f"{needs(at(1).costs, budget)}; raise the budget"
+        )
+    return at(steps[count - 1])
 
 
 def uniform(base: BaseNetwork, budget: DeviceBudget) -> Architecture:

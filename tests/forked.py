@@ -8,11 +8,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 
 from feddac.comparison.execute import OUTPUT
@@ -21,13 +21,20 @@ from server.run_folder import RunFolder
 ROOT = Path(__file__).resolve().parent.parent
 
 
+_forked = False
+"""Whether this is such a process; it has everything already, and forks others itself."""
+
+
 class Forked:
-    """A running command, in a session of its own; a `subprocess.Popen` as far as our code uses it."""
+    """Work that goes on in a session of its own, as `subprocess.Popen` as far as our code uses it.
+
+    `work` returns the exit code, and is a function that can be pickled.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], home: Path, variables: Mapping[str, str], out: Path, err: Path
+        self, work: Callable[[], int | None], home: Path, variables: Mapping[str, str], out: Path, err: Path
     ) -> None:
-        self._process = _context().Process(target=_child, args=(list(arguments), home, dict(variables), out, err))
+        self._process = _context().Process(target=_child, args=(work, home, dict(variables), out, err))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -53,8 +60,15 @@ def feddac_forked(
     arguments: Sequence[str], home: Path, variables: Mapping[str, str], timeout: float
 ) -> "subprocess.CompletedProcess[str]":
     """Run `feddac` with `arguments` in the folder `home` and the environment `variables`, and wait for its end."""
+    return done_forked(partial(_feddac, list(arguments)), home, variables, timeout)
+
+
+def done_forked(
+    work: Callable[[], int | None], home: Path, variables: Mapping[str, str], timeout: float
+) -> "subprocess.CompletedProcess[str]":
+    """Do `work` in the folder `home` and the environment `variables`, and wait for its end."""
     out, err = home / ".stdout", home / ".stderr"
-    process = Forked(arguments, home, variables, out, err)
+    process = Forked(work, home, variables, out, err)
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -63,14 +77,14 @@ def feddac_forked(
     texts = out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
     for path in (out, err):
         path.unlink()
-    return subprocess.CompletedProcess(list(arguments), code, *texts)
+    return subprocess.CompletedProcess([], code, *texts)
 
 
 def start_run(folder: RunFolder, engine: str, workers: int) -> Forked:
     """In place of `feddac.comparison.execute._start`: go on with the run in `folder`."""
     command = ["simulate", "--resume", str(folder.path.resolve()), "--engine", engine, "--workers", str(workers)]
     output = folder.path / OUTPUT
-    return Forked(command, Path.cwd(), os.environ, output, output)
+    return Forked(partial(_feddac, command), Path.cwd(), os.environ, output, output)
 
 
 @contextmanager
@@ -86,7 +100,9 @@ def changed_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @cache
-def _context() -> ForkServerContext:
+def _context() -> ForkServerContext | ForkContext:
+    if _forked:
+        return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
     with changed_environment({"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}):
@@ -94,7 +110,15 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _child(arguments: Sequence[str], home: Path, variables: Mapping[str, str], out: Path, err: Path) -> None:
+def _feddac(arguments: Sequence[str]) -> int:
+    from feddac.cli.main import run  # there already, but not where this module is imported by the tests
+
+    return run(arguments)
+
+
+def _child(work: Callable[[], int | None], home: Path, variables: Mapping[str, str], out: Path, err: Path) -> None:
+    global _forked
+    _forked = True
     os.setsid()
     for number, path in ((1, out), (2, err)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
@@ -103,7 +127,5 @@ def _child(arguments: Sequence[str], home: Path, variables: Mapping[str, str], o
     os.chdir(home)
     os.environ.clear()
     os.environ.update(variables)
-    from feddac.cli.main import run  # there already, but not where this module is imported by the tests
-
     sys.path[:0] = [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
-    sys.exit(run(arguments))
+    sys.exit(work())

@@ -302,7 +302,7 @@ class Description:
         of live activations over the execution order: inputs and outputs of the running layer and a held residual, at
         batch 1 in float32; element-wise layers work in place where nothing else reads their input.
         """
-        peak = max(self.live_elements(sizes))
+        peak = max((total(entries, sizes) for block, entries in self._peaks if is_there(block, sizes)), default=0)
         macs, params = sum_of(self._macs, sizes), sum_of(self._params, sizes)
         return Costs(macs, params, BYTES_PER_VALUE * peak, _Reduced(self, dict(sizes)))
 
@@ -321,6 +321,23 @@ class Description:
     def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Units of each of `common.rates.COUNTED` for one image."""
         return tuple(sum_of(terms, sizes) for terms in self._work)
+
+    @cached_property
+    def _peaks(self) -> tuple[tuple[str, Entries], ...]:
+        """The sums of live elements, with their blocks, that are the largest at some sizes; no other step matters."""
+        sums = {}
+        for step in self.steps:
+            counted: Counter[str] = Counter()
+            for group, number in chain.from_iterable(step.live):
+                counted[group] += number
+            sums[step.block, tuple(sorted(counted.items()))] = counted
+        return tuple(
+            (block, entries)
+            for (block, entries), counted in sums.items()
+            if not any(
+                other is not counted and above in ("", block) and counted <= other for (above, _), other in sums.items()
+            )
+        )
 
     @cached_property
     def _macs(self) -> tuple[Term, ...]:

@@ -112,8 +112,8 @@ def to_svg(figure: Figure, name: str, description: str, tips: Mapping[str, str] 
     """
     buffer = io.StringIO()
     figure.patch.set_facecolor("none")
-    # Not figure.savefig, which draws everything once more to find the layout.
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    canvas: Any = FigureCanvasSVG(figure)  # figure.savefig would draw everything once more to find the layout
+    canvas.print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     view_box = re.search(r'viewBox="([^"]+)"', text)
     body = text[text.index(">", text.index("<svg")) + 1 :]

@@ -14,6 +14,7 @@ from common.errors import ArchitectureError
 from common.models import describe
 from common.models.description import BaseNetwork
 from tests.common.strategies import architectures, subsets
+from tests.examples import examples
 
 CNN = BaseNetwork("cnn", (3, 32, 32), 10)
 FULL = Architecture.full(CNN)
@@ -242,7 +243,7 @@ def damaged(draw: st.DrawFn) -> Any:
     return data
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_damaged_data_gives_an_architecture_or_an_architecture_error(data: Any) -> None:
     try:
@@ -252,14 +253,14 @@ def test_damaged_data_gives_an_architecture_or_an_architecture_error(data: Any) 
     assert Architecture.from_json(architecture.to_json()) == architecture
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text() | json_values.map(json.dumps))
 def test_any_text_gives_an_architecture_error(text: str) -> None:
     with pytest.raises(ArchitectureError):
         Architecture.from_json(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(0, len(SMALL.to_json())), st.integers(0, 3), st.text(max_size=3))
 def test_edited_text_gives_an_architecture_or_an_architecture_error(place: int, removed: int, added: str) -> None:
     text = SMALL.to_json()
@@ -270,7 +271,7 @@ def test_edited_text_gives_an_architecture_or_an_architecture_error(place: int, 
     assert architecture.description.groups == describe(architecture.base).groups
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.data())
 def test_contains_is_a_partial_order(data: st.DataObject) -> None:
     largest = data.draw(architectures())

@@ -18,6 +18,7 @@ from common.budget import Costs
 from common.costs import largest_tensor_elements, legacy_peak_elements, thop_macs
 from common.models.description import BYTES_PER_VALUE, BaseNetwork
 from tests.common.strategies import architectures, published
+from tests.examples import examples
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 PUBLISHED: dict[str, dict[str, Any]] = json.loads(
@@ -167,14 +168,14 @@ def probe(architecture: Architecture) -> tuple[nn.Module, torch.Tensor]:
         return architecture.build().eval(), torch.zeros(1, *architecture.base.input_shape)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_parameters_are_those_of_the_built_module(architecture: Architecture) -> None:
     module, _ = probe(architecture)
     assert architecture.costs.params == sum(parameter.numel() for parameter in module.parameters())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_macs_are_half_the_flops_torch_counts(architecture: Architecture) -> None:
     module, image = probe(architecture)
@@ -183,7 +184,7 @@ def test_macs_are_half_the_flops_torch_counts(architecture: Architecture) -> Non
     assert 2 * architecture.costs.macs == counter.get_total_flops()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(architectures(widths=(0.5,)))
 def test_thop_counts_four_operations_per_element_of_an_affine_batch_norm(architecture: Architecture) -> None:
     # The published results used an older thop with 2 per element; 0.1.1 doubles that for scale and shift.
@@ -233,7 +234,7 @@ def measured_live(module: nn.Module, image: torch.Tensor) -> list[int]:
     return live
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_live_memory_is_that_of_the_real_tensors(architecture: Architecture) -> None:
     description = architecture.description
@@ -248,7 +249,7 @@ def test_live_memory_is_that_of_the_real_tensors(architecture: Architecture) -> 
     assert architecture.costs.peak_memory_bytes >= BYTES_PER_VALUE * max(measured)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_the_three_memory_figures_are_ordered(architecture: Architecture) -> None:
     assert largest_tensor_elements(architecture) <= live_peak(architecture)

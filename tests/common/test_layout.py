@@ -11,6 +11,7 @@ from common.layout import load_weights
 from common.models.description import BaseNetwork
 from common.slicing import slice_state
 from tests.common.strategies import architectures
+from tests.examples import examples
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
 MOBILENET = BaseNetwork("mobilenet_v2", (1, 8, 8), 10, 0.25)
@@ -35,7 +36,7 @@ def test_order_and_values_by_hand() -> None:
     assert layout.flatten(state).tolist() == list(range(12))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(architectures(widths=(0.5,)))
 def test_flatten_and_unflatten_are_inverse(architecture: Architecture) -> None:
     layout = architecture.layout

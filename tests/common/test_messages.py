@@ -40,6 +40,7 @@ from common.methods.training import TrainingOrder
 from common.models.description import BaseNetwork
 from common.rates import COUNTED, LatencyBound
 from common.settings import Settings
+from tests.examples import examples
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 4, 4), 3), {"hidden": (0, 3, 7)})
 LAYOUT = ARCHITECTURE.layout
@@ -528,7 +529,7 @@ wire_scalars = (
 ORDERED = [(TASK, "task", f"order.{key}") for key in TASK.order]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from([*FIELDS, *ORDERED]), wire_scalars | st.lists(st.integers(0, 9), min_size=1, max_size=3))
 def test_any_field_value_gives_a_message_or_a_message_error(place: tuple[Any, str, str], value: Any) -> None:
     message, record, key = place
@@ -799,7 +800,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(0, 200), st.integers(0, 20), st.binary(max_size=20))
 def test_edited_weights_are_refused_or_have_the_right_form(place: int, removed: int, added: bytes) -> None:
     data = GOOD[:place] + added + GOOD[place + removed :]

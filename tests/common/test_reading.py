@@ -34,6 +34,7 @@ from feddac.standalone.budgets import budgets_from_file
 from server.checkpoint import load_federation
 from server.report.build import build_report
 from server.run_folder import RunFolder
+from tests.examples import examples, slow
 
 MEBIBYTE = 2**20
 LIMIT_BYTES = 100 * MEBIBYTE
@@ -94,6 +95,12 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 IN_RUN = ("summary", "run budgets", "metrics")
+NO_JSON = [bomb for bomb in BOMBS if "toml" in bomb or "table" in bomb or "budget" in bomb or "devices" in bomb]
+LONG = [
+    *((reader, bomb) for reader in IN_RUN for bomb in NO_JSON),
+    *((reader, "many brackets") for reader in ("member", "published", "summary")),
+]
+"""A second or more each, and much like others."""
 
 
 def read_safely(read: Callable[[Path], object], path: Path) -> None:
@@ -117,8 +124,13 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("reader", "bomb"),
+    [
+        *((reader, bomb) for reader in READERS for bomb in BOMBS if (reader, bomb) not in LONG),
+        *slow(*LONG),
+    ],
+)
 def test_no_file_breaks_a_reader(reader: str, bomb: str, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(BOMBS[bomb])
@@ -194,7 +206,7 @@ KEYS = st.sampled_from(
 RECORD = st.dictionaries(KEYS, JSON, max_size=5)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(summary=RECORD, budgets=st.lists(RECORD, max_size=3), events=st.lists(RECORD, max_size=4), kinds=st.data())
 def test_values_of_any_kind_in_a_run_end_in_one_line(
     tmp_path: Path, summary: dict[str, Any], budgets: list[Any], events: list[dict[str, Any]], kinds: st.DataObject
@@ -211,7 +223,7 @@ def test_values_of_any_kind_in_a_run_end_in_one_line(
     assert said is None or len(said.splitlines()) == 1
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary(max_size=200), reader=st.sampled_from(sorted(set(READERS) - {"summary", "run budgets"})))
 def test_no_bytes_break_a_reader(tmp_path: Path, content: bytes, reader: str) -> None:
     path = tmp_path / "config.toml"
@@ -229,7 +241,7 @@ def is_unusual(data: Any) -> bool:
     return (isinstance(data, float) and not math.isfinite(data)) or (isinstance(data, int) and data == 10**41)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(JSON)
 @example({"a": 10**41})
 def test_what_json_holds_comes_back_or_is_refused(data: Any) -> None:
@@ -241,14 +253,14 @@ def test_what_json_holds_comes_back_or_is_refused(data: Any) -> None:
         assert parse_json(text) == data
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=60))
 def test_any_text_is_toml_or_unreadable(text: str) -> None:
     with suppress(Unreadable):
         assert isinstance(parse_toml(text.encode("utf-8", "surrogatepass")), dict)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.integers(0, 2**64 - 1), st.binary(max_size=100))
 @example(2**63, b"{}")
 @example(2, b"{}")

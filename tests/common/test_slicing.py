@@ -12,6 +12,7 @@ from common.models import describe
 from common.models.description import Axis, BaseNetwork
 from common.slicing import Cut, cut, slice_state
 from tests.common.strategies import architectures, subsets
+from tests.examples import examples
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 10)
 MOBILENET = BaseNetwork("mobilenet_v2", (1, 8, 8), 10, 0.5)
@@ -80,7 +81,7 @@ def test_the_channels_of_a_real_network_by_hand() -> None:
     assert torch.equal(small["classifier.weight"], state["classifier.weight"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.data())
 def test_a_slice_of_a_slice_is_the_direct_slice(data: st.DataObject) -> None:
     largest = data.draw(architectures(widths=(0.5,)))
@@ -125,7 +126,7 @@ def silence(state: dict[str, torch.Tensor], larger: Architecture, smaller: Archi
             state[f"{layer.name}.weight"][:, columns] = 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     st.data(), st.sampled_from([CNN, BaseNetwork("cnn", (3, 20, 17), 4), BaseNetwork("mlp", (1, 8, 8), 10), MOBILENET])
 )

@@ -24,6 +24,7 @@ from dac.baselines import (
     width_multiplier,
 )
 from tests.common.models.networks import base_of
+from tests.examples import examples
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 SMALL = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
@@ -102,7 +103,7 @@ def test_a_budget_that_no_width_multiplier_meets_is_refused() -> None:
         random_widths(BASE, DeviceBudget(params=1000), 0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.tuples(shares, shares, shares), st.integers(0, 1000))
 def test_random_widths_meet_every_bound_strictly_and_waste_little(
     fractions: tuple[float | None, ...], seed: int
@@ -195,7 +196,7 @@ def test_slimming_needs_batch_norms() -> None:
         slimming(architecture, architecture.build(0).state_dict(), DeviceBudget())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.tuples(shares, shares, shares))
 def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_trained_one(
     fractions: tuple[float | None, ...],

@@ -81,11 +81,17 @@ def test_large_logits_are_compared_by_their_digits(tmp_path: Path) -> None:
     assert export.check(path, large, images(8, 3, 8, 6)) <= export.TOLERANCE
 
 
-def test_it_is_one_file_that_says_what_it_is(tmp_path: Path) -> None:
-    architecture = ARCHITECTURES["mobilenet_v2"]
-    path = tmp_path / "model.onnx"
-    export.export_onnx(classifier(architecture), path)
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.fixture(scope="module")
+def mobile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reduced MobileNetV2 in a folder of its own."""
+    path = tmp_path_factory.mktemp("mobile") / "model.onnx"
+    export.export_onnx(classifier(ARCHITECTURES["mobilenet_v2"]), path)
+    return path
+
+
+def test_it_is_one_file_that_says_what_it_is(mobile: Path) -> None:
+    architecture, path = ARCHITECTURES["mobilenet_v2"], mobile
+    assert list(path.parent.iterdir()) == [path]
     found, costs = export.read_metadata(path), architecture.costs
     assert (found["macs"], found["params"]) == (str(costs.macs), str(costs.params))
     assert found["peak_memory_bytes"] == str(costs.peak_memory_bytes)
@@ -95,13 +101,11 @@ def test_it_is_one_file_that_says_what_it_is(tmp_path: Path) -> None:
     assert Architecture.from_json(found["architecture"]) == architecture
 
 
-def test_no_batch_norm_is_left_and_no_weight_is_lost(tmp_path: Path) -> None:
+def test_no_batch_norm_is_left_and_no_weight_is_lost(mobile: Path) -> None:
     import onnx
 
     architecture = ARCHITECTURES["mobilenet_v2"]
-    path = tmp_path / "model.onnx"
-    export.export_onnx(classifier(architecture), path)
-    model = onnx.load(str(path))
+    model = onnx.load(str(mobile))
     kinds = [node.op_type for node in model.graph.node]
     assert "BatchNormalization" not in kinds
     convolutions = [layer for layer in architecture.description.layers if layer.kind in ("conv", "depthwise")]

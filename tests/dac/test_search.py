@@ -16,6 +16,7 @@ from common.models.description import BaseNetwork
 from common.progress import Silent
 from dac.recipe import RECIPES
 from dac.search import Family, search
+from tests.examples import slow
 
 CNN = BaseNetwork("cnn", (1, 8, 8), 4, width=2.0)
 FULL = Architecture.full(CNN).costs
@@ -125,7 +126,7 @@ def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tup
 
 @pytest.mark.parametrize(
     ("joint_epochs", "every"),
-    [(0, 3), (2, 4), pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow)],
+    [(2, 4), *slow((0, 1), (0, 3), (2, 1))],
 )
 def test_a_search_killed_at_any_point_ends_with_the_same_family(
     feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, every: int, monkeypatch: pytest.MonkeyPatch

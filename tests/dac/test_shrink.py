@@ -15,6 +15,7 @@ from common.rates import LatencyBound
 from common.search_space import SearchSpace
 from common.seeds import torch_generator
 from dac.shrink import Ranking, Removal, shrink_step
+from tests.examples import examples
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 FULL = Architecture.full(BASE)
@@ -51,7 +52,7 @@ def shrink_to(
 fractions = st.one_of(st.none(), st.floats(0.001, 0.999))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(st.tuples(fractions, fractions, fractions), st.integers(0, 100))
 def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     shares: tuple[float | None, float | None, float | None], seed: int
@@ -69,7 +70,7 @@ def test_every_feasible_budget_is_met_strictly_and_the_path_is_nested(
     assert all(path[-1].sizes[g.name] >= g.floor for g in FULL.description.prunable)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 @given(st.sampled_from(["training", "latency", "both"]), st.floats(0.05, 0.95), st.integers(0, 100))
 def test_training_memory_and_latency_bind_as_macs_do(which: str, share: float, seed: int) -> None:
     space, training = SearchSpace("all"), LocalTraining(8)
@@ -104,7 +105,7 @@ def could_come_back(start: Architecture, found: Architecture, target: DeviceBudg
     return more
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(st.sampled_from(RESOURCES), st.floats(0.05, 0.95), st.integers(0, 100), st.sampled_from(["inner", "all"]))
 def test_no_channel_could_have_stayed_whichever_step_removed_it(
     resource: str, share: float, seed: int, kind: str

@@ -10,6 +10,7 @@ from common.models.description import BaseNetwork
 from common.seeds import torch_generator
 from dac.attic import Attic
 from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
+from tests.examples import examples
 
 BASES = {
     "mobilenet_v2": BaseNetwork("mobilenet_v2", (1, 8, 8), 10, width=0.25),
@@ -45,7 +46,7 @@ def random_part(base: BaseNetwork, seed: int) -> Architecture:
     return Architecture.with_kept(base, kept)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     name=st.sampled_from(sorted(BASES)),
     position=st.sampled_from(["before-depthwise", "after-depthwise"]),

@@ -16,6 +16,7 @@ from common.models.description import BaseNetwork
 from common.progress import Silent
 from dac.train import Trained, learning_rate_factor, train_architecture
 from tests.dac.images import bright_corners
+from tests.examples import slow
 
 CPU = torch.device("cpu")
 CNN = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
@@ -81,7 +82,7 @@ def test_the_recorded_rate_is_that_of_the_last_step(feeds: tuple[Feed, Feed]) ->
 
 
 @pytest.mark.parametrize("architecture", [CNN, MOBILE])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 def test_training_learns(architecture: Architecture, seed: int) -> None:
     """From 200 images; forty, in batches of eight, leave a MobileNetV2 to chance (0.70 to 1.00 over six seeds)."""
     many = replace(bright_corners(200, 0), batch_size=20), bright_corners(20, 1)

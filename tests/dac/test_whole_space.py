@@ -22,8 +22,9 @@ from dac.joint import share_weights
 from dac.plan import check_feasible
 from dac.search import Family, search
 from dac.supernet import Supernet
-from tests.common.models.networks import SHAPES, base_of, images, random_part
+from tests.common.models.networks import EVERY, SHAPES, base_of, images, random_part
 from tests.common.models.test_traced import disturbed
+from tests.examples import slow
 
 CPU = torch.device("cpu")
 ALL = SearchSpace("all")
@@ -39,7 +40,7 @@ def gated(model: str, seed: int) -> Supernet:
     return supernet
 
 
-@pytest.mark.parametrize("model", list(SHAPES))
+@pytest.mark.parametrize("model", EVERY)
 def test_a_masked_supernet_equals_the_sliced_network(model: str) -> None:
     supernet, part = gated(model, 5), random_part(model, 7, share=0.6)
     sliced = part.build_from(supernet.extract(part)).eval()
@@ -133,38 +134,38 @@ def test_a_search_that_removes_blocks_is_saved_read_and_trained_jointly(tmp_path
     assert torch.equal(larger, smaller)
 
 
-def test_an_interrupted_search_that_removes_blocks_ends_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [2, *slow(4)])
+def test_an_interrupted_search_that_removes_blocks_ends_the_same(stop: int, tmp_path: Path) -> None:
     budgets = [DeviceBudget(macs=Architecture.full(base_of("resnet20")).costs.macs // 6)]
     whole = found("resnet20", tmp_path, budgets)
 
     class Cut(Exception):
         pass
 
-    for stop in (2, 4):
-        folder = tmp_path / str(stop)
-        rows: list[object] = []
+    folder = tmp_path / "cut"
+    rows: list[object] = []
 
-        def record(row: object, rows: list[object] = rows, stop: int = stop) -> None:
-            rows.append(row)
-            if len(rows) == stop:
-                raise Cut
+    def record(row: object) -> None:
+        rows.append(row)
+        if len(rows) == stop:
+            raise Cut
 
-        arguments = (base_of("resnet20"), budgets, feed(20, 0, SHAPES["resnet20"]), feed(10, 1, SHAPES["resnet20"]))
-        settings = SearchSettings(warmup_epochs=1, epochs_per_step=1, fine_tune_epochs=1, search_space="all")
-        with pytest.raises(Cut):
-            search(
-                *arguments,
-                settings,
-                seed=0,
-                accelerator=CPU,
-                progress=Silent(),
-                checkpoint=folder / "search.safetensors",
-                record=record,
-            )
-        again = found("resnet20", folder, budgets)
-        assert again.members[0].architecture == whole.members[0].architecture
-        state = whole.members[0].state
-        assert all(torch.equal(tensor, state[name]) for name, tensor in again.members[0].state.items())
+    arguments = (base_of("resnet20"), budgets, feed(20, 0, SHAPES["resnet20"]), feed(10, 1, SHAPES["resnet20"]))
+    settings = SearchSettings(warmup_epochs=1, epochs_per_step=1, fine_tune_epochs=1, search_space="all")
+    with pytest.raises(Cut):
+        search(
+            *arguments,
+            settings,
+            seed=0,
+            accelerator=CPU,
+            progress=Silent(),
+            checkpoint=folder / "search.safetensors",
+            record=record,
+        )
+    again = found("resnet20", folder, budgets)
+    assert again.members[0].architecture == whole.members[0].architecture
+    state = whole.members[0].state
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.members[0].state.items())
 
 
 def test_the_floor_of_the_whole_space_is_far_lower_and_named() -> None:

@@ -1,7 +1,7 @@
 """Every `feddac` command of the README, of docs/ and of every `--help` runs as it is printed.
 
 In this process, with the sizes of settings held down and devices in it (no Ray); data that would be downloaded is made.
-The README's run always; those of the other pages and of `--help` are behind the slow marker.
+One of each kind in the README runs always; its others, those of the other pages and of `--help` are slow.
 
 Left out, and why:
 
@@ -37,6 +37,7 @@ from common.settings import Settings
 from dac.published import write_published
 from feddac.cli.main import run
 from tests.e2e.conftest import ROOT
+from tests.examples import slow
 from tests.forked import start_run
 
 LARGEST = {
@@ -80,6 +81,22 @@ def examples_of(module: str) -> list[str]:
 
 
 README = (ROOT / "README.md").read_text()
+IN_README = commands_of(README)
+MADE_BY = {
+    f"runs/{name}": next(one for one in IN_README if one.endswith(f"--out runs/{name}"))
+    for name in ("mine", "search", "train")
+}
+"""The folders that commands of the README read, and which command makes each."""
+
+LONG = [
+    command
+    for command in IN_README
+    if command.startswith(("feddac compare", "feddac simulate --data fashion", "feddac simulate --partition"))
+    or command.startswith(("feddac simulate --config", "feddac simulate --fleet phone"))
+    or command in ("feddac export runs/mine", "feddac export runs/train")
+]
+"""Those of the README that take longest and resemble others of it, or what tests/feddac/comparison does."""
+
 FOLLOWED = ("add-a-method.md", "api.md")
 PAGES = {page.name: page.read_text() for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in FOLLOWED}
 IN_PAGES = [(name, command) for name, text in PAGES.items() for command in commands_of(text)]
@@ -191,12 +208,15 @@ def test_the_commands_are_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", commands_of(README))
+@pytest.mark.parametrize("command", [*(one for one in IN_README if one not in LONG), *slow(*LONG)])
 def test_readme_command(
     command: str, reader: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if command.startswith("feddac export"):
         pytest.importorskip("onnxruntime")
+    for maker in [one for made, one in MADE_BY.items() if made in command and not (reader / made).exists()]:
+        if maker != command:
+            test_readme_command(maker, reader, monkeypatch, capfd)
     assert_runs(command, reader, monkeypatch, capfd)
 
 

@@ -3,11 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.feddac.api_examples import run_examples
+from tests.forked import done_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -22,39 +24,6 @@ rounds = 1
 method = "fedavg"
 """
 
-# What a reader would not wait for in a test: defaults are replaced before the example runs, the example is as printed.
-SHORT = """
-import dataclasses, common.config as config
-for group, values in (
-    (config.SearchSettings, {"warmup_epochs": 1, "epochs_per_step": 0, "fine_tune_epochs": 1, "step_share": 0.9}),
-    (config.ModelSettings, {"width": 0.25}),
-    (config.MethodSettings, {"pretraining_epochs": 1}),
-    (config.DataSettings, {"train_images": 300}),
-):
-    for one in dataclasses.fields(group):
-        if one.name in values:
-            one.default = values[one.name]
-    names = [one.name for one in dataclasses.fields(group)]
-    group.__init__.__defaults__ = tuple(one.default for one in dataclasses.fields(group))
-"""
-
-
-# All in one process, which imports PyTorch once; each with names and streams of its own.
-DRIVER = """
-import contextlib, io, json, sys, traceback
-
-done = []
-for example in json.load(sys.stdin):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            exec(compile(example, "example", "exec"), {"__name__": "__main__"})
-        except BaseException:
-            traceback.print_exc()
-    done.append([out.getvalue(), err.getvalue()])
-json.dump(done, sys.stdout)
-"""
-
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
@@ -62,18 +31,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     pytest.importorskip("onnxruntime")
     home = tmp_path_factory.mktemp("api")
     (home / "experiment.toml").write_text(EXPERIMENT)
-    process = subprocess.run(
-        [sys.executable, "-c", SHORT + DRIVER],
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home / "cache")},
-        input=json.dumps(EXAMPLES),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home / "cache")}
+    results = home / "results.json"
+    process = done_forked(partial(run_examples, EXAMPLES, results), home, variables, timeout=280)
     assert (process.returncode, process.stderr) == (0, "")
-    return [(out, err) for out, err in json.loads(process.stdout)]
+    return [(out, err) for out, err in json.loads(results.read_text())]
 
 
 def test_the_page_has_examples_of_every_function() -> None:

@@ -22,6 +22,7 @@ from server.admission import SPARE_BYTES, admit, admit_evaluation, one_line, sta
 from server.cohorts import Cohort
 from server.devices import Device
 from server.steps import Order, Step
+from tests.examples import examples
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mobilenet_v2", (3, 8, 8), 4, width=0.25), {})
 LAYOUT = ARCHITECTURE.layout
@@ -446,7 +447,7 @@ def pickled(array: np.ndarray) -> bytes:
 
 
 @given(broken())
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))
 def test_an_answer_is_admitted_if_and_only_if_it_breaks_nothing(
     one: tuple[dict[str, ArraySpec], RecordDict, str],
 ) -> None:
@@ -467,7 +468,7 @@ numbers = st.one_of(st.floats(width=16), st.integers(-200, 200))
 
 
 @given(st.sampled_from(TYPES), st.lists(numbers, min_size=1, max_size=8), st.integers(-5, 5), st.integers(-5, 5))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_value_out_of_range_is_ever_admitted(dtype: str, drawn: list[Any], low: int, high: int) -> None:
     with np.errstate(all="ignore"):
         values = np.array(drawn, np.float64).astype(dtype)

@@ -42,6 +42,7 @@ from server.methods.averaged import Averaged
 from server.run import Run
 from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
+from tests.examples import examples
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 8, 8), 10), {"hidden": range(8)})
 LAYOUT = ARCHITECTURE.layout
@@ -55,7 +56,7 @@ LONG = 600.0  # seconds that no round here takes, however busy the machine is: e
 Sent = Callable[[Message, Result], Message]
 """What the hostile device answers, from the question and the honest result."""
 
-plenty = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+plenty = settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def honest(partition: int) -> Result:
@@ -310,7 +311,7 @@ def check_round(grid: Grid, everyone: bool = False) -> dict[str, str]:
 
 
 @given(hostile_replies, st.booleans())
-@settings(plenty, max_examples=300)
+@settings(plenty, max_examples=examples(300))
 def test_no_reply_touches_the_model_unless_it_is_honest(send: Sent, everyone: bool) -> None:
     statuses = check_round(grid_of(app_of(send, everyone)), everyone)
     assert set(statuses.values()) <= {"trained", "rejected", "failed"}
@@ -370,7 +371,7 @@ class DamagedGrid(InlineGrid):
 
 
 @given(damage(), st.integers(0, 6))
-@settings(plenty, max_examples=200)
+@settings(plenty, max_examples=examples(200))
 def test_damaged_bytes_cost_their_sender_alone(apply: Callable[[bytes], bytes], victim: int) -> None:
     grid = grid_of(app_of(lambda request, result: Message(result.encode(), reply_to=request), False), DamagedGrid)
     assert isinstance(grid, DamagedGrid)
@@ -450,7 +451,7 @@ reports: st.SearchStrategy[Callable[[RecordDict], object]] = st.one_of(
 
 
 @given(reports)
-@settings(plenty, max_examples=200)
+@settings(plenty, max_examples=examples(200))
 def test_no_report_does_more_than_leave_its_device_out(change: Callable[[RecordDict], object]) -> None:
     app = ClientApp()
 

@@ -99,28 +99,20 @@ def test_a_device_that_exaggerates_is_outvoted_or_cut(accuracy: Callable[..., fl
 
 
 def test_a_device_that_lies_about_its_samples_has_no_more_than_its_share(accuracy: Callable[..., float]) -> None:
-    clean, liar = accuracy(), hostile_app(-1.0, lies=True)
+    liar = hostile_app(-1.0, lies=True)
     assert accuracy(liar) < 0.5  # its model is the cohort's
-    assert accuracy(liar, robust_aggregation="median") > clean - POINTS
     assert accuracy(liar, max_device_share=0.2) > 0.7
 
 
-@pytest.mark.parametrize(
-    ("alone", "robust"),
-    [
-        (True, "none"),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in (
-                (False, "median"),
-                (True, "median"),
-                (True, "trimmed-mean"),
-                (False, "none"),
-                (False, "trimmed-mean"),
-            )
-        ),
-    ],
-)
+@pytest.mark.slow
+def test_a_device_that_lies_about_its_samples_is_outvoted(accuracy: Callable[..., float]) -> None:
+    clean, liar = accuracy(), hostile_app(-1.0, lies=True)
+    assert accuracy(liar, robust_aggregation="median") > clean - POINTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("robust", ["none", "median", "trimmed-mean"])
 def test_a_device_that_lies_about_its_samples_does_not_stop_other_cohorts_under_overlap(
     alone: bool, robust: str, run_inline: Callable[..., Any], small_config: Callable[..., Config], tmp_path: Path
 ) -> None:

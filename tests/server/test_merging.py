@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.budget import RESOURCES, Costs, DeviceBudget
 from server.merging import merge_nearest
+from tests.examples import examples
 
 Groups = dict[DeviceBudget, list[int]]
 
@@ -44,7 +45,7 @@ few = st.sampled_from([1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 27])  # many ties
 many = st.integers(1, 2**62)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     st.one_of(
         st.lists(st.builds(DeviceBudget, few, few, few), min_size=1, max_size=14),

@@ -15,6 +15,7 @@ from common.slicing import coordinates, slice_state
 from server.aggregation import Total
 from server.cohorts import Cohort
 from server.overlap import average_across, batch_norm_positions
+from tests.examples import examples
 
 MLP = BaseNetwork("mlp", (1, 2, 2), 3)
 CNN = BaseNetwork("cnn", (1, 12, 12), 3)
@@ -180,7 +181,7 @@ def subsets(draw: st.DrawFn, base: BaseNetwork) -> Architecture:
 
 
 @pytest.mark.parametrize("base", [MLP, CNN], ids=["mlp", "cnn"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(data=st.data())
 def test_coordinates_are_those_of_slicing(base: BaseNetwork, data: st.DataObject) -> None:
     architecture = data.draw(subsets(base))
@@ -190,7 +191,7 @@ def test_coordinates_are_those_of_slicing(base: BaseNetwork, data: st.DataObject
     assert np.array_equal(architecture.layout.flatten(sliced), values[coordinates(architecture)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(data=st.data())
 def test_every_weight_is_the_mean_over_its_holders(data: st.DataObject) -> None:
     """Against the definition, weight by weight, in plain Python."""

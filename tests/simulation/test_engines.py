@@ -80,7 +80,7 @@ def server_on_ray(grid: Grid, context: Context) -> Answers:
     answers = server(grid, context)
     answers.facts = facts(grid, "environment")
     answers.died, answers.after_died = train_round(grid, "die"), [train_round(grid), train_round(grid)]
-    answers.hung = train_round(grid, "hang", timeout=15)
+    answers.hung = train_round(grid, "hang", timeout=6)
     return answers
 
 
@@ -166,6 +166,7 @@ print(*[answer["client"] for answer in run("ray", server, bad_partition=1)], sep
 """
 
 
+@pytest.mark.slow  # starts Ray once more, in a process of its own
 def test_ray_is_silent_even_when_a_process_dies_and_imports_our_client_although_the_folder_has_another(
     tmp_path: Path,
 ) -> None:

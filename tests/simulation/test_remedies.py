@@ -7,6 +7,7 @@ from common.data.sources import load
 from common.errors import BudgetError
 from simulation.preflight import check, check_budgets
 from simulation.remedies import enough
+from tests.examples import slow
 
 REFUSED = {
     "strides": (
@@ -20,7 +21,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ["strides", "width", "bound", "time", *slow("fleet")])
 def test_the_mildest_change_that_works_is_named(name: str) -> None:
     settings, remedy = REFUSED[name]
     config = Config.from_mapping({"train-images": 200, **settings})

@@ -7,6 +7,7 @@ from torch import Tensor
 from common.data.partition import class_coverage, partition
 from common.errors import DataError
 from common.seeds import numpy_generator
+from tests.examples import examples
 
 BALANCED = torch.arange(400) % 10
 EVERY_SPEC = [
@@ -50,7 +51,7 @@ def test_the_seed_decides_the_parts(spec: str) -> None:
     devices=st.integers(1, 6),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_specs_for_all_images_leave_none_over(labels: list[int], spec: str, devices: int, seed: int) -> None:
     tensor = torch.tensor(labels)
     try:

@@ -8,6 +8,7 @@ from common.architecture import Architecture
 from common.models import allow_network, describe
 from common.models.description import BaseNetwork
 from common.seeds import numpy_generator
+from tests.examples import slow
 
 SHAPES = {
     "mobilenet_v2": (3, 8, 8),
@@ -29,6 +30,10 @@ SHAPES = {
 }
 for one in SHAPES:
     allow_network(one)
+
+QUICK = ("mobilenet_v2", "cnn", "mlp", "resnet8", "torchvision:squeezenet1_1", "tests.common.models.users:thirty_lines")
+EVERY = [*QUICK, *slow(*(one for one in SHAPES if one not in QUICK))]
+"""All of them as parameters of a test; those that take seconds are slow."""
 
 
 def base_of(model: str) -> BaseNetwork:

@@ -11,6 +11,7 @@ from common.models import describe
 from common.models.description import BaseNetwork
 from common.models.mobilenet_v2 import InvertedResidual, scaled
 from tests.common.strategies import architectures
+from tests.examples import examples
 
 ALL = [BaseNetwork(model, (3, 32, 32), 10) for model in ("mobilenet_v2", "cnn", "mlp")]
 
@@ -20,7 +21,7 @@ def built(architecture: Architecture) -> nn.Module:
         return architecture.build()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_the_state_dict_has_the_described_tensors_in_the_described_order(architecture: Architecture) -> None:
     state = built(architecture).state_dict()
@@ -31,14 +32,14 @@ def test_the_state_dict_has_the_described_tensors_in_the_described_order(archite
     assert layout.size == sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_logits_have_one_value_per_class(architecture: Architecture) -> None:
     images = torch.zeros(5, *architecture.base.input_shape, device="meta")
     assert built(architecture).eval()(images).shape == (5, architecture.base.classes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(architectures())
 def test_layers_lie_where_the_description_says(architecture: Architecture) -> None:
     module, sizes = built(architecture).eval(), architecture.sizes

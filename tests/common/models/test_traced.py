@@ -13,7 +13,7 @@ from common.errors import ArchitectureError
 from common.models import allow_network, describe
 from common.models.description import BaseNetwork, Layer
 from common.slicing import slice_state
-from tests.common.models.networks import SHAPES, base_of, images, random_part
+from tests.common.models.networks import EVERY, SHAPES, base_of, images, random_part
 
 MODELS = list(SHAPES)
 USERS = "tests.common.models.users"
@@ -30,7 +30,7 @@ def disturbed(module: nn.Module, seed: int) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_counts_are_torchs_at_random_reductions(model: str) -> None:
     for seed in range(20):
         architecture = random_part(model, seed)
@@ -39,6 +39,9 @@ def test_counts_are_torchs_at_random_reductions(model: str) -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             assert module(image).shape == (1, 10)
         assert 2 * architecture.costs.macs == counter.get_total_flops()
+        assert architecture.costs.peak_memory_bytes == 4 * max(
+            architecture.description.live_elements(architecture.sizes)
+        )
         assert architecture.costs.params == sum(one.numel() for one in module.parameters())
         floats = {name: tuple(one.shape) for name, one in module.state_dict().items() if one.is_floating_point()}
         assert dict(zip(architecture.layout.names, architecture.layout.shapes, strict=True)) == floats

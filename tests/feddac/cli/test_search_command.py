@@ -60,7 +60,7 @@ def test_a_finished_search_is_resumed_without_work(found: Path, capsys: pytest.C
 def test_mobilenet_families_are_also_written_in_the_published_format(tmp_path: Path) -> None:
     budgets = tmp_path / "budgets.toml"
     budgets.write_text('[[budget]]\nname = "small"\nmacs = "150k"\n[[budget]]\nname = "large"\nmacs = "170k"\n')
-    assert run([*SLIM, "--budgets", str(budgets), "--out", str(tmp_path / "run")]) == 0
+    assert run([*SLIM, "--step-share", "0.9", "--budgets", str(budgets), "--out", str(tmp_path / "run")]) == 0
     member = load_member(tmp_path / "run" / "architectures" / "small.json")
     entries = read_published(tmp_path / "run" / "net_cfg.json", member.architecture.base)
     assert list(entries) == ["large", "small"]

@@ -177,6 +177,7 @@ def test_ctrl_c_ends_all_processes_and_the_command_can_be_repeated(
     assert len(folder.events("round")) == rounds
 
 
+@pytest.mark.slow
 def test_kill_9_ends_the_runs_too_and_the_command_can_be_repeated(
     write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -5,11 +5,14 @@ import re
 import shlex
 import subprocess
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from feddac.deployment.processes import program
-from tests.e2e.conftest import FEDDAC, ROOT
+from tests.e2e.conftest import ROOT
+from tests.forked import feddac_forked
 
 TEXT = (ROOT / "docs" / "deployment.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
@@ -19,9 +22,13 @@ COMMANDS = [line for line in LINES if line.startswith(("feddac ", "flower-", "fl
 @cache
 def flags_of(program_words: tuple[str, ...]) -> set[str]:
     first, *rest = program_words
-    command = FEDDAC if first == "feddac" else [program(first)]
-    wide = {**os.environ, "COLUMNS": "250"}
-    done = subprocess.run([*command, *rest, "--help"], capture_output=True, text=True, cwd=ROOT, env=wide, check=True)
+    wide = {**os.environ, "COLUMNS": "250", "PYTHONPATH": str(ROOT)}
+    if first == "feddac":
+        with TemporaryDirectory() as home:
+            done = feddac_forked([*rest, "--help"], Path(home), wide, timeout=60)
+    else:
+        done = subprocess.run([program(first), *rest, "--help"], capture_output=True, text=True, env=wide, check=True)
+    assert done.returncode == 0
     return set(re.findall(r"(?<![\w-])--?[\w-]+", re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)))
 
 

@@ -3,7 +3,7 @@
 import signal
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,15 @@ from feddac.deployment.processes import Process, flower_environment, free_ports,
 from tests.feddac.deployment.conftest import Deployment
 
 
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Two devices over TLS, one of which is shut out in the course of these tests."""
+    started = Deployment(tmp_path_factory.mktemp("intruders"), {}, ["honest", "stolen"], tls=True)
+    with started.federation:
+        started.federation.wait_until_connected()
+        yield started
+
+
 @pytest.fixture
 def intrude(tmp_path: Path) -> Callable[..., Process]:
     """Start a SuperNode with these arguments and wait until it gives up."""
@@ -48,12 +57,13 @@ def intrude(tmp_path: Path) -> Callable[..., Process]:
 
 
 def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
-    deploy: Callable[..., Deployment], intrude: Callable[..., Process], tmp_path: Path
+    deployment: Deployment, intrude: Callable[..., Process], tmp_path: Path
 ) -> None:
-    deployment = deploy(devices=["honest"], tls=True)
     federation = deployment.federation
     trusted = federation.root_certificates
     assert trusted is not None
+    with Control(federation.address, trusted) as control:
+        before = control.nodes_online()
     write_certificates(tmp_path / "other", [], ["stranger"])
 
     unknown_key = ["--auth-supernode-private-key", str(tmp_path / "other" / "stranger")]
@@ -69,14 +79,14 @@ def test_unknown_keys_missing_keys_and_other_authorities_are_turned_away(
     assert "certificate" in misled.log.read_text().lower()
 
     with Control(federation.address, trusted) as control:
-        assert len(control.nodes_online()) == 1
+        assert control.nodes_online() == before != set()
     assert deployment.federation.supernodes["honest"].exit_code is None
 
 
 def test_an_unregistered_device_is_shut_out_at_once_and_for_good(
-    deploy: Callable[..., Deployment], intrude: Callable[..., Process], capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, intrude: Callable[..., Process], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    federation = deploy(devices=["honest", "stolen"], tls=True).federation
+    federation = deployment.federation
     trusted = federation.root_certificates
     assert trusted is not None
     key = trusted.parent / "device-01"
@@ -126,9 +136,9 @@ def test_a_devices_clock_may_be_five_seconds_fast_and_five_minutes_slow(
 
 
 def test_who_registers_or_submits_is_warned_of_certificates_that_end(
-    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    federation = deploy(devices=["honest"], tls=True).federation
+    federation = deployment.federation
     trusted = federation.root_certificates
     assert trusted is not None
     command = ["register", str(trusted.parent / "device-00.pub"), "--superlink", federation.address]

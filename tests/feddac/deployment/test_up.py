@@ -85,6 +85,7 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     assert processes_below(tmp_path / "up") == []
 
 
+@pytest.mark.slow  # starts all processes once more
 def test_a_run_that_fails_is_a_failure_and_says_how_to_go_on(tmp_path: Path) -> None:
     done = feddac(["up", *RUN, "--devices", "1", "--handshake-timeout", "1", "--out", "up"], tmp_path)
     assert done.returncode == 1

@@ -23,6 +23,7 @@ from server.methods.autoflip import AutoFLIPServer
 from server.methods.method import Snapshot
 from server.run import Run
 from server.run_folder import RunFolder
+from tests.examples import examples
 from tests.server.helpers import TWO_BUDGETS, Crash, models
 
 # two pixels, three hidden units, two classes: 17 weights, all of which are guided
@@ -215,7 +216,7 @@ def spoilt(kind: str, values: Any, at: int) -> Any:
     return values
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["displacement", "epochs"]),
     kind=st.sampled_from(["negative", "NaN", "far beyond", "short", "long", "deep", "wide", "missing", "more"]),
@@ -241,7 +242,7 @@ def test_no_hostile_exploration_is_admitted(
         Result.decode(content, step.reply, 10)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["NaN", "far beyond", "short", "long", "deep", "dense", "another name"]),
     at=st.integers(0, 16),

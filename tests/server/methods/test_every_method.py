@@ -32,6 +32,7 @@ from server.reference import load_reference
 from server.run import Run
 from server.run_folder import RunFolder
 from server.strategy import MethodStrategy
+from tests.examples import examples
 
 ROUNDS = 3
 BUDGETS = (5_000, 6_000, 16_000, 16_000, 16_000)
@@ -83,7 +84,8 @@ class Prepared:
 
     def method(self) -> Method:
         made = server_half(self.run.config)(self.run)
-        made.restore(copy.deepcopy(self.cohorts), copy.deepcopy(self.snapshot))
+        networks = {id(one.network): one.network for one in self.cohorts}  # never change, and take long to copy
+        made.restore(copy.deepcopy(self.cohorts, networks), copy.deepcopy(self.snapshot))
         return made
 
 
@@ -170,7 +172,7 @@ def weights_of(method: Method) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, ROUNDS), orders=st.tuples(st.randoms(use_true_random=False), st.randoms()))
 def test_a_run_that_is_cut_after_any_round_ends_with_the_same_weights_in_whatever_order_devices_answer(
     name: str, cut: int, orders: Sequence[random.Random], prepared: Callable[[str], Prepared]
@@ -299,7 +301,7 @@ SPOILT: Mapping[str, Callable[[RecordDict], RecordDict]] = {
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.sampled_from([*SPOILT, "error", "none"]), min_size=5, max_size=5),
     order=st.randoms(),

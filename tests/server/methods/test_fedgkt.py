@@ -25,6 +25,7 @@ from server.methods.fedgkt import FedGKTServer
 from server.methods.method import Snapshot
 from server.run import Run
 from server.strategy import MethodStrategy
+from tests.examples import examples
 
 SETTINGS: dict[str, Any] = {
     "method": "fedgkt",
@@ -375,7 +376,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any], int], dict[str, Any]]] = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fault=st.sampled_from(sorted(HOSTILE)), place=st.integers(0, 10**4))
 def test_hostile_answers_are_refused_and_the_others_count(
     fault: str, place: int, ready: FedGKTServer, devices: list[Device]

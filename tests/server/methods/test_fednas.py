@@ -30,6 +30,7 @@ from server.report.build import build_report
 from server.run import Run
 from server.run_folder import RunFolder
 from server.steps import Step
+from tests.examples import slow
 from tests.server.helpers import Crash, models
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -272,23 +273,23 @@ def test_a_given_genotype_is_trained_from_the_first_round(make_server: Callable[
     assert again.steps(2)[0].name == TRAIN
 
 
+# After some answers of the first and of the third round, one of each stage.
+@pytest.mark.parametrize("instant", [5, *slow(12)])
 def test_a_run_that_is_cut_in_either_stage_ends_with_the_same_files(
-    run_federation: Callable[..., Any], make_config: Callable[..., Config], tmp_path: Path
+    instant: int, run_federation: Callable[..., Any], make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     config = make_config(fednas_search_rounds=1, rounds=3, device_evaluation=True)
     summary = run_federation(config, tmp_path / "whole")
     whole = RunFolder.open(tmp_path / "whole")
     assert set(summary["traffic"]) == {"search", "train", "evaluate"}
-    for instant in (5, 12):  # after some answers of the first and of the third round, one of each stage
-        path = tmp_path / f"cut-{instant}"
-        with pytest.raises(KeyboardInterrupt):
-            run_federation(config, path, progress=Crash(instant))
-        run_federation(config, path, resume=True)
-        assert models(path) == models(tmp_path / "whole")
-        cut = RunFolder.open(path)
-        for name in ("method/genotype-00001.json", "architectures/cohort-0.json"):
-            assert (path / name).read_bytes() == (whole.path / name).read_bytes()
-        assert cut.events("evaluation") == whole.events("evaluation")
+    path = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(config, path, progress=Crash(instant))
+    run_federation(config, path, resume=True)
+    assert models(path) == models(tmp_path / "whole")
+    for name in ("method/genotype-00001.json", "architectures/cohort-0.json"):
+        assert (path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert RunFolder.open(path).events("evaluation") == whole.events("evaluation")
     model = read_model(whole.model_path("cohort-0"))
     assert (
         model.architecture.base.model == json.loads((whole.method_folder / "genotype-00001.json").read_text())["model"]

@@ -17,6 +17,7 @@ from server.methods.guidance import (
     normalised,
     parameters_kept,
 )
+from tests.examples import examples
 
 # two pixels, three hidden units, two classes: hidden.weight (3, 2), hidden.bias (3,), classifier.weight (2, 3) and bias
 SMALL = Architecture.with_kept(BaseNetwork("mlp", (1, 1, 2), 2), {"hidden": range(3)})
@@ -98,7 +99,7 @@ def test_channels_go_until_the_share_of_the_parameters_is_gone(share: float, flo
     assert found.costs.params == 2 + 5 * len(kept)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     share=st.floats(0, 0.95), seed=st.integers(0, 100), model=st.sampled_from(["mobilenet_v2", "resnet8", "two_cnn"])
 )

@@ -33,6 +33,7 @@ from server.methods.slices import largest_slice, reducible, slice_at, smallest_c
 from server.reference import load_reference
 from server.report.build import build_report
 from server.run_folder import RunFolder
+from tests.examples import examples
 from tests.server.helpers import TWO_BUDGETS, Crash, architecture_of, find_cohorts, models
 
 MLP = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -85,7 +86,7 @@ def test_a_budget_below_the_smallest_slice_is_refused_with_its_costs() -> None:
     base=st.sampled_from([CNN, MOBILENET]),
     shares=st.tuples(*[st.none() | st.floats(0, 1.1) for _ in range(3)]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_the_budget_is_met_and_the_next_larger_slice_breaks_it(
     base: BaseNetwork, shares: tuple[float | None, ...]
 ) -> None:
@@ -107,7 +108,7 @@ def test_the_budget_is_met_and_the_next_larger_slice_breaks_it(
 
 
 @given(st.lists(st.fractions(Fraction(1, 1000), 1), min_size=2, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_slices_are_nested(rates: list[Fraction]) -> None:
     slices = [slice_at(MOBILENET, rate) for rate in sorted(rates)]
     assert all(larger.contains(smaller) for smaller, larger in pairwise(slices))
