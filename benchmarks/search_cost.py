@@ -1,10 +1,12 @@
 """What a family of five budgets costs, against training the network once in the plainest possible loop.
 
     python benchmarks/search_cost.py [--data digits] [--train-images 2000] [--stem-stride 2] [--strides 1,2,2,2,1,2,1]
+        [--search-space all]
 
-Both see the same images, batches and number of supernet epochs, one after the other in one process. The search has the
+All see the same images, batches and number of supernet epochs, one after the other in one process. The search has the
 default settings of `feddac search`, fine-tuning included; the loop is forward, backward, step on the whole network
-without gates. Besides seconds, which other load on the machine stretches, processor time is printed.
+without gates, as PyTorch has it and with FedDAC's faster convolutions. Besides seconds, which other load on the machine
+stretches, processor time is printed.
 """
 
 import argparse
@@ -16,13 +18,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.quality import published_budgets
 from common.architecture import Architecture
 from common.groups import DataSettings, ModelSettings, SearchSettings
-from common.learning import Feed
+from common.learning import Feed, place
 from common.progress import Silent
 from dac.search import search
 from feddac.standalone.material import load_material
@@ -35,10 +38,11 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=2000)
     parser.add_argument("--stem-stride", type=int, default=2)
     parser.add_argument("--strides", default="1,2,2,2,1,2,1")
+    parser.add_argument("--search-space", choices=("inner", "all"), default="inner")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    settings = SearchSettings()
+    settings = SearchSettings(search_space=arguments.search_space)
     material = load_material(
         DataSettings(data=arguments.data, train_images=arguments.train_images), settings.search_batch_size, 0
     )
@@ -60,18 +64,20 @@ def main() -> None:
             record=epochs.append,
         )
         family = time.perf_counter() - start[0], time.process_time() - start[1]
-    once = plain_loop(Architecture.full(base), material.train, settings, len(epochs))
     print(f"images {len(material.train.images)}, supernet epochs {len(epochs)}, threads {torch.get_num_threads()}")
     print(f"family of five budgets   {family[0]:7.1f} s   {family[1]:7.1f} s of processor time")
-    print(f"plain training, once     {once[0]:7.1f} s   {once[1]:7.1f} s of processor time")
-    print(f"ratio                    {family[0] / once[0]:7.2f}     {family[1] / once[1]:7.2f}")
+    whole = Architecture.full(base).build(0)
+    for name, module in (("PyTorch's loop", whole), ("our convolutions", place(whole, torch.device("cpu")))):
+        once = plain_loop(module, material.train, settings, len(epochs))
+        print(f"{name:<24} {once[0]:7.1f} s   {once[1]:7.1f} s of processor time")
+        print(f"  ratio                  {family[0] / once[0]:7.2f}     {family[1] / once[1]:7.2f}")
 
 
-def plain_loop(architecture: Architecture, feed: Feed, settings: SearchSettings, epochs: int) -> tuple[float, float]:
+def plain_loop(module: nn.Module, feed: Feed, settings: SearchSettings, epochs: int) -> tuple[float, float]:
     """Seconds and processor seconds of `epochs` epochs of the whole network."""
     images = torch.cat([batch.images for batch in feed.evaluation(torch.device("cpu"))])
     loader = DataLoader(TensorDataset(images, feed.images.labels), settings.search_batch_size, shuffle=True)
-    module = architecture.build(0).train()
+    module.train()
     optimizer = torch.optim.SGD(module.parameters(), settings.search_learning_rate, settings.search_momentum)
     start = time.perf_counter(), time.process_time()
     for _ in range(epochs):
