@@ -46,6 +46,12 @@ CONDITIONS = (
         "without --model mobilenet_v2",
     ),
     Condition(
+        ("search-space", "channel-floor", "channel-multiple", "entropy-coefficient"),
+        lambda config: config.search.recipe != "uniform",
+        "with --recipe uniform, which narrows every layer alike",
+        of="search-space",
+    ),
+    Condition(
         ("trim-share",),
         lambda config: config.federation.robust_aggregation == "trimmed-mean",
         "without --robust-aggregation trimmed-mean",

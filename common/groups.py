@@ -87,8 +87,9 @@ class SearchSettings(Settings):
 
     recipe: str = setting(
         "default",
-        "Where the gates of the search sit, how they are trained and what they decide: ours, or the published way.",
-        choices=("default", "paper"),
+        "How an architecture is found: by the search as we have it (default) or as it was published (paper), or "
+        "without one, by narrowing every layer alike (uniform).",
+        choices=("default", "paper", "uniform"),
     )
     search_space: str = setting(
         "inner",

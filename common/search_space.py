@@ -13,7 +13,7 @@ FAST_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """`kind` is inner (channels inside blocks) or all (every channel group, and blocks whole).
+    """`kind` is inner (channels inside blocks), all (every group, blocks whole) or uniform (every group, all alike).
 
     A reduced group keeps at least `floor` channels, and a multiple of `multiple`; a group that is not larger than that
     keeps all it has.
@@ -29,6 +29,8 @@ class SearchSpace:
 
         Where they leave the multiple open, a floor below the fast multiple asks for widths that reach it.
         """
+        if settings.recipe == "uniform":
+            return cls("uniform", floor=1)
         published = settings.search_space == "inner" or settings.recipe == "paper"
         fast = min(FAST_MULTIPLE, settings.channel_floor)
         multiple = settings.channel_multiple or (1 if published else fast)
@@ -36,7 +38,7 @@ class SearchSpace:
 
     def groups(self, description: Description) -> tuple[ChannelGroup, ...]:
         """The channel groups that may be narrowed."""
-        return description.reducible if self.kind == "all" else description.prunable
+        return description.prunable if self.kind == "inner" else description.reducible
 
     def blocks(self, description: Description) -> tuple[Block, ...]:
         """The blocks that may vanish."""

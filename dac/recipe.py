@@ -1,4 +1,4 @@
-"""The two search recipes: what the paper published, and what we ship."""
+"""The search recipes: what the paper published, what we ship, and plain scaling to compare them with."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Recipe:
     """How gates are placed, trained and turned into an order of removal.
 
-    `gate_position` is before-depthwise or after-depthwise; `importance` is gate (its size) or saliency (the squared
-    first-order change of the loss, see `dac.gates`); channels whose gate is at most `threshold` go first. Found
+    `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
+    first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
+    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. Found
     architectures are fine-tuned with the unshrunk network as teacher, whose answers have the share `distillation` of
     the loss.
     """
@@ -40,5 +41,13 @@ RECIPES = {
         gate_weight_decay=5e-4,
         importance="gate",
         distillation=0.0,
+    ),
+    "uniform": Recipe(
+        gate_position="none",
+        entropy="normalised",
+        bound_coefficient=0.0,
+        gate_weight_decay=0.0,
+        importance="uniform",
+        distillation=0.7,
     ),
 }

@@ -1,5 +1,6 @@
 """Removing channels and blocks, one at a time, until a target is met (DAC paper, algorithm 1)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -89,6 +90,16 @@ def shrink_step(
     if target.admits(costs):
         log = _put_back(work, log, target)
     return Shrunk(work.result(), tuple(log))
+
+
+def steps_between(costs: Costs, target: DeviceBudget, share: float) -> int:
+    """How many steps that each remove `share` of a violated resource lead from `costs` to the target.
+
+    >>> steps_between(Costs(100, 100, 400), DeviceBudget(macs=26), 0.5)
+    2
+    """
+    left = [target.bound(resource) / target.amount(costs, resource) for resource in target.violated(costs)]
+    return max((math.ceil(math.log(one) / math.log(1 - share)) if share < 1 else 1 for one in left), default=0)
 
 
 class _Work:

@@ -40,6 +40,8 @@ class Supernet:
         sizes = architecture.sizes
         groups = [group.name for group in self.space.groups(self.description) if sizes[group.name]]
         self.blocks = [block for block in self.space.blocks(self.description) if block.name not in architecture.removed]
+        if gate_position == "none":
+            groups, self.blocks = [], []
         self.gates = {group: ChannelGate(sizes[group]) for group in groups}
         self.gates |= {block.name: ChannelGate(1) for block in self.blocks}
         self.points = self._points()

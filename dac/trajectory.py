@@ -13,9 +13,10 @@ from common.layout import State
 from common.optimizers import SGD
 from common.search_space import SearchSpace
 from dac.attic import Attic
+from dac.baselines import uniform
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
-from dac.shrink import Ranking, shrink_step
+from dac.shrink import Ranking, shrink_step, steps_between
 from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 
 
@@ -44,14 +45,20 @@ class Trajectory:
     def penalty(self) -> torch.Tensor:
         """l1 * entropy + l2 * bound over the gates (DAC paper, equation 3); a scalar."""
         gates = self.supernet.gate_weights
+        if not gates:
+            return torch.zeros((), device=self.supernet.accelerator)
         entropy = ENTROPIES[self.recipe.entropy](gates)
         return self.settings.entropy_coefficient * entropy + self.recipe.bound_coefficient * bound(gates)
 
     def shrink(self, target: DeviceBudget) -> None:
         """One removal step towards `target`; weights, statistics, gates and momentum of kept channels stay.
 
-        Where the target is met with room, what earlier steps removed since the last member comes back.
+        Where the target is met with room, what earlier steps removed since the last member comes back. Plain scaling
+        goes all the way at once, and then trains for as many epochs as the steps would have had.
         """
+        if self.recipe.importance == "uniform":
+            self._scale(target)
+            return
         supernet, attic = self.supernet, self.attic
         attic.update(supernet)
         step = shrink_step(
@@ -68,6 +75,18 @@ class Trajectory:
         replacement.fresh_saliency()
         self._become(replacement, momentum)
         self.epochs_left = self.settings.epochs_per_step
+
+    def _scale(self, target: DeviceBudget) -> None:
+        before = self.supernet
+        self.attic.update(before)
+        smaller = uniform(before.architecture.base, target)
+        replacement = self.attic.shrunk(before, smaller)
+        self._become(
+            replacement,
+            self.attic.momentum(momentum_of(before.module, self.optimizer), before.architecture, replacement),
+        )
+        steps = steps_between(before.architecture.costs, target, self.settings.step_share)
+        self.epochs_left = steps * self.settings.epochs_per_step
 
     def fork(self, todo: list[int]) -> "Trajectory":
         """A twin that serves `todo` from here on, while this one keeps the other budgets."""

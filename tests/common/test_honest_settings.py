@@ -43,6 +43,7 @@ def changed_value(key: str) -> Scalar:
 
 NOT_SEARCHED = ("autoflip", "fedavg", "fedgkt", "fedprox", "heterofl")
 SOURCED: dict[str, Scalar] = {"architectures": "family"}
+UNIFORM: dict[str, Scalar] = {"recipe": "uniform"}
 MEDIAN: dict[str, Scalar] = {"robust-aggregation": "median"}
 RANDOM: dict[str, Scalar] = {"initial-weights": "random"}
 UNTRAINED: dict[str, Scalar] = {"pretraining-epochs": 0}
@@ -52,6 +53,7 @@ PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "
 # settings, method, what leaves them nothing to do, and what of that must be otherwise for them to have an effect
 WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["stem-stride", "strides"], method, {"model": "resnet20"}, {"model": "mobilenet_v2"}) for method in CONTRACTS),
+    (["search-space", "channel-floor", "channel-multiple", "entropy-coefficient"], "dac", UNIFORM, {"recipe": "paper"}),
     *((["trim-share"], method, {}, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["trim-share"], method, MEDIAN, {"robust-aggregation": "trimmed-mean"}) for method in CONTRACTS),
     *((["local-dp-epsilon", "local-dp-delta"], method, {}, {"local-dp-clipping-norm": 1.0}) for method in CONTRACTS),
