@@ -12,21 +12,28 @@ from tests.fuzz.limits import children
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in Linux's /proc")
 
 
-def test_a_living_child_is_found_and_an_ended_one_is_not() -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        assert child.pid in children()
-        child.kill()
-        child.wait()
-        assert child.pid not in children()
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
 
 
-def test_a_thread_that_ends_meanwhile_has_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_living_child_is_found_and_an_ended_one_is_not(child: subprocess.Popen[bytes]) -> None:
+    assert child.pid in children()
+    child.kill()
+    child.wait()
+    assert child.pid not in children()
+
+
+def test_a_thread_that_ends_meanwhile_has_no_children(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def glob(self: Path, pattern: str) -> Iterator[Path]:
         yield Path("/proc/self/task/0/children")
         yield from found(self, pattern)
 
     found = Path.glob
     monkeypatch.setattr(Path, "glob", glob)
-    with subprocess.Popen(["sleep", "60"]) as child:
-        assert child.pid in children()
-        child.kill()
+    assert child.pid in children()
