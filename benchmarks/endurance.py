@@ -80,7 +80,7 @@ class HostileGrid(InlineGrid):
         in_time = []
         for one in message_ids:
             message = self._pending.get(one)
-            partition = int(self._contexts[message.metadata.dst_node_id].node_config["partition-id"]) if message else 0
+            partition = int(self._context(message).node_config["partition-id"]) if message else 0
             if message is None or message.metadata.message_type != "train" or kind_of(partition, self.each) != "slow":
                 in_time.append(one)
         return super().pull_messages(in_time)

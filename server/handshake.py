@@ -108,8 +108,11 @@ def handshake(greeter: Greeter, expected: int, timeout: float, progress: Progres
         pause_after(start, LONGEST_PAUSE_SECONDS)
     devices, refused = without_duplicates(arrived)
     if not devices:
-        why = greeter.first_refusal or "start at least one, or raise handshake-timeout"
-        raise FederationError(f"no device reported within {timeout:g} s: {why}")
+        if greeter.first_refusal:
+            raise FederationError(f"no device can take part: {greeter.first_refusal}")
+        raise FederationError(
+            f"no device reported within {timeout:g} s: start at least one, or raise handshake-timeout"
+        )
     missing = expected - greeter.answered
     if missing > 0:
         progress.note(f"{missing} of {expected} devices did not report within {timeout:g} s; going on without them")

@@ -64,8 +64,11 @@ def processor_seconds() -> float:
 
 def children() -> list[int]:
     """The living children of this process, by id."""
-    found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return [int(word) for one in found for word in one.read_text().split() if _is_alive(word)]
+    found: list[str] = []
+    for one in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            found += one.read_text().split()
+    return [int(word) for word in found if _is_alive(word)]
 
 
 def _is_alive(process: str) -> bool:

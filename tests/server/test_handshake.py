@@ -35,6 +35,13 @@ class DeafGrid(InlineGrid):
         return [reply for reply in super().pull_messages(message_ids) if reply.metadata.src_node_id != 1001]
 
 
+class SilentGrid(InlineGrid):
+    """Nobody ever answers."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return []
+
+
 class LateGrid(InlineGrid):
     """The last device comes online only when `everyone` is set."""
 
@@ -153,9 +160,14 @@ def test_it_goes_on_without_a_device_that_does_not_answer(greet: Callable[..., A
     assert notes == ["1 of 3 devices did not report within 0.3 s; going on without them"]
 
 
-def test_without_any_device_the_run_ends_and_says_why(greet: Callable[..., Any]) -> None:
-    with pytest.raises(FederationError, match=r"no device reported.*flat battery"):
+def test_when_every_device_refuses_the_run_ends_and_says_why_and_nothing_of_a_wait(greet: Callable[..., Any]) -> None:
+    with pytest.raises(FederationError, match=r"^no device can take part: .*flat battery"):
         greet(lambda partition: ValueError("flat battery"), timeout=0.3)
+
+
+def test_without_any_device_the_run_ends_and_says_how_long_it_waited(greet: Callable[..., Any]) -> None:
+    with pytest.raises(FederationError, match=r"^no device reported within 0\.3 s: start at least one"):
+        greet(named, timeout=0.3, grid_class=SilentGrid)
 
 
 def test_a_node_that_comes_later_is_greeted_and_no_one_waits_for_it(
