@@ -129,10 +129,10 @@ NUMBERS = [(group, one) for group, one in FIELDS if type(one.default) in (int, f
 
 
 @pytest.mark.parametrize(("group", "one"), NUMBERS, ids=[key_of(one.name) for _, one in NUMBERS])
-@pytest.mark.parametrize("value", ["abc", "", "nan", math.nan, math.inf, "-inf", None, [1], True, {}])
-def test_numbers_refuse_what_is_not_a_finite_number(group: type[Settings], one: Any, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{key_of(one.name)} must be"):
-        group.from_mapping({key_of(one.name): value})
+def test_numbers_refuse_what_is_not_a_finite_number(group: type[Settings], one: Any) -> None:
+    for value in ("abc", "", "nan", math.nan, math.inf, "-inf", None, [1], True, {}):
+        with pytest.raises(ConfigurationError, match=f"^{key_of(one.name)} must be"):
+            group.from_mapping({key_of(one.name): value})
 
 
 @pytest.mark.parametrize("value", [1.5, "1.5", "1e3"])
