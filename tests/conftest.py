@@ -25,6 +25,12 @@ LONGEST = ("tests/e2e/", "tests/feddac/deployment/", "tests/simulation/", "tests
 """Where single tests take longest. They go first, so that in the end no worker waits for another."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: now and then each waits for what another process does."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Asked for slow tests, every property is tried on all its examples."""
     if "not slow" not in config.option.markexpr:

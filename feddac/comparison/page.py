@@ -7,7 +7,7 @@ import jinja2
 from feddac.comparison.collect import CellResult
 from feddac.comparison.figures import cell_panels, overview_panel
 from feddac.comparison.plan import Experiment
-from feddac.comparison.tables import COST, HEADINGS, PACE, QUALITY, cell_tables, notes
+from feddac.comparison.tables import HEADINGS, TABLES, cell_tables, notes
 from server.report.drawing import marks_of, report_style
 from server.report.page import STYLE
 from server.report.wording import plural
@@ -122,7 +122,7 @@ def render(experiment: Experiment, results: Sequence[CellResult], failures: Sequ
         results=results,
         panels=panels,
         headings=HEADINGS,
-        parts=(QUALITY, COST, PACE),
+        parts=TABLES,
         notes=notes(experiment),
         marks=marks,
         plural=plural,

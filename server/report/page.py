@@ -18,7 +18,7 @@ body {
   margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif;
 }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
+main { max-width: 1200px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: clamp(1.7rem, 4.5vw, 2.5rem); line-height: 1.15; letter-spacing: -.02em; margin: .15em 0 .35em; }
 h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 0 0 .2em; }
 section { margin-top: 48px; }
@@ -44,7 +44,7 @@ a { color: var(--accent); }
 }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 12px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
+th, td { padding: 9px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
 thead th { border-top: 0; color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.number { white-space: nowrap; }
@@ -216,17 +216,13 @@ its devices scored on images of their own, held out of training, as their mean\
 {% if run.cohorts | selectattr("runs_another_network") | list %}; it is that of the network that they run alone, whose
 test accuracy stands below it{% endif %}.{% endif %}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Result"><table class="sortable">
-<thead><tr><th class="text">Cohort</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
-<th>Before</th><th>Test accuracy</th>{% if run.own %}<th>Own accuracy</th>{% endif %}
-<th>Validation</th><th>MACs per device and round</th><th>Bytes down</th>
-<th>Bytes up</th></tr></thead>
+<thead><tr><th class="text">Cohort</th><th>Test accuracy</th>{% if run.own %}<th>Own accuracy</th>{% endif %}
+<th>Before</th><th>Validation</th><th>Devices</th><th>MACs</th><th>Parameters</th><th>Peak memory</th>
+<th>MACs per device and round</th><th>Bytes down</th><th>Bytes up</th></tr></thead>
 <tbody>
 {% for each in run.cohorts %}
 <tr><td class="text">{{ cohort(each.name) }}
 <div class="names">{{ each.profiles | join(", ") | printable(80) }}</div></td>
-{{ number(each.devices, each.devices) }}{{ number(each.macs, each.macs | count) }}
-{{ number(each.params, each.params | count) }}{{ number(each.peak_memory_bytes, each.peak_memory_bytes | size) }}
-{{ number(each.accuracy_before, each.accuracy_before | percent) }}
 {% set low, high = interval(each.test_accuracy, run.test_images) %}
 <td class="number" data-value="{{ '%.9f' | format(each.test_accuracy) }}">{{ each.test_accuracy | percent }}
 {% if low == low %}<div class="names">{{ low | percent }} to {{ high | percent }}</div>{% endif %}</td>
@@ -235,15 +231,19 @@ test accuracy stands below it{% endif %}.{% endif %}</p>
 {% if each.runs_another_network %}<div class="names">test {{ each.device_network_accuracy | percent }}</div>{% endif %}
 </td>
 {% endif %}
+{{ number(each.accuracy_before, each.accuracy_before | percent) }}
 {{ number(each.validation_accuracy, each.validation_accuracy | percent) }}
+{{ number(each.devices, each.devices) }}{{ number(each.macs, each.macs | count) }}
+{{ number(each.params, each.params | count) }}{{ number(each.peak_memory_bytes, each.peak_memory_bytes | size) }}
 {{ number(each.device_macs_per_round, each.device_macs_per_round | count) }}
 {{ number(each.bytes_down, each.bytes_down | size) }}{{ number(each.bytes_up, each.bytes_up | size) }}</tr>
 {% endfor %}
 </tbody>
-<tfoot><tr><td class="text">Mean over devices, or total</td><td>{{ run.devices }}</td><td></td><td></td><td></td>
-<td class="number">{{ run.accuracy_before | percent }}</td>
+<tfoot><tr><td class="text">Mean over devices, or total</td>
 <td class="number">{{ run.test_accuracy | percent }}</td>
-{% if run.own %}<td class="number">{{ run.own_accuracy | percent }}</td>{% endif %}<td></td>
+{% if run.own %}<td class="number">{{ run.own_accuracy | percent }}</td>{% endif %}
+<td class="number">{{ run.accuracy_before | percent }}</td><td></td>
+<td>{{ run.devices }}</td><td></td><td></td><td></td>
 <td class="number">{{ run.device_macs_per_round | count }}</td>
 <td class="number">{{ run.bytes_down | size }}</td><td class="number">{{ run.bytes_up | size }}</td></tr></tfoot>
 </table></div>

@@ -125,14 +125,15 @@ def test_every_limit_is_enforced_and_names_its_key(group: type[Settings], one: A
         assert message in str(caught.value)
 
 
+NONSENSE: tuple[Any, ...] = ("abc", "", "nan", math.nan, math.inf, "-inf", None, [1], True, {})
 NUMBERS = [(group, one) for group, one in FIELDS if type(one.default) in (int, float)]
 
 
 @pytest.mark.parametrize(("group", "one"), NUMBERS, ids=[key_of(one.name) for _, one in NUMBERS])
-@pytest.mark.parametrize("value", ["abc", "", "nan", math.nan, math.inf, "-inf", None, [1], True, {}])
-def test_numbers_refuse_what_is_not_a_finite_number(group: type[Settings], one: Any, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{key_of(one.name)} must be"):
-        group.from_mapping({key_of(one.name): value})
+def test_numbers_refuse_what_is_not_a_finite_number(group: type[Settings], one: Any) -> None:
+    for value in NONSENSE:
+        with pytest.raises(ConfigurationError, match=f"^{key_of(one.name)} must be"):
+            group.from_mapping({key_of(one.name): value})
 
 
 @pytest.mark.parametrize("value", [1.5, "1.5", "1e3"])

@@ -47,6 +47,12 @@ TEXT_SIZES = """() => {
   return found;
 }"""
 
+# Tables of which a part is out of sight until they are scrolled.
+SCROLLED = """() => [...document.querySelectorAll(".scroll, .figure")]
+  .filter((one) => one.scrollWidth > one.clientWidth + 1)
+  .map((one) => [one.ariaLabel, one.scrollWidth, one.clientWidth])
+"""
+
 # Elements that hide a part of what is in them, and texts that a drawing's edge hides.
 CUT = """() => {
   const found = [];
@@ -143,6 +149,8 @@ def test_a_page_is_legible_whole_and_accessible(
     assert not small
     assert page.evaluate(CUT) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1280 and name != "large":  # twelve cohorts have twelve columns
+        assert page.evaluate(SCROLLED) == []
     page.evaluate(axe)
     violations = page.evaluate("async () => (await axe.run()).violations")
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in violations] == []

@@ -98,6 +98,7 @@ def test_a_device_that_exaggerates_is_outvoted_or_cut(accuracy: Callable[..., fl
     assert accuracy(louder, clip_norm=1.0) > clean - POINTS
 
 
+@pytest.mark.slow
 def test_a_device_that_lies_about_its_samples_has_no_more_than_its_share(accuracy: Callable[..., float]) -> None:
     liar = hostile_app(-1.0, lies=True)
     assert accuracy(liar) < 0.5  # its model is the cohort's

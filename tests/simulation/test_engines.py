@@ -18,11 +18,11 @@ from flwr.serverapp import Grid
 from common.errors import ConfigurationError, DataError, FederationError
 from simulation.engines import ENGINES, run_federation
 from simulation.environment import CODE_ROOT, CPU_TUNING
+from tests.examples import slow
 
 T = TypeVar("T")
 DEVICES = 3
 CLIENT = "tests.simulation.counting_app:app"
-both_engines = pytest.mark.parametrize("engine", ENGINES)
 
 
 def run(engine: str, server: Callable[[Grid, Context], T], bad_partition: int = -1) -> T:
@@ -142,10 +142,8 @@ def test_ray_workers_are_tuned_and_stay_in_the_callers_folder(on_ray: Answers, f
         assert answer["process"] != os.getpid()
 
 
-@both_engines
-@pytest.mark.parametrize(
-    "error", [DataError("the digits are gone"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("engine", ["inline", *slow("ray")])
+@pytest.mark.parametrize("error", [DataError("the digits are gone"), *slow(KeyboardInterrupt())])
 def test_the_servers_exception_comes_out_as_it_is(engine: str, error: BaseException) -> None:
     def server(grid: Grid, context: Context) -> None:
         raise error

@@ -1,6 +1,7 @@
 """FedNAS on a device: steps by hand, what each half of the images does, and the training of what was found."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -27,11 +28,23 @@ from common.models.description import BaseNetwork
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessor(torch.tensor([0.5]), torch.tensor([0.25]), "none")
-SUPERNET = Architecture.full(BaseNetwork("darts_1x3", (1, 8, 8), 3))
-FOUND = Architecture.full(BaseNetwork(Design(1, 3, PUBLISHED["FedNAS_V1"]).name, (1, 8, 8), 3))
-HEADED = Architecture.full(BaseNetwork(Design(1, 3, PUBLISHED["FedNAS_V1"], True).name, (1, 32, 32), 3))
 STILL = {"learning_rate": 0.0, "fednas_lowest_learning_rate": 0.0}
 RATE = 0.01
+
+
+@cache
+def supernet() -> Architecture:
+    return Architecture.full(BaseNetwork("darts_1x3", (1, 8, 8), 3))
+
+
+@cache
+def found() -> Architecture:
+    return Architecture.full(BaseNetwork(Design(1, 3, PUBLISHED["FedNAS_V1"]).name, (1, 8, 8), 3))
+
+
+@cache
+def headed() -> Architecture:
+    return Architecture.full(BaseNetwork(Design(1, 3, PUBLISHED["FedNAS_V1"], True).name, (1, 32, 32), 3))
 
 
 def task(network: Architecture, step: str, seed: int = 0, **order: Any) -> Task:
@@ -65,12 +78,12 @@ def fresh(one: Task) -> nn.Module:
 @cache
 def slopes() -> dict[str, torch.Tensor]:
     """Of the loss over each half, one batch each, with respect to the architecture parameters."""
-    found = {}
+    both = {}
     for name, half in zip(("training", "validation"), halves(images(), 0), strict=True):
-        module = fresh(task(SUPERNET, SEARCH))
+        module = fresh(task(supernet(), SEARCH))
         loss = F.cross_entropy(module(PLAIN.eval_batch(half.images)), half.labels)
-        (found[name],) = torch.autograd.grad(loss, [module.get_parameter(ALPHAS)])
-    return found
+        (both[name],) = torch.autograd.grad(loss, [module.get_parameter(ALPHAS)])
+    return both
 
 
 @pytest.mark.parametrize(("training", "validation"), [(1.0, 1.0), (0.5, 2.0), (0.0, 1.0), (3.0, 0.0)])
@@ -79,13 +92,13 @@ def test_the_architecture_steps_by_adam_along_both_losses_with_their_coefficient
 ) -> None:
     """Of six images in either half a batch has all; Adam's first step is the rate times g / (|g| + epsilon)."""
     one = task(
-        SUPERNET,
+        supernet(),
         SEARCH,
         fednas_training_coefficient=training,
         fednas_validation_coefficient=validation,
         fednas_architecture_weight_decay=0.5,
     )
-    before = SUPERNET.layout.unflatten(one.weights)[ALPHAS]
+    before = supernet().layout.unflatten(one.weights)[ALPHAS]
     by_half = slopes()
     gradient = training * by_half["training"] + validation * by_half["validation"] + 0.5 * before
     expected = before - RATE * gradient / (gradient.abs() + 1e-8)
@@ -95,7 +108,7 @@ def test_the_architecture_steps_by_adam_along_both_losses_with_their_coefficient
 
 
 def test_weights_step_once_on_the_training_half_at_the_new_architecture() -> None:
-    one = task(SUPERNET, SEARCH)
+    one = task(supernet(), SEARCH)
     after = tensors(one, run(one))
     first, _ = halves(images(), one.seed)
     module = fresh(one)
@@ -118,13 +131,13 @@ def other_half_changed(number: int) -> Images:
 
 def test_weights_never_learn_from_the_validation_half_but_the_architecture_does() -> None:
     changed = other_half_changed(1)
-    frozen = task(SUPERNET, SEARCH, frozen_norms=True, fednas_architecture_learning_rate=1e-12)
+    frozen = task(supernet(), SEARCH, frozen_norms=True, fednas_architecture_learning_rate=1e-12)
     a, b = tensors(frozen, run(frozen)), tensors(frozen, run(frozen, changed))
     for name in a:
         assert torch.allclose(a[name], b[name], atol=1e-9), name
-    one = task(SUPERNET, SEARCH, frozen_norms=True, fednas_training_coefficient=0.0, **STILL)
+    one = task(supernet(), SEARCH, frozen_norms=True, fednas_training_coefficient=0.0, **STILL)
     assert not torch.equal(tensors(one, run(one))[ALPHAS], tensors(one, run(one, changed))[ALPHAS])
-    blind = task(SUPERNET, SEARCH, frozen_norms=True, fednas_validation_coefficient=0.0, **STILL)
+    blind = task(supernet(), SEARCH, frozen_norms=True, fednas_validation_coefficient=0.0, **STILL)
     assert torch.equal(tensors(blind, run(blind))[ALPHAS], tensors(blind, run(blind, changed))[ALPHAS])
 
 
@@ -139,7 +152,7 @@ def test_halves_are_apart_equal_stratified_and_the_same_in_every_round() -> None
 
 def test_three_images_are_too_few_to_search_with() -> None:
     with pytest.raises(DataError, match="two images in each half, but this device has 3"):
-        run(task(SUPERNET, SEARCH), images(3))
+        run(task(supernet(), SEARCH), images(3))
 
 
 def test_the_rate_falls_along_a_cosine_and_begins_anew_in_each_round() -> None:
@@ -150,12 +163,12 @@ def test_the_rate_falls_along_a_cosine_and_begins_anew_in_each_round() -> None:
     assert cosine(CellOrder(epochs=3, learning_rate=0.0005))(3) == pytest.approx(0.0005)  # never up
 
 
-@pytest.mark.parametrize(("network", "step"), [(SUPERNET, SEARCH), (FOUND, TRAIN)])
-def test_only_gradients_of_weights_are_clipped(network: Architecture, step: str) -> None:
+@pytest.mark.parametrize(("network", "step"), [(supernet, SEARCH), (found, TRAIN)])
+def test_only_gradients_of_weights_are_clipped(network: Callable[[], Architecture], step: str) -> None:
     """The published program clips those of the architecture, by a slip."""
-    one = task(network, step, max_gradient_norm=1e-3)
-    before, after = network.layout.unflatten(one.weights), tensors(one, run(one, images(6 if step == TRAIN else 12)))
-    names = {name for name, _ in network.build(0).named_parameters()} - {ALPHAS}
+    one = task(network(), step, max_gradient_norm=1e-3)
+    before, after = network().layout.unflatten(one.weights), tensors(one, run(one, images(6 if step == TRAIN else 12)))
+    names = {name for name, _ in network().build(0).named_parameters()} - {ALPHAS}
     moved = math.sqrt(sum(float(((after[name] - before[name]) ** 2).sum()) for name in names))
     assert moved == pytest.approx(0.1 * 1e-3, rel=0.02)
     if step == SEARCH:
@@ -163,7 +176,7 @@ def test_only_gradients_of_weights_are_clipped(network: Architecture, step: str)
 
 
 def test_the_found_network_is_trained_on_all_images() -> None:
-    one = task(FOUND, TRAIN, batch_size=12)
+    one = task(found(), TRAIN, batch_size=12)
     after = tensors(one, run(one))
     module = fresh(one)
     data = images()
@@ -175,7 +188,7 @@ def test_the_found_network_is_trained_on_all_images() -> None:
 
 def test_the_auxiliary_heads_loss_has_its_coefficient() -> None:
     data = images(6, side=32)
-    one = task(HEADED, TRAIN, fednas_auxiliary_coefficient=0.4)
+    one = task(headed(), TRAIN, fednas_auxiliary_coefficient=0.4)
     after = tensors(one, run(one, data))
     module = fresh(one)
     loss = F.cross_entropy(module(PLAIN.eval_batch(data.images)), data.labels)
@@ -187,7 +200,7 @@ def test_the_auxiliary_heads_loss_has_its_coefficient() -> None:
 
 
 def test_dropped_paths_are_drawn_from_the_seed_and_end_elsewhere() -> None:
-    plain, dropping = task(FOUND, TRAIN), task(FOUND, TRAIN, fednas_drop_path=0.5)
+    plain, dropping = task(found(), TRAIN), task(found(), TRAIN, fednas_drop_path=0.5)
     ends = [run(one).arrays[WEIGHTS].tobytes() for one in (plain, dropping, dropping, plain)]
     assert ends[0] != ends[1]
     assert ends[1] == ends[2]
@@ -196,9 +209,9 @@ def test_dropped_paths_are_drawn_from_the_seed_and_end_elsewhere() -> None:
 
 def test_each_step_needs_its_network() -> None:
     with pytest.raises(MessageError, match="no architecture parameters"):
-        run(task(FOUND, SEARCH))
+        run(task(found(), SEARCH))
     with pytest.raises(MessageError, match="not one of found cells"):
-        run(task(SUPERNET, TRAIN))
+        run(task(supernet(), TRAIN))
 
 
 def test_the_searchs_work_is_counted_as_it_is_done() -> None:

@@ -64,7 +64,7 @@ def silence(module: nn.Module, architecture: Architecture) -> None:
                 start += len(entries)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_a_reduced_network_computes_what_the_full_one_does_without_those_channels_and_blocks(model: str) -> None:
     architecture = random_part(model, 3, share=0.6)
     full = Architecture.full(architecture.base)

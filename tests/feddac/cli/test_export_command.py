@@ -17,6 +17,7 @@ from dac.export import read_metadata
 from dac.files import Member, save_member
 from dac.model_file import Preparation, read_model
 from feddac.cli.main import run
+from tests.examples import slow
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -90,9 +91,8 @@ def test_federated_and_earlier_weights_differ_and_say_so(copied: Path) -> None:
     ("choice", "file"),
     [
         (["low"], "low.onnx"),
-        (["low-00"], "low-00.onnx"),
         (["--device", "low-01"], "low-01.onnx"),
-        (["cohort-1"], "cohort-1.onnx"),
+        *slow((["low-00"], "low-00.onnx"), (["cohort-1"], "cohort-1.onnx")),
     ],
 )
 def test_one_model_is_named_as_it_was_asked_for(choice: list[str], file: str, copied: Path, tmp_path: Path) -> None:

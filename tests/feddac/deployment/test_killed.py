@@ -81,6 +81,7 @@ def workplace(tmp_path: Path) -> Iterator[Path]:
     leftovers.end(tmp_path / "up" / "deployment", 5)
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_keeper_leaves_nothing_running(workplace: Path) -> None:
     up = Up(workplace, *LONG, "--out", "up")
     up.read_until("connected: device-01")

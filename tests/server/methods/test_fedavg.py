@@ -17,6 +17,7 @@ from server.methods.averaged import Averaged
 from server.methods.pretraining import random_state
 from server.report.build import build_report
 from server.run_folder import RunFolder
+from tests.examples import slow
 from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts
 
 FULL = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
@@ -139,7 +140,7 @@ def test_a_whole_run(
 
 
 @pytest.mark.parametrize("model", ["smallest", "largest"])
-@pytest.mark.parametrize("instant", [6, 10])
+@pytest.mark.parametrize("instant", [10, *slow(6)])
 def test_a_killed_run_resumes_to_the_same_weights(
     model: str, instant: int, make_config: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ from server.methods.slices import largest_slice, reducible, slice_at, smallest_c
 from server.reference import load_reference
 from server.report.build import build_report
 from server.run_folder import RunFolder
-from tests.examples import examples
+from tests.examples import examples, slow
 from tests.server.helpers import TWO_BUDGETS, Crash, architecture_of, find_cohorts, models
 
 MLP = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -281,7 +281,7 @@ def test_devices_are_told_the_rate_of_their_slice(
     assert told == scales
 
 
-@pytest.mark.parametrize("instant", [5, 6, 7, 9, 12])
+@pytest.mark.parametrize("instant", [5, 12, *slow(6, 7, 9)])
 def test_a_run_killed_while_pretraining_or_later_resumes_to_the_same_weights(
     instant: int, config: Config, run_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
