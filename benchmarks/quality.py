@@ -1,4 +1,4 @@
-"""Accuracy at equal budget: DAC against the width multiplier, random widths, L1 magnitude and slimming.
+"""Accuracy at equal budget: DAC against uniform scaling, the width multiplier, random widths, L1 and slimming.
 
     python benchmarks/quality.py --data FASHION_MNIST --out docs/quality.jsonl
     python benchmarks/quality.py --data CIFAR10 --preset gpu --out docs/quality-gpu.jsonl
@@ -10,7 +10,8 @@ Budgets lie where the published ones lie between the smallest architecture of th
 in MACs and in parameters at once. All methods are given the same budgets; `width-inside` must also stay within both
 costs of what DAC found for that budget and seed. Every final training has the same recipe and number of epochs; what
 came before is in the row as `epochs_before` (of the supernet for DAC, as many of the full network for magnitude and
-slimming), and `width-long` gives the width multiplier those epochs too. The budget `half-memory` bounds peak memory
+slimming), `width-long` and `uniform-long` give plain scaling those epochs too, and `uniform-taught` DAC's teacher as
+well. The budget `half-memory` bounds peak memory
 alone, on a base network whose early stages are as large as the published ones.
 
 Each cell (seed, method, budget) is appended to the JSON lines of --out as it is finished, and skipped if it is there:
@@ -47,7 +48,7 @@ from common.learning import Feed, evaluate, pick_accelerator, place
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.seeds import derive_seed, torch_generator
-from dac.baselines import magnitude, random_widths, slimming, slimming_penalty, width_multiplier
+from dac.baselines import magnitude, random_widths, slimming, slimming_penalty, uniform, width_multiplier
 from dac.files import Member
 from dac.search import search
 from dac.train import Trained, train_architecture
@@ -70,6 +71,9 @@ PART_METHODS = (
     "width-inside",
     "width-distilled",
     "width-long",
+    "uniform",
+    "uniform-long",
+    "uniform-taught",
     "random",
     "magnitude",
     "slimming",
@@ -244,6 +248,10 @@ class Benchmark:
             architecture = width_multiplier(base, limit)
             epochs += before if method == "width-long" else 0
             before = 0
+        elif method in ("uniform", "uniform-long", "uniform-taught"):
+            architecture = uniform(base, member.budget)
+            epochs += before if method != "uniform" else 0
+            before = 0
         elif method == "random":
             architecture, before = random_widths(base, member.budget, derive_seed(seed, budget)), 0
         else:
@@ -251,7 +259,7 @@ class Benchmark:
             architecture, state = prune(
                 Architecture.full(base), self.pretrained(seed, method, base, before), member.budget
             )
-        taught = method == "width-distilled" or (method == "dac" and not whole)
+        taught = method in ("width-distilled", "uniform-taught") or (method == "dac" and not whole)
         teacher = self.teacher(seed, unshrunk) if taught else None
         clock = Clock()
         rate = self.preset.learning_rate if state is None else self.preset.inherited_learning_rate

@@ -48,6 +48,9 @@ NAMES = {
     "width-inside": "width multiplier within DAC's own costs",
     "width-distilled": "width multiplier, distilled",
     "width-long": "width multiplier, longer",
+    "uniform": "uniform scaling",
+    "uniform-long": "uniform scaling, longer",
+    "uniform-taught": "uniform scaling, longer, distilled",
     "random": "random widths",
     "magnitude": "L1 magnitude",
     "slimming": "slimming",
@@ -186,10 +189,10 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 
 def _reading(results: Sequence[Result]) -> list[str]:
-    """Where DAC is ahead of the width multiplier, and by more than the larger of the two standard deviations."""
+    """Where DAC is ahead of plain scaling, and by more than the larger of the two standard deviations."""
     found = {(result.budget, result.method): result for result in results}
     lines = []
-    for method in ("width", "width-long"):
+    for method in ("uniform-taught", "uniform-long", "uniform", "width-long", "width"):
         pairs = [
             (budget, found[budget, "dac"], found[budget, method])
             for budget in BUDGETS

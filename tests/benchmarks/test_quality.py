@@ -13,7 +13,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNERS = {"dac", "dac-inherited", "dac-scratch", "magnitude", "slimming"}
-METHODS = LEARNERS | {"width", "width-inside", "width-distilled", "width-long", "random"}
+WIDTHS = {"width", "width-inside", "width-distilled", "width-long"}
+METHODS = LEARNERS | WIDTHS | {"uniform", "uniform-long", "uniform-taught", "random"}
 
 
 def benchmark(folder: Path, *options: str) -> list[dict[str, Any]]:
@@ -52,7 +53,8 @@ def test_final_trainings_are_equally_long_except_the_longer_one(results: Path) -
     rows = [json.loads(line) for line in (results / "quality.jsonl").read_text().splitlines()]
     searched = next(row["epochs"] for row in rows if row["event"] == "search")
     epochs = {row["method"]: (row["epochs_before"], row["epochs"]) for row in rows if row["event"] == "cell"}
-    assert epochs.pop("width-long") == epochs.pop("full-long") == (0, 1 + searched)
+    longer = ("width-long", "full-long", "uniform-long", "uniform-taught")
+    assert {epochs.pop(method) for method in longer} == {(0, 1 + searched)}
     assert {epochs.pop(method) for method in LEARNERS} == {(searched, 1)}
     assert set(epochs.values()) == {(0, 1)}
 
