@@ -117,5 +117,6 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 
 def _trains(convolution: nn.Conv2d) -> bool:
-    """Whether gradients are wanted, in the type that the parameters have."""
-    return convolution.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    """Whether gradients are wanted here, in the type that the parameters have; it may have been moved to a GPU since."""
+    wanted = convolution.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return wanted and convolution.weight.is_cpu
