@@ -117,6 +117,6 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 
 def _trains(convolution: nn.Conv2d) -> bool:
-    """Whether gradients are wanted here, in the type that the parameters have; it may have been moved to a GPU since."""
+    """Whether gradients are wanted, in the type that the parameters have; the module may be on a GPU by now."""
     wanted = convolution.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     return wanted and convolution.weight.is_cpu
