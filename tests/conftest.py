@@ -4,6 +4,7 @@ Sums are split among threads, so a test that recomputes what a device did must d
 machine with few cores the suite is faster this way.
 """
 
+import gc
 import os
 import signal
 
@@ -35,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Asked for slow tests, every property is tried on all its examples."""
     if "not slow" not in config.option.markexpr:
         try_all()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays; the collector of garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -98,7 +98,7 @@ IN_RUN = ("summary", "run budgets", "metrics")
 NO_JSON = [bomb for bomb in BOMBS if "toml" in bomb or "table" in bomb or "budget" in bomb or "devices" in bomb]
 LONG = [
     *((reader, bomb) for reader in IN_RUN for bomb in NO_JSON),
-    *((reader, "many brackets") for reader in ("member", "published", "summary")),
+    *((reader, "many brackets") for reader in ("member", "published", "summary", "run budgets")),
 ]
 """A second or more each, and much like others."""
 

@@ -126,7 +126,7 @@ def test_the_same_seed_finds_the_same_family_and_another_seed_another(feeds: tup
 
 @pytest.mark.parametrize(
     ("joint_epochs", "every"),
-    [(2, 4), *slow((0, 1), (0, 3), (2, 1))],
+    [(2, 7), *slow((0, 1), (0, 3), (2, 1))],
 )
 def test_a_search_killed_at_any_point_ends_with_the_same_family(
     feeds: tuple[Feed, Feed], tmp_path: Path, joint_epochs: int, every: int, monkeypatch: pytest.MonkeyPatch

@@ -81,7 +81,7 @@ def test_the_recorded_rate_is_that_of_the_last_step(feeds: tuple[Feed, Feed]) ->
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("architecture", [CNN, MOBILE])
+@pytest.mark.parametrize("architecture", [CNN, *slow(MOBILE)])
 @pytest.mark.parametrize("seed", [0, *slow(1)])
 def test_training_learns(architecture: Architecture, seed: int) -> None:
     """From 200 images; forty, in batches of eight, leave a MobileNetV2 to chance (0.70 to 1.00 over six seeds)."""

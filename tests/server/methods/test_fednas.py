@@ -30,7 +30,6 @@ from server.report.build import build_report
 from server.run import Run
 from server.run_folder import RunFolder
 from server.steps import Step
-from tests.examples import slow
 from tests.server.helpers import Crash, models
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -274,7 +273,8 @@ def test_a_given_genotype_is_trained_from_the_first_round(make_server: Callable[
 
 
 # After some answers of the first and of the third round, one of each stage.
-@pytest.mark.parametrize("instant", [5, *slow(12)])
+@pytest.mark.slow  # test_every_method.py cuts it too
+@pytest.mark.parametrize("instant", [5, 12])
 def test_a_run_that_is_cut_in_either_stage_ends_with_the_same_files(
     instant: int, run_federation: Callable[..., Any], make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
