@@ -85,7 +85,7 @@ def distance(student: Cohort, teacher: Cohort) -> float:
 def test_distillation_brings_the_small_cohort_nearer_to_the_largest_one_and_leaves_that_alone(
     make_run: MakeRun,
 ) -> None:
-    config = Config.from_mapping({"distillation-epochs": 10, "distillation-learning-rate": 0.005})
+    config = Config.from_mapping({"distillation-epochs": 40, "distillation-learning-rate": 0.005})
     run = make_run(config, REFERENCE)
     both = cohorts()
     module = both[0].module(CPU)
