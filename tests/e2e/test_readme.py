@@ -7,9 +7,9 @@ Left out, and why:
 
 - the comparisons that FedDAC ships (`feddac compare methods`, `peers`, `figure4`, `figure4-growing`, `figure5`,
   `autoflip-published`) are dozens of runs, hours even when held down; tests/feddac/comparison runs smaller ones;
-- `feddac up`, `submit`, `register` and `unregister`, and `flwr` and `flower-...`, need a SuperLink and processes of
-  their own: tests/feddac/deployment (which also checks the flags of every such command in docs/deployment.md) and
-  tests/e2e/test_flwr_run.py;
+- `feddac up`, `submit`, `supernode`, `register` and `unregister`, and `flwr` and `flower-...`, need a SuperLink and
+  processes of their own: tests/feddac/deployment (which also checks the flags of every such command in
+  docs/deployment.md) and tests/e2e/test_flwr_run.py;
 - `python benchmarks/*.py` are measurements of minutes to hours;
 - docs/add-a-method.md and docs/api.md are followed by tests of their own (test_add_a_method.py, test_api_page.py);
 - `pip install`, and what has a word in capitals or `package.module:function` where a name of the reader's goes.
@@ -54,7 +54,7 @@ EPOCHS = ("local_epochs", "fedgkt_server_epochs")
 SETTINGS_FILE = 'rounds = 2\npartition = "classes:2"\n'
 BUDGETS_FILE = '[[budget]]\nname = "phone"\nmacs = "6M"\n[[budget]]\nmemory = "120KB"\n'
 ELSEWHERE = re.compile(
-    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|register|unregister)\b|simulate --ray-address)"
+    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b|simulate --ray-address)"
 )
 PLACEHOLDER = re.compile(r"\b(FILE|FOLDER|RUN_FOLDER|KEY|NAME)\b|package\.module")
 ALONE = ("feddac profiles", "feddac presets", "feddac runs", "feddac device")
@@ -187,8 +187,8 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_runs(command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    if "fedgkt" in command:
-        monkeypatch.setitem(LARGEST, "width", 1.0)  # its networks have one width
+    if "fedgkt" in command or "torchvision:" in command:
+        monkeypatch.setitem(LARGEST, "width", 1.0)  # these networks have one width
     if "-published" in command:
         monkeypatch.setitem(LARGEST, "train_images", 1000)  # of which the server has 2 % there
     monkeypatch.chdir(place)

@@ -21,7 +21,8 @@ EXAMPLES = """
 Examples:
   feddac search --max-macs 3M,2M,1M
   feddac search --data cifar10 --max-macs 60M,30M --max-params 1.2M --preset paper
-  feddac search --data cifar10 --budgets devices.toml --out runs/search
+  feddac search --data cifar10 --budgets devices.toml
+  feddac search --data cifar10 --max-macs 60M,30M --out runs/search
   feddac search --resume runs/search
 """
 

@@ -23,7 +23,7 @@ GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
 EXAMPLES = """
 Examples:
   feddac train runs/search/architectures/budget-1.json --data cifar10 --epochs 100 --out runs/train
-  feddac train runs/search/architectures/budget-2.json --teacher runs/train/architectures/trained.json
+  feddac train runs/search/architectures/budget-2.json --data cifar10 --teacher runs/train/architectures/trained.json
   feddac train net_cfg.json --name 10 --data cifar10
   feddac train net_cfg.json --max-macs 100M --max-params 840828 --data cifar10
   feddac train --width 0.5 --data cifar10
