@@ -54,7 +54,8 @@ EPOCHS = ("local_epochs", "fedgkt_server_epochs")
 SETTINGS_FILE = 'rounds = 2\npartition = "classes:2"\n'
 BUDGETS_FILE = '[[budget]]\nname = "phone"\nmacs = "6M"\n[[budget]]\nmemory = "120KB"\n'
 ELSEWHERE = re.compile(
-    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b|simulate --ray-address)"
+    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b)"
+    r"|feddac simulate --ray-address"
 )
 PLACEHOLDER = re.compile(r"\b(FILE|FOLDER|RUN_FOLDER|KEY|NAME)\b|package\.module")
 ALONE = ("feddac profiles", "feddac presets", "feddac runs", "feddac device")
