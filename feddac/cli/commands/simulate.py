@@ -65,7 +65,7 @@ def simulate(
 ) -> None:
     """Simulate a federation: devices report budgets, the server searches, cohorts train.
 
-    Without any option it takes handwritten digits that ship with FedDAC and two to three minutes on two cores.
+    Without any option it takes handwritten digits that ship with FedDAC and a minute and a half on two cores.
     """
     from common.learning import pick_accelerator
     from feddac.cli.display import show_progress
