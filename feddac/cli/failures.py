@@ -35,12 +35,12 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
     """Around the work on a run folder: Ctrl-C tells how to go on, a bug leaves its traceback in the folder."""
     try:
         yield
-    except KeyboardInterrupt:
-        say(f"Interrupted; resume with: feddac {command} --resume {shlex.quote(str(folder))}")
-        raise typer.Exit(INTERRUPTED) from None
     except (FedDACError, typer.Exit):
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if is_ctrl_c(error):
+            say(f"Interrupted; resume with: feddac {command} --resume {shlex.quote(str(folder))}")
+            raise typer.Exit(INTERRUPTED) from None
         if problem := storage_problem(error):
             again = f"feddac {command} --resume {shlex.quote(str(folder))}"
             what = f"cannot write in {folder}: {problem}"
@@ -55,6 +55,13 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
             raise error from None
         say(f"Error: a bug in FedDAC ({describe(error)}); its traceback is in {where}")
         raise typer.Exit(FAILED) from None
+
+
+def is_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what failed only because Ctrl-C came in its midst: a clean-up that could not be done."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def exit_code_of(error: Exception) -> int:
@@ -82,7 +89,7 @@ def storage_problem(error: BaseException | None) -> str | None:
     return None
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """The kind of error and the first line of its message."""
     first_line = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

@@ -33,7 +33,7 @@ from feddac.cli.commands import (
     train,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, say_error
+from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, is_ctrl_c, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
 from feddac.parent import end_with_parent
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         works = f"; this works: {with_changes(arguments, error.remedy)}" if error.remedy else ""
         return exit_code_of(BudgetError(f"{error}{works}"))
     except Exception as error:
-        return exit_code_of(error)
+        return INTERRUPTED if is_ctrl_c(error) else exit_code_of(error)
 
 
 def with_changes(arguments: Sequence[str], changes: Mapping[str, Scalar]) -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,24 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         raise KeyboardInterrupt
     assert caught.value.exit_code == 130
     assert capsys.readouterr().err == f"Interrupted; resume with: feddac simulate --resume '{folder}'\n"
+
+
+def interrupted_in_a_zip_file(path: Path) -> None:
+    """Which then cannot be closed, and says so in place of Ctrl-C."""
+    with zipfile.ZipFile(path, "w") as file:
+        part = file.open("part", "w")
+        part.write(b"half")
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_that_makes_a_clean_up_fail_is_still_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="open writing handle"):
+        interrupted_in_a_zip_file(tmp_path / "a.zip")
+    with pytest.raises(typer.Exit) as caught, run_ends_well(tmp_path):
+        interrupted_in_a_zip_file(tmp_path / "a.zip")
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == f"Interrupted; resume with: feddac simulate --resume {tmp_path}\n"
+    assert not (tmp_path / "error.txt").exists()
 
 
 def test_a_bug_leaves_its_traceback_in_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
