@@ -130,8 +130,8 @@ def test_other_weights_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_trained_network_keeps_its_accuracy_as_onnx_and_as_int8(tmp_path: Path) -> None:
-    architecture, train, test = Architecture.full(SLIM), bright_corners(400, 0), bright_corners(100, 1)
-    settings = TrainSettings(epochs=8, learning_rate=0.05)
+    architecture, train, test = Architecture.full(SLIM), bright_corners(200, 0), bright_corners(100, 1)
+    settings = TrainSettings(epochs=10, learning_rate=0.05)
     state = train_architecture(
         architecture, None, train, test, settings, seed=0, accelerator=CPU, progress=Silent()
     ).state

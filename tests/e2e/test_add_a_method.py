@@ -41,6 +41,7 @@ def test_the_method_is_short_on_the_page_and_as_it_ships() -> None:
     assert sum(code_lines((ROOT / name).read_text(encoding="utf-8")) for name in SHIPPED) < 60
 
 
+@pytest.mark.slow
 def test_it_runs_as_the_page_says_and_ends_with_the_weights_of_the_shipped_one(
     package: dict[str, str], tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(FLWR is None, reason="Flower's command line is not installed")
 def test_flwr_run_ends_with_the_weights_of_feddac_simulate(flower: dict[str, str], tmp_path: Path) -> None:
     fleet = tmp_path / "fleet.toml"

@@ -50,6 +50,7 @@ def test_no_architecture_exceeds_the_budget_of_a_device_that_got_it(finished_run
             assert device[resource] is None or costs[resource] < device[resource]
 
 
+@pytest.mark.slow
 def test_a_second_run_on_ray_ends_with_the_same_partitions_architectures_and_weights(
     finished_run: Finished, small_run: list[str], tmp_path: Path
 ) -> None:
