@@ -15,7 +15,17 @@ from tests.feddac.deployment.test_faults import simulated_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PRELOAD = "import client.app\n"
+PRELOAD = """
+import importlib.machinery, os, sys
+
+class Installed:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("client", "common"):
+            return importlib.machinery.PathFinder.find_spec(name, [os.path.dirname(__file__)])
+
+sys.meta_path.insert(0, Installed)
+"""
 
 
 def other_version(folder: Path, preload: bool) -> Path:
