@@ -9,9 +9,8 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. Found
-    architectures are fine-tuned with the unshrunk network as teacher, whose answers have the share `distillation` of
-    the loss.
+    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. Found architectures are fine-tuned
+    with the unshrunk network as teacher, whose answers have the share `distillation` of the loss.
     """
 
     gate_position: str

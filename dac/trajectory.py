@@ -16,7 +16,7 @@ from dac.attic import Attic
 from dac.baselines import uniform
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
-from dac.shrink import Ranking, shrink_step, steps_between
+from dac.shrink import Ranking, Shrunk, shrink_step, steps_between
 from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 
 
@@ -56,37 +56,24 @@ class Trajectory:
         Where the target is met with room, what earlier steps removed since the last member comes back. Plain scaling
         goes all the way at once, and then trains for as many epochs as the steps would have had.
         """
-        if self.recipe.importance == "uniform":
-            self._scale(target)
-            return
         supernet, attic = self.supernet, self.attic
         attic.update(supernet)
-        step = shrink_step(
-            supernet.architecture,
-            self._ranking(),
-            target,
-            self.settings.step_share,
-            supernet.space,
-            attic.removed,
-        )
+        step, steps = self._step(target)
         replacement = attic.shrunk(supernet, step.architecture)
         momentum = attic.momentum(momentum_of(supernet.module, self.optimizer), supernet.architecture, replacement)
         attic.removed = step.removed
         replacement.fresh_saliency()
         self._become(replacement, momentum)
-        self.epochs_left = self.settings.epochs_per_step
-
-    def _scale(self, target: DeviceBudget) -> None:
-        before = self.supernet
-        self.attic.update(before)
-        smaller = uniform(before.architecture.base, target)
-        replacement = self.attic.shrunk(before, smaller)
-        self._become(
-            replacement,
-            self.attic.momentum(momentum_of(before.module, self.optimizer), before.architecture, replacement),
-        )
-        steps = steps_between(before.architecture.costs, target, self.settings.step_share)
         self.epochs_left = steps * self.settings.epochs_per_step
+
+    def _step(self, target: DeviceBudget) -> tuple[Shrunk, int]:
+        """What is left after it, and for how many steps of the search it counts."""
+        supernet, share = self.supernet, self.settings.step_share
+        architecture = supernet.architecture
+        if self.recipe.importance == "uniform":
+            smaller = Shrunk(uniform(architecture.base, target), ())
+            return smaller, steps_between(architecture.costs, target, share)
+        return shrink_step(architecture, self._ranking(), target, share, supernet.space, self.attic.removed), 1
 
     def fork(self, todo: list[int]) -> "Trajectory":
         """A twin that serves `todo` from here on, while this one keeps the other budgets."""

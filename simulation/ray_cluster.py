@@ -43,57 +43,42 @@ def private_ray(workers: int) -> Iterator[int]:
 
     Gives `workers`. Raises FederationError when it cannot start.
     """
-    import ray
-
     environment = {
         **_tuning(),
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
     }
     # A Ray worker imports from the folder in which Ray was started before it looks anywhere else.
-    with variables(environment), contextlib.chdir(CODE_ROOT):
-        try:
-            _check_loopback()
-            _init(address="local", num_cpus=workers, include_dashboard=False)
-        except Exception as error:
-            ray.shutdown()
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise FederationError(f"Ray could not start ({reason}); --engine inline runs without it") from error
-    try:
+    with (
+        variables(environment),
+        contextlib.chdir(CODE_ROOT),
+        _or_says("Ray could not start", "--engine inline runs without it"),
+    ):
+        _check_loopback()
+        _init(address="local", num_cpus=workers, include_dashboard=False)
+    with _ended_at_last():
         yield workers
-    finally:
-        with no_stderr():
-            ray.shutdown()
 
 
 @contextlib.contextmanager
-def joined_ray(address: str, workers: int) -> Iterator[int]:
-    """The cluster at `address`, whose workers are sent our code; gives how many of its free CPUs to use, all for 0.
+def joined_ray(address: str, most: int) -> Iterator[int]:
+    """The cluster at `address`, whose workers are sent our code; gives how many of its free CPUs to use, `most` or all.
 
     At the end of the block the cluster goes on, without anything of ours. Raises FederationError for a cluster that
     cannot be joined or has no free CPU.
     """
     import ray
 
-    try:
+    with _or_says(f"the Ray cluster at {address} cannot be joined", "without --ray-address Ray runs on this machine"):
         with tempfile.TemporaryDirectory(prefix="feddac-code-") as folder:
             for package in PACKAGES:
                 hidden = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(CODE_ROOT / package, Path(folder, package), ignore=hidden)
             _init(address=address, runtime_env={"working_dir": folder, "env_vars": _tuning()})
         free = int(ray.available_resources().get("CPU", 0))
-    except Exception as error:
-        ray.shutdown()
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise FederationError(
-            f"the Ray cluster at {address} cannot be joined ({reason}); without --ray-address Ray runs on this machine"
-        ) from error
-    try:
+    with _ended_at_last():
         if not free:
             raise FederationError(f"the Ray cluster at {address} has no free CPU; wait, or end what else runs there")
-        yield min(workers or free, free)
-    finally:
-        with no_stderr():
-            ray.shutdown()
+        yield min(most, free)
 
 
 def check_address(address: str) -> None:
@@ -113,6 +98,31 @@ def check_address(address: str) -> None:
             f"nothing answers at --ray-address {address} ({error.strerror or error}); start a cluster there with "
             f"`ray start --head --port {port}`"
         ) from error
+
+
+@contextlib.contextmanager
+def _or_says(what: str, works: str) -> Iterator[None]:
+    """Whatever goes wrong in the block ends Ray and is one FederationError: `what`, why, and what `works` instead."""
+    import ray
+
+    try:
+        yield
+    except Exception as error:
+        ray.shutdown()
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise FederationError(f"{what} ({reason}); {works}") from error
+
+
+@contextlib.contextmanager
+def _ended_at_last() -> Iterator[None]:
+    """Leave Ray at the end of the block."""
+    import ray
+
+    try:
+        yield
+    finally:
+        with no_stderr():
+            ray.shutdown()
 
 
 def _tuning() -> dict[str, str]:

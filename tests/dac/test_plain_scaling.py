@@ -1,6 +1,7 @@
 """`--recipe uniform`: the family that plain scaling gives, trained for as many epochs as the search would train."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from common.errors import BudgetError
 from common.groups import SearchSettings
 from common.learning import Feed
 from common.models.description import BaseNetwork
-from common.progress import Silent
 from common.search_space import SearchSpace
 from dac.baselines import uniform
-from dac.search import Family, search
 from dac.shrink import steps_between
 from dac.supernet import Supernet
 from tests.dac.test_search import Killed, KilledAfter, assert_same
+from tests.dac.test_search import run as search_of
 
 RESNET = BaseNetwork("resnet8", (1, 8, 8), 4)
 FULL = Architecture.full(RESNET).costs
@@ -34,25 +34,7 @@ SETTINGS = SearchSettings(
 )
 
 
-def run(
-    feeds: tuple[Feed, Feed],
-    folder: Path,
-    progress: Silent | None = None,
-    settings: SearchSettings = SETTINGS,
-    budgets: list[DeviceBudget] = BUDGETS,
-    rows: list[dict[str, Any]] | None = None,
-) -> Family:
-    return search(
-        RESNET,
-        budgets,
-        *feeds,
-        settings,
-        seed=0,
-        accelerator=torch.device("cpu"),
-        progress=progress or Silent(),
-        checkpoint=folder / "search.safetensors",
-        record=(rows if rows is not None else []).append,
-    )
+run = partial(search_of, budgets=BUDGETS, settings=SETTINGS, base=RESNET)
 
 
 def test_every_budget_gets_the_widest_uniform_network_below_it(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:

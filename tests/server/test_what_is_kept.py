@@ -6,33 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
+from flwr.app import Message
 
-from client.app import app as honest
 from common.arrays import Vector
 from common.config import Config
 from common.messages import WEIGHTS
+from tests.server.test_faulty_clients import faulty_app
 
 PIECE = 16
 """So many values in a row are looked for."""
-
-
-def eavesdropping(heard: list[Vector]) -> ClientApp:
-    """The real client app; every model that a device sends is also put into `heard`."""
-    app = ClientApp()
-
-    @app.query("handshake")
-    def handshake(message: Message, context: Context) -> Message:
-        return honest(message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        reply = honest(message, context)
-        heard.append(reply.content.array_records["arrays"][WEIGHTS].numpy().copy())
-        return reply
-
-    return app
 
 
 def own_pieces(models: list[Vector]) -> list[bytes]:
@@ -50,7 +32,12 @@ def test_no_device_of_several_in_a_cohort_can_be_read_from_the_run_folder(
 ) -> None:
     heard: list[Vector] = []
     config = small_config(devices=devices, rounds=1, device_evaluation=False)
-    run_federation(config, tmp_path / "run", client_app=eavesdropping(heard))
+
+    def listen(request: Message, reply: Message) -> Message:
+        heard.append(reply.content.array_records["arrays"][WEIGHTS].numpy().copy())
+        return reply
+
+    run_federation(config, tmp_path / "run", client_app=faulty_app(listen, range(devices)))
     assert len(heard) == devices
     pieces = own_pieces(heard)
     assert len(pieces) > 100
