@@ -58,7 +58,12 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
 
 
 def is_ctrl_c(error: BaseException | None) -> bool:
-    """Whether it is Ctrl-C, or what failed only because Ctrl-C came in its midst: a clean-up that could not be done."""
+    """Whether it is Ctrl-C, or what failed only because Ctrl-C came in its midst: a clean-up that could not be done.
+
+    An error of ours is none: it has something to say of its own.
+    """
+    if isinstance(error, FedDACError):
+        return False
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -7,7 +7,7 @@ import typer
 
 from common.config import Config
 from common.errors import ConfigurationError, FederationError
-from feddac.cli.failures import INTERRUPTED, say
+from feddac.cli.failures import INTERRUPTED, is_ctrl_c, say
 from feddac.cli.options import config_option
 from feddac.resolve import merge
 
@@ -59,7 +59,9 @@ def submit(
 
     try:
         status = run_to_the_end(superlink, root_certificates, app_bundle(whole), say, started=started)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not is_ctrl_c(error):
+            raise
         say(f"Interrupted; run {runs[-1]} goes on" if runs else "Interrupted; no run was started")
         raise typer.Exit(INTERRUPTED) from None
     if not status.completed:
