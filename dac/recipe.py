@@ -9,7 +9,9 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. Found architectures are fine-tuned
+    (`dac.baselines.uniform`); `alike` has every group and the blocks give up the same share (`dac.shrink.Ranking`);
+    channels whose gate is at most `threshold` go first. `zero_init_residual` has residual blocks begin as the identity
+    (`common.initial_weights`). Found architectures are fine-tuned
     with the unshrunk network as teacher, whose answers have the share `distillation` of the loss.
     """
 
@@ -19,6 +21,8 @@ class Recipe:
     gate_weight_decay: float
     importance: str
     distillation: float
+    alike: bool = False
+    zero_init_residual: bool = True
     threshold: float = 0.1
 
 
@@ -30,6 +34,7 @@ RECIPES = {
         gate_weight_decay=0.0,
         importance="saliency",
         distillation=0.7,
+        alike=True,
     ),
     # A gate before the depthwise convolution is undone by that channel's own batch norm, so cross-entropy gives it
     # almost no gradient and weight decay alone shrinks it; kept because it is what was published.
@@ -40,6 +45,7 @@ RECIPES = {
         gate_weight_decay=5e-4,
         importance="gate",
         distillation=0.0,
+        zero_init_residual=False,
     ),
     "uniform": Recipe(
         gate_position="none",

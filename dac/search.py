@@ -131,7 +131,14 @@ class _Search:
         self.share_weights_done = False
         self.teacher: State | None = None
         recipe, space = RECIPES[settings.recipe], SearchSpace.of(settings)
-        supernet = Supernet(full, recipe.gate_position, derive_seed(seed, "supernet"), accelerator, space)
+        supernet = Supernet(
+            full,
+            recipe.gate_position,
+            derive_seed(seed, "supernet"),
+            accelerator,
+            space,
+            zero_init_residual=recipe.zero_init_residual,
+        )
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
         parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]

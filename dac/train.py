@@ -21,6 +21,7 @@ from torch import nn
 from common.architecture import Architecture
 from common.errors import FedDACError
 from common.groups import TrainSettings
+from common.initial_weights import fresh
 from common.layout import State
 from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, train_epoch
 from common.optimizers import SGD
@@ -63,7 +64,7 @@ def train_architecture(
     a `teacher` the share `settings.distillation` of the loss is the distance from its answers.
     Raises CheckpointError for a damaged or foreign checkpoint and FedDACError if training diverges.
     """
-    module = architecture.build(derive_seed(seed, "train-init"))
+    module = fresh(architecture, derive_seed(seed, "train-init"))
     if state is not None:
         module.load_state_dict(state)
     place(module, accelerator)

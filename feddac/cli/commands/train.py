@@ -9,6 +9,7 @@ from rich.console import Console
 
 from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.initial_weights import fresh
 from feddac.cli.commands.search import FEDERATED
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
@@ -141,5 +142,5 @@ def _start(
     else:
         architecture = Architecture.full(base_network(model, data))
     check_fits(architecture, data, str(file or model.model))  # before anything of its size is built
-    state = architecture.build(derive_seed(seed, "train-init")).state_dict()
+    state = fresh(architecture, derive_seed(seed, "train-init")).state_dict()
     return Member(architecture, DeviceBudget(), state, 0.0)
