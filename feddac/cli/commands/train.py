@@ -9,7 +9,6 @@ from rich.console import Console
 
 from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
-from common.initial_weights import fresh
 from feddac.cli.commands.search import FEDERATED
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
@@ -112,6 +111,7 @@ def _start(
     """The architecture to train and the weights to start from."""
     from common.architecture import Architecture
     from common.budget import DeviceBudget, parse_count
+    from common.initial_weights import fresh
     from common.seeds import derive_seed
     from dac.files import Member, load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
