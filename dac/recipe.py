@@ -1,5 +1,6 @@
 """The search recipes: what the paper published, what we ship, and plain scaling to compare them with."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -9,10 +10,11 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`); `alike` has every group and the blocks give up the same share (`dac.shrink.Ranking`);
-    channels whose gate is at most `threshold` go first. `zero_init_residual` has residual blocks begin as the identity
-    (`common.initial_weights`). Found architectures are fine-tuned
-    with the unshrunk network as teacher, whose answers have the share `distillation` of the loss.
+    (`dac.baselines.uniform`). With `alike` every group, and the blocks together, give up the same share
+    (`dac.shrink.Ranking`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
+    blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
+    (L2) is scaled down to it. Found architectures are fine-tuned with the unshrunk network as teacher, whose answers
+    have the share `distillation` of the loss.
     """
 
     gate_position: str
@@ -23,6 +25,7 @@ class Recipe:
     distillation: float
     alike: bool = False
     zero_init_residual: bool = True
+    max_gradient_norm: float = 1.0
     threshold: float = 0.1
 
 
@@ -46,6 +49,7 @@ RECIPES = {
         importance="gate",
         distillation=0.0,
         zero_init_residual=False,
+        max_gradient_norm=math.inf,
     ),
     "uniform": Recipe(
         gate_position="none",

@@ -249,11 +249,20 @@ class _Search:
     ) -> float:
         """One epoch whose randomness depends on its number alone; returns the mean loss."""
         self.epoch += 1
+        limit = RECIPES[self.settings.recipe].max_gradient_norm
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
             loss = CrossEntropy(penalty=penalty, teacher=teacher)
-            score = train_epoch(module, self.train_feed, optimizer, generator, self.accelerator, loss)
+            score = train_epoch(
+                module,
+                self.train_feed,
+                optimizer,
+                generator,
+                self.accelerator,
+                loss,
+                before_step=None if math.isinf(limit) else lambda: nn.utils.clip_grad_norm_(module.parameters(), limit),
+            )
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
         return score.loss
