@@ -140,6 +140,9 @@ class TrainSettings(Settings):
     )
     momentum: float = setting(0.9, "Momentum.", minimum=0.0, maximum=0.999)
     nesterov: bool = setting(True, "Nesterov's form of momentum.")
+    max_gradient_norm: float = setting(
+        1.0, "Scale a step's gradient down to this L2 norm if it is longer; 0 does not.", minimum=0.0
+    )
     weight_decay: float = setting(
         4e-5, "Weight decay of convolution and linear weights; norms and biases have none.", minimum=0.0
     )

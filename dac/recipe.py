@@ -1,6 +1,5 @@
 """The search recipes: what the paper published, what we ship, and plain scaling to compare them with."""
 
-import math
 from dataclasses import dataclass
 
 
@@ -13,7 +12,7 @@ class Recipe:
     (`dac.baselines.uniform`). With `alike` every group, and the blocks together, give up the same share
     (`dac.shrink.Ranking`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
     blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
-    (L2) is scaled down to it. Found architectures are fine-tuned with the unshrunk network as teacher, whose answers
+    (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as teacher, whose answers
     have the share `distillation` of the loss.
     """
 
@@ -49,7 +48,7 @@ RECIPES = {
         importance="gate",
         distillation=0.0,
         zero_init_residual=False,
-        max_gradient_norm=math.inf,
+        max_gradient_norm=0.0,
     ),
     "uniform": Recipe(
         gate_position="none",

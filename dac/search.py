@@ -261,7 +261,7 @@ class _Search:
                 generator,
                 self.accelerator,
                 loss,
-                before_step=None if math.isinf(limit) else lambda: nn.utils.clip_grad_norm_(module.parameters(), limit),
+                before_step=(lambda: nn.utils.clip_grad_norm_(module.parameters(), limit)) if limit > 0 else None,
             )
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")

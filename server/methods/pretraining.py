@@ -105,6 +105,7 @@ def _recipe(config: Config, epochs: int) -> TrainSettings:
         learning_rate=search.search_learning_rate,
         momentum=search.search_momentum,
         weight_decay=search.search_weight_decay,
+        max_gradient_norm=RECIPES[search.recipe].max_gradient_norm,
         label_smoothing=0.0,
         distillation=RECIPES[search.recipe].distillation,
     )
