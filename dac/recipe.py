@@ -12,8 +12,8 @@ class Recipe:
     (`dac.baselines.uniform`). With `alike` every group, and the blocks together, give up the same share
     (`dac.shrink.Ranking`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
     blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
-    (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as teacher, whose answers
-    have the share `distillation` of the loss.
+    (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as
+    teacher, whose answers have the share `distillation` of the loss.
     """
 
     gate_position: str
