@@ -20,8 +20,8 @@ RULES = ("family", "alone", "searched")
 WHOLE = "100%"
 DRAWS = ("random-1", "random-2", "random-3")
 METHODS: Mapping[str, tuple[str, ...]] = {
-    "uniform": ("family", "alone"),
     "dac": ("searched",),
+    "uniform": ("family", "alone"),
     "dac-fresh": ("family", "alone"),
     "width": ("family", "alone"),
     "dac-taught": ("searched",),
@@ -74,8 +74,6 @@ class Plan:
     def _all(self, done: Mapping[Any, Row]) -> Iterator[tuple[Task, bool]]:
         for group in self.groups:
             yield from ((Task("search", seed, group), True) for seed in self.seeds)
-        for seed in self.seeds:
-            yield self._whole(seed, done)
         for group in self.groups:
             for method in self.methods:
                 if group != "macs" and method not in FEWER:
@@ -83,6 +81,8 @@ class Plan:
                 for rule in METHODS[method]:
                     for seed in self.seeds:
                         yield from self._cells(seed, group, method, rule, done)
+        for seed in self.seeds:
+            yield self._whole(seed, done)
 
     def _whole(self, seed: int, done: Mapping[Any, Row]) -> tuple[Task, bool]:
         search = done.get(Task("search", seed, "macs").key)
