@@ -37,8 +37,8 @@ class DepthwiseConvolution(nn.Conv2d):
         narrow = min(input.shape[-2:]) < max(self.kernel_size)
         if not (narrow and _trains(self)):
             return super().forward(input)
-        output = _NarrowDepthwise.apply(input, self.weight, self.stride, self.padding)
-        return output if self.bias is None else output + self.bias.view(-1, 1, 1)  # type: ignore[no-any-return]
+        output = narrow_depthwise(input, self.weight, self.stride, self.padding)
+        return output if self.bias is None else output + self.bias.view(-1, 1, 1)
 
 
 class PointwiseConvolution(nn.Conv2d):
@@ -50,6 +50,14 @@ class PointwiseConvolution(nn.Conv2d):
             return super().forward(input)
         pixels = input[:, :, :: self.stride[0], :: self.stride[1]]
         return F.linear(pixels.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def narrow_depthwise(
+    maps: BatchOfMaps, weight: torch.Tensor, stride: tuple[int, ...], padding: tuple[int, ...] | str
+) -> BatchOfMaps:
+    """A depthwise convolution without dilation, `weight` (channels, 1, rows, columns), for maps narrower than that."""
+    result: torch.Tensor = _NarrowDepthwise.apply(maps, weight, stride, padding)
+    return result
 
 
 class _NarrowDepthwise(torch.autograd.Function):
