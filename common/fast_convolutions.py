@@ -10,7 +10,6 @@ than eight channels, as the shortcuts of narrow ResNets do; as a matrix product 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 UNSAFE_BELOW = 8
 """Input channels below which PyTorch's own pointwise convolutions must not skip pixels."""
@@ -74,12 +73,25 @@ class _NarrowDepthwise(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         for_maps = for_weight = None
         if ctx.needs_input_grad[0]:
-            for_maps = conv2d_input(  # type: ignore[no-untyped-call]
-                maps.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
-            )
+            for_maps = _gradient_of_maps(maps, weight, gradient, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             for_weight = depthwise_weight_gradient(maps, gradient, weight.shape, ctx.stride, ctx.padding)
         return for_maps, for_weight, None, None
+
+
+def _gradient_of_maps(
+    maps: BatchOfMaps,
+    weight: torch.Tensor,
+    gradient: BatchOfMaps,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> BatchOfMaps:
+    """What `torch.nn.grad.conv2d_input` computes, but channels last like `maps`, for what comes next would crawl."""
+    stretched, no_bias, only_maps = [1, 1], None, [True, False, False]
+    result: torch.Tensor = torch.ops.aten.convolution_backward(
+        gradient, maps, weight, no_bias, stride, padding, stretched, False, [0, 0], len(weight), only_maps
+    )[0]
+    return result
 
 
 def depthwise_weight_gradient(

@@ -1,6 +1,7 @@
 """One network for several devices: its module with stacked layers, and every device's weights in a row of a matrix."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,14 +60,14 @@ def stack_layers(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """One tensor of the network: whose, its shape, and where a row holds it."""
+    """One tensor of the network: whose, its shape, and where a row and where a flat vector of the layout hold it."""
 
-    name: str
     layer: nn.Module
     attribute: str
     shape: tuple[int, ...]
     start: int
     end: int
+    source: slice
 
     def of(self, rows: torch.Tensor) -> torch.Tensor:
         """The tensor in each of the rows (devices, ...): a view of shape (devices, *shape)."""
@@ -91,7 +92,6 @@ class StackedNetwork:
     ) -> None:
         """`template` is a module that `stack_layers` went through; it stays as it is."""
         self.module = copy.deepcopy(template)
-        self._layout = layout
         self._now = Now(draws=draws)
         layers = dict(self.module.named_modules())
         for layer in layers.values():
@@ -99,16 +99,16 @@ class StackedNetwork:
                 setattr(layer, "now", self._now)  # noqa: B010
         self._parts: list[_Part] = []
         self._statistics: list[_Part] = []
-        ends = {"parameters": 0, "statistics": 0}
+        first = 0
         for name, shape in zip(layout.names, layout.shapes, strict=True):
             path, _, attribute = name.rpartition(".")
-            kind = "statistics" if attribute.startswith("running_") else "parameters"
-            start = ends[kind]
-            ends[kind] = start + torch.Size(shape).numel()
-            part = _Part(name, layers[path], attribute, tuple(shape), start, ends[kind])
-            (self._statistics if kind == "statistics" else self._parts).append(part)
-        self.parameters = torch.empty(len(sent), ends["parameters"], device=accelerator, dtype=dtype)
-        self.gradients = torch.zeros_like(self.parameters)
+            parts = self._statistics if attribute.startswith("running_") else self._parts
+            start, size = parts[-1].end if parts else 0, math.prod(shape)
+            source = slice(first, first + size)
+            parts.append(_Part(layers[path], attribute, tuple(shape), start, start + size, source))
+            first += size
+        self.parameters = torch.empty(len(sent), self._parts[-1].end, device=accelerator, dtype=dtype)
+        self.gradients = torch.empty_like(self.parameters)
         # each statistic is a matrix of its own, for batch norms update those of all devices as one vector
         self._running = [
             torch.empty(len(sent), *part.shape, device=accelerator, dtype=dtype) for part in self._statistics
@@ -120,14 +120,17 @@ class StackedNetwork:
 
     def row(self, vector: Vector) -> torch.Tensor:
         """What a row of `parameters` holds of a flat vector of the layout, (number of parameters,)."""
-        state = self._layout.unflatten(vector)
-        return torch.cat([state[part.name].reshape(-1) for part in self._parts]).to(self.parameters)
+        return _joined(vector, self._parts).to(self.parameters)
 
     def vector(self, device: int) -> Vector:
         """The weights of a device now, as a flat vector of the layout."""
-        state = {part.name: part.of(self.parameters[device : device + 1]) for part in self._parts}
-        state |= {part.name: running[device] for part, running in zip(self._statistics, self._running, strict=True)}
-        return self._layout.flatten(state)
+        parameters = self.parameters[device].cpu()
+        statistics = torch.cat([running[device] for running in self._running]).cpu() if self._running else parameters
+        vector = torch.empty(sum(part.end - part.start for part in (*self._parts, *self._statistics)))
+        for values, parts in ((parameters, self._parts), (statistics, self._statistics)):
+            for part in parts:
+                vector[part.source] = values[part.start : part.end]
+        return vector.numpy()
 
     def use(self, devices: int, rows: torch.Tensor | None = None) -> None:
         """From now on the module is of the first so many devices, of whose batch the first `rows` images are their own.
@@ -159,8 +162,13 @@ class StackedNetwork:
                 place.copy_(gradient)
 
     def _fill(self, device: int, vector: Vector) -> None:
-        state = self._layout.unflatten(vector)
         with torch.no_grad():
             self.parameters[device] = self.row(vector)
             for part, running in zip(self._statistics, self._running, strict=True):
-                running[device] = state[part.name].to(running)
+                running[device] = torch.from_numpy(vector[part.source])
+
+
+def _joined(vector: Vector, parts: Sequence[_Part]) -> torch.Tensor:
+    """The stretches of a flat vector that hold these parts, one after the other."""
+    values = torch.from_numpy(vector)
+    return torch.cat([values[part.source] for part in parts])

@@ -7,6 +7,7 @@ from torch import nn
 
 from client.batched.layers import Draws, unstacked
 from client.batched.network import StackedNetwork, stack_layers
+from common.architecture import Architecture
 from common.network import Network
 
 TOLERANCE = 1e-6
@@ -18,19 +19,35 @@ IMAGES = (4, 3)
 CPU = torch.device("cpu")
 
 
+CHANNELS = 3
+"""Of each group of the network that is tried: what happens between layers does not depend on how many there are."""
+
+
 @lru_cache(maxsize=16)
 def template_of(network: Network) -> nn.Module | str:
     """The module of the network with stacked layers, for `StackedNetwork`; or, in words, why there is none."""
     template = network.build(0)
-    reason = stack_layers(template)
-    if reason:
-        return reason
+    return stack_layers(template) or _objection(_narrowed(network)) or template
+
+
+def _narrowed(network: Network) -> Network:
+    if not isinstance(network, Architecture):
+        return network
+    kept = {group.name: range(min(CHANNELS, group.size)) for group in network.description.reducible}
+    return Architecture.with_kept(network.base, kept, network.removed)
+
+
+@lru_cache(maxsize=64)
+def _objection(network: Network) -> str:
+    """Why the network, whose layers can be stacked, cannot; empty if it can."""
+    template = network.build(0)
+    stack_layers(template)
     try:
         with torch.random.fork_rng(devices=[]):
             alike = _compare(network, template)
     except Exception as error:  # whatever a stranger's forward raises when it is given the channels of two networks
         return f"it does not take the channels of two devices side by side ({type(error).__name__}: {error!s:.100})"
-    return template if alike else "it does more between its layers than what works channel by channel"
+    return "" if alike else "it does more between its layers than what works channel by channel"
 
 
 def _compare(network: Network, template: nn.Module) -> bool:
