@@ -88,9 +88,9 @@ class StackedNetwork:
         sent: Sequence[Vector],
         draws: Draws,
         accelerator: torch.device,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """`template` is a module that `stack_layers` went through; it stays as it is."""
+        """`template` is a module that `stack_layers` went through; it stays as it is. `dtype` is torch's default."""
         self.module = copy.deepcopy(template)
         self._now = Now(draws=draws)
         layers = dict(self.module.named_modules())
