@@ -38,10 +38,14 @@ _RUN_ID = 1
 _TASK_ID = 1
 
 
-def check_engine(engine: str) -> None:
-    """Raise ConfigurationError for an unknown engine."""
+def check_engine(engine: str, together: int = 0) -> None:
+    """Raise ConfigurationError for an unknown engine, or a number of devices `together` for one that has none."""
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if together and engine != "batched":
+        raise ConfigurationError(f"--together is for the batched engine, not for {engine}: leave out one of the two")
+    if together < 0:
+        raise ConfigurationError(f"--together must be at least 0, not {together}")
 
 
 def cluster_address(engine: str, given: str) -> str:
@@ -76,15 +80,14 @@ def run_federation(
     `engine` is "ray" (devices in `workers` processes, 0 for one per CPU, sharing the GPUs there are when `gpus`), on
     this machine or on those of a `cluster`, "inline" (all in this process and thread), or "batched" (as inline, but up
     to `together` devices of a cohort train at once, 0 for as many as suit the accelerator; `note` is told of what is
-    done one by one all the same). `client_app` is a ClientApp
-    or an import string; under Ray its functions must be importable. Devices see `run_config` and `{"partition-id": i,
-    "num-partitions": devices}`. A client that raises becomes an error reply; one that hangs or dies under Ray costs its
-    own reply, not the run.
+    done one by one all the same). `client_app` is a ClientApp or an import string; under Ray its functions must be
+    importable. Devices see `run_config` and `{"partition-id": i, "num-partitions": devices}`. A client that raises
+    becomes an error reply; one that hangs or dies under Ray costs its own reply, not the run.
 
     Raises ConfigurationError for an unknown engine and where no cluster answers, FederationError when Ray cannot start
     or stops.
     """
-    check_engine(engine)
+    check_engine(engine, together)
     if workers < 0:
         raise ConfigurationError(f"workers must be at least 0, not {workers}")
     prefer_own_code()

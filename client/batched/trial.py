@@ -70,7 +70,9 @@ def _compare(network: Network, template: nn.Module) -> bool:
     stacked.backward(sum(((one * slope).sum() for one, slope in zip(together, slopes, strict=True)), torch.zeros(())))
     for device, module in enumerate(modules):
         torch.manual_seed(device)
-        alone = module.double()(images[device])
+        # channels last, as devices have it, and in that order dropout draws
+        module.double().to(memory_format=torch.channels_last)
+        alone = module(images[device].contiguous(memory_format=torch.channels_last))
         parameters = dict(module.named_parameters())
         found = torch.autograd.grad((alone * slopes[device]).sum(), list(parameters.values()))
         gradients = dict(module.state_dict()) | dict(zip(parameters, found, strict=True))

@@ -39,7 +39,7 @@ def test_simulate_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "--rounds", "many"], 2, "'many' is not a valid integer"),
         (["simulate", "--rounds", "-1"], 2, "rounds must be at least 0"),
         (["simulate", "--workers", "-1"], 2, "--workers"),
-        (["simulate", "--engine", "cluster"], 2, "--engine must be one of ray, inline, not 'cluster'"),
+        (["simulate", "--engine", "cluster"], 2, "--engine must be one of ray, inline, batched, not 'cluster'"),
         (["simulate", "--fleet", "phon"], 2, "did you mean 'phone'"),
         (["simulate", "--max-macs", "0"], 1, "max-macs must be a positive number"),
         (["simulate", "--out", "/proc/nowhere"], 2, "cannot write a run folder at /proc/nowhere"),
