@@ -1,8 +1,9 @@
 """Local training of devices of one cohort together (`--engine batched`) against the same, one after the other.
 
-Eight devices and two batches sizes; MobileNetV2 of 6.6 million MACs, and the network that is narrowed alike to a
+Eight devices and two sizes of batches; MobileNetV2 of 6.6 million MACs, and the network that is narrowed alike to a
 quarter of them. Both sides take turns in one process of one thread; a device draws the same batches on both.
-With ACCELERATOR=cuda in the environment both are on the GPU, and seconds are by the clock.
+Memory is handled as `feddac` has it (`simulation.environment`). With ACCELERATOR=cuda in the environment both sides
+are on the GPU, and seconds are by the clock; DEVICES=16 is for other numbers of devices.
 """
 
 import json
@@ -27,6 +28,7 @@ from common.messages import Task
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
 from dac.baselines import uniform
+from simulation.environment import restart_with_cpu_tuning
 
 DEVICES = int(os.environ.get("DEVICES", "8"))
 BATCHES = 4
@@ -52,7 +54,9 @@ def sides(architecture: Architecture, batch: int) -> tuple[Callable[[], object],
         template = template_of(architecture)
         assert not isinstance(template, str)
         members = [
-            Member(JOBS[train_step](task), here_of(task, data, name, ACCELERATOR, lambda: None), dropout_seed(task, name))
+            Member(
+                JOBS[train_step](task), here_of(task, data, name, ACCELERATOR, lambda: None), dropout_seed(task, name)
+            )
             for name in NAMES
         ]
         return train_members(template, architecture.layout, architecture.classes, members)
@@ -61,6 +65,7 @@ def sides(architecture: Architecture, batch: int) -> tuple[Callable[[], object],
 
 
 def main() -> None:
+    restart_with_cpu_tuning()
     torch.set_num_threads(1)
     clock = time.process_time if ACCELERATOR.type == "cpu" else time.perf_counter
     full = Architecture.full(BASE)
@@ -81,8 +86,7 @@ def main() -> None:
             images = DEVICES * BATCHES * batch
             figures[f"{name}, batches of {batch}, one by one: images/s"] = images / alone
             figures[f"{name}, batches of {batch}, together: images/s"] = images / beside
-            figures["  one by one's time / together's"] = alone / beside
-            print(f"{name}, {batch}: {images / alone:.0f} {images / beside:.0f} {alone / beside:.2f}", flush=True)
+            figures[f"{name}, batches of {batch}: one by one's time / together's"] = alone / beside
     print(json.dumps(figures))
 
 
