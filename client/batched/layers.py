@@ -40,10 +40,10 @@ class Draws:
 class Now:
     """What layers must know of the batch that they are given.
 
-    `rows` (devices,) says how many of its images are each device's own, the first ones; None that all are.
+    `sizes` says how many of its images are each device's own, the first ones; None that all are.
     """
 
-    rows: torch.Tensor | None = None
+    sizes: Sequence[int] | None = None
     draws: Draws = field(default_factory=lambda: Draws([], torch.device("cpu")))
 
 
@@ -102,16 +102,16 @@ class _StackedNorm(nn.modules.batchnorm._BatchNorm):
         assert mean is not None
         assert variance is not None
         assert self.momentum is not None
-        if self.now.rows is None or not self.training:
+        if self.now.sizes is None or not self.training:
             return F.batch_norm(
                 input, mean.view(-1), variance.view(-1), weight, bias, self.training, self.momentum, self.eps
             )
         maps = unstacked(input, len(mean))  # (B, devices, C, ...)
-        number = torch.arange(len(input), device=input.device)
         places = (1,) * (input.dim() - 1)
-        own = (number[:, None] < self.now.rows).view(*maps.shape[:2], *places)
+        sizes = torch.tensor(self.now.sizes, device=input.device)
+        own = (torch.arange(len(input), device=input.device)[:, None] < sizes).view(*maps.shape[:2], *places)
         over = [0, *range(3, maps.dim())]
-        count = (self.now.rows * maps[0, 0, 0].numel()).view(-1, 1).to(input.dtype)
+        count = (sizes * maps[0, 0, 0].numel()).view(-1, 1).to(input.dtype)
         spread = (len(mean), -1, *places[1:])
         batch_mean = (maps * own).sum(over) / count
         centred = (maps - batch_mean.view(spread)) * own
@@ -147,7 +147,7 @@ class StackedDropout(nn.Dropout):
             return input
         kept = []
         for device in range(self.devices):
-            count = len(input) if self.now.rows is None else int(self.now.rows[device])
+            count = len(input) if self.now.sizes is None else self.now.sizes[device]
             ones = torch.ones_like(unstacked(input, self.devices)[:count, device])
             with self.now.draws.of(device):
                 mask = F.dropout(ones, self.p)

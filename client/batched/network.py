@@ -132,12 +132,12 @@ class StackedNetwork:
                 vector[part.source] = values[part.start : part.end]
         return vector.numpy()
 
-    def use(self, devices: int, rows: torch.Tensor | None = None) -> None:
-        """From now on the module is of the first so many devices, of whose batch the first `rows` images are their own.
+    def use(self, devices: int, sizes: Sequence[int] | None = None) -> None:
+        """From now on the module is of the first so many devices, each of which has so many images in the batch.
 
-        `rows` is (devices,); None means that all are.
+        Without `sizes` all of the batch's images are its own; else they are the first ones, and the rest is padding.
         """
-        self._now.rows = rows
+        self._now.sizes = sizes
         if len(self._leaves) and len(self._leaves[0]) == devices:
             return
         self._leaves = []

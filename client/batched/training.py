@@ -118,15 +118,14 @@ class _Training:
         """Train the first devices on a batch each; returns the sum of each one's losses over its batch, (devices,)."""
         devices, sizes = len(batches), [len(batch.labels) for batch in batches]
         longest = max(sizes)
-        rows = torch.tensor(sizes, device=self._accelerator)
-        self._network.use(devices, None if min(sizes) == longest else rows)
+        self._network.use(devices, None if min(sizes) == longest else sizes)
         images = torch.cat([_lengthened(batch.images, longest, 0) for batch in batches], 1)
         labels = torch.stack([_lengthened(batch.labels, longest, NO_LABEL) for batch in batches], 1)
         logits = self._network.module(images.contiguous(memory_format=torch.channels_last))
         logits = self._masked(unstacked(logits.float(), devices))
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none")
         total = each.view(longest, devices).sum(0)
-        self._network.backward((total / rows).sum())
+        self._network.backward((total / torch.tensor(sizes, device=self._accelerator)).sum())
         self._descend(devices)
         return total.detach().double()
 

@@ -60,7 +60,7 @@ def _compare(network: Network, template: nn.Module) -> bool:
     sent = [layout.flatten(module.state_dict()) for module in modules]
     stacked = StackedNetwork(template, layout, sent, Draws([0, 1], CPU), CPU, torch.double)
     stacked.module.train()
-    stacked.use(len(IMAGES), torch.tensor(IMAGES))
+    stacked.use(len(IMAGES), IMAGES)
     padded = torch.zeros(max(IMAGES), len(IMAGES), *network.input_shape, dtype=torch.double)
     for device, own in enumerate(images):
         padded[: len(own), device] = own

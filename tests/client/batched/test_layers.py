@@ -45,7 +45,7 @@ def test_a_batch_norm_sees_the_images_of_each_device_and_no_padding(own: list[in
     together = StackedNorm2d(4)
     together._parameters.clear()
     together._buffers.clear()
-    together.now = Now(None if own == [6, 6] else torch.tensor(own))
+    together.now = Now(None if own == [6, 6] else own)
     for name in ("weight", "bias", "running_mean", "running_var"):
         stacked = torch.stack([getattr(norm, name).detach().clone() for norm in alone])
         setattr(together, name, stacked.requires_grad_(not name.startswith("running")))
@@ -71,7 +71,7 @@ def test_a_batch_norm_sees_the_images_of_each_device_and_no_padding(own: list[in
 def test_dropout_draws_as_if_each_device_were_alone(shape: tuple[int, ...]) -> None:
     layer = StackedDropout(0.4)
     layer.devices = 2
-    layer.now = Now(torch.tensor([6, 2]), Draws([11, 12], CPU))
+    layer.now = Now([6, 2], Draws([11, 12], CPU))
     values = torch.randn(shape)
     before = torch.get_rng_state()
     try:
