@@ -10,7 +10,7 @@ from flwr.supercore.run import Run
 from client.batched.ahead import Ahead, Done
 from client.batched.together import do_ahead, same_work
 from common.settings import Scalar
-from simulation.grid import InlineGrid
+from simulation.grid import InlineGrid, one_thread
 
 
 class BatchedGrid(InlineGrid):
@@ -48,7 +48,9 @@ class BatchedGrid(InlineGrid):
         waiting = (one for one in self._pending.values() if one.metadata.message_id not in self._ahead)
         alike = (one for one in waiting if _trains(one) and same_work(message, one))
         group = [message, *itertools.islice(alike, self._together - 1)]
-        done = do_ahead([(one, super(BatchedGrid, self)._context(one)) for one in group], self._tell)
+        asked = [(one, super(BatchedGrid, self)._context(one)) for one in group]
+        with one_thread():
+            done = do_ahead(asked, self._tell)
         self._ahead |= {one.metadata.message_id: each for one, each in zip(group, done, strict=True)}
 
     def _forget(self, message_id: str) -> None:
