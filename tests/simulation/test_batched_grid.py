@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from client.app import app as real_client
+from client.batched.ahead import Ahead
 from common.architecture import Architecture
 from common.config import Config
 from common.errors import ConfigurationError, FederationError
@@ -84,6 +85,40 @@ def require_near(ours: dict[str, dict[str, np.ndarray]], theirs: dict[str, dict[
             assert np.abs(ours[name][key] - tensor).max() <= TOLERANCE * largest, (name, key)
 
 
+Corrupt = Callable[[Message], Message]
+
+
+def around(change: Callable[[Message, Context], Message]) -> ClientApp:
+    """The real client, but that the replies of training go through `change`."""
+    app = ClientApp()
+
+    @app.query("handshake")
+    def handshake(message: Message, context: Context) -> Message:
+        return real_client(message, context)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return change(real_client(message, context), context)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return real_client(message, context)
+
+    return app
+
+
+class Watched:
+    """The real client, and of every training whether it was done beside others."""
+
+    def __init__(self) -> None:
+        self.together: list[bool] = []
+        self.app = around(self._watch)
+
+    def _watch(self, reply: Message, context: Context) -> Message:
+        self.together.append(isinstance(context, Ahead))
+        return reply
+
+
 class Notes(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -105,18 +140,21 @@ class Notes(Silent):
     ids=str,
 )
 def test_a_federation_ends_as_one_by_one(settings: dict[str, Any], tmp_path: Path) -> None:
-    config, notes = config_of(**settings), Notes()
-    ours = run(config, tmp_path / "batched", note=notes.note)
+    config, notes, client = config_of(**settings), Notes(), Watched()
+    ours = run(config, tmp_path / "batched", app=client.app, note=notes.note)
     require_near(ours, run(config, tmp_path / "inline", "inline"))
     assert notes.lines == []
+    # with a range of epochs a device may be the only one that has as many
+    assert (any if "local_epochs" in settings else all)(client.together)
 
 
 def test_what_cannot_be_done_together_is_done_one_by_one_and_said_once(tmp_path: Path) -> None:
     """Exploration ends when the device's loss does not fall any more; what follows is trained together."""
-    config, notes = config_of(method="autoflip", autoflip_exploration_epochs=2), Notes()
-    ours = run(config, tmp_path / "batched", note=notes.note)
+    config, notes, client = config_of(method="autoflip", autoflip_exploration_epochs=2), Notes(), Watched()
+    ours = run(config, tmp_path / "batched", app=client.app, note=notes.note)
     require_near(ours, run(config, tmp_path / "inline", "inline"))
     assert notes.lines == ["devices do step explore of autoflip one by one: the batched engine does not know it"]
+    assert client.together == [False] * DEVICES + [True] * DEVICES * (ROUNDS - 1)
 
 
 class Joins(nn.Module):
@@ -142,27 +180,9 @@ def test_a_network_that_cannot_be_stacked_trains_one_by_one(tmp_path: Path) -> N
     assert line.startswith("devices train one by one, for their network cannot be stacked: it does")
 
 
-Corrupt = Callable[[Message], Message]
-
-
 def faulty(corrupt: Corrupt) -> ClientApp:
     """The real client, but that device 1's training goes through `corrupt`."""
-    app = ClientApp()
-
-    @app.query("handshake")
-    def handshake(message: Message, context: Context) -> Message:
-        return real_client(message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        reply = real_client(message, context)
-        return corrupt(reply) if context.node_config["partition-id"] == 1 else reply
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        return real_client(message, context)
-
-    return app
+    return around(lambda reply, context: corrupt(reply) if context.node_config["partition-id"] == 1 else reply)
 
 
 def raises(reply: Message) -> Message:
