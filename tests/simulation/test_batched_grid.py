@@ -1,10 +1,13 @@
 """The grid of the batched engine: who trains together, how long it may take, and who answers for itself."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.serverapp import Grid
+from torch import nn
 
 from client.app import app as real_client
 from common.architecture import Architecture
@@ -12,6 +15,7 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from simulation.batched_grid import BatchedGrid
 from simulation.engines import run_federation
@@ -70,6 +74,44 @@ def test_devices_that_train_together_share_the_time_that_each_would_have() -> No
 
     found = run_federation("batched", server, real_client, SETTINGS, DEVICES)
     assert found == ["did not finish step train beside 4 others within 1.25 s"] * DEVICES
+
+
+class Counting(nn.Module):
+    """A network that keeps with how many threads it was computed."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(math.prod(input_shape), classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_meta:
+            self.threads.add(torch.get_num_threads())
+        result: torch.Tensor = self.last(x.flatten(1))
+        return result
+
+
+def test_devices_train_on_one_thread_as_in_the_other_engines() -> None:
+    model = f"{__name__}:Counting"
+    allow_network(model)
+    architecture = Architecture.full(BaseNetwork(model, (1, 8, 8), 10))
+    sent = architecture.layout.flatten(architecture.build(0).state_dict())
+    task = Task("dac", "train", 1, architecture, TrainingOrder().to_mapping(), {WEIGHTS: sent})
+    Counting.threads.clear()
+
+    def server(grid: Grid, context: Context) -> list[bool]:
+        messages = [Message(task.encode(), node_id, "train") for node_id in grid.get_node_ids()]
+        return [reply.has_error() for reply in grid.send_and_receive(messages)]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        settings = {**SETTINGS, "model": model}
+        assert run_federation("batched", server, real_client, settings, DEVICES) == [False] * DEVICES
+        assert (Counting.threads, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_forgotten_device_is_forgotten_with_what_it_did_ahead() -> None:
