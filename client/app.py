@@ -6,11 +6,13 @@ from dataclasses import replace
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.asked import asked
+from client.batched.ahead import Ahead
 from client.data import device_data
 from client.evaluation import evaluate_task
-from client.identity import device_name, identify, own_model
+from client.identity import identify, own_model
 from client.measure import measured_profile, network_to_measure
-from client.methods import device_half, received_task
+from client.methods import received_task
 from client.privacy import local_dp
 from client.refusal import refusal
 from client.steps import run_step
@@ -19,7 +21,6 @@ from common.errors import FedDACError
 from common.fleet import DeviceProfile
 from common.learning import pick_accelerator
 from common.messages import DeviceReport, Hello
-from common.methods import contract_of
 from common.search_space import SearchSpace
 
 app = ClientApp()
@@ -51,12 +52,9 @@ def train(message: Message, context: Context) -> Message:
     """Do the step of the method that was asked for, on this device's images, and send back what came of it."""
 
     def trained() -> RecordDict:
-        config = Config.from_mapping(context.run_config)
-        task = received_task(message, context, config)
-        steps = device_half(contract_of(config.method.method))
-        name = device_name(context.node_config, config.fleet, config.federation.local_training)
-        data = device_data(context.node_config, config)
-        return run_step(steps, task, data, name, pick_accelerator(config.run.accelerator)).encode()
+        todo = asked(message, context)
+        steps = context.steps if isinstance(context, Ahead) else todo.steps
+        return run_step(steps, todo.task, todo.data, todo.name, todo.accelerator).encode()
 
     return _answer(message, trained)
 

@@ -36,10 +36,14 @@ class Here:
 
 @dataclass(frozen=True)
 class Work:
-    """What a step made: the arrays that go back, and the mean loss of its last pass over the images."""
+    """What a step made: the arrays that go back, and the mean loss of its last pass over the images.
+
+    `seconds` is what it took, where that is not the time since the step was called.
+    """
 
     arrays: Arrays
     loss: float
+    seconds: float | None = None
 
 
 Step: TypeAlias = Callable[[Task, Here], Work]
@@ -56,21 +60,32 @@ def run_step(steps: Mapping[str, Step], task: Task, data: DeviceData, device: st
         raise MessageError(f"method {task.method} has no step {task.step!r:.40} on devices")
     require_fit(task.network, data.train)
     start = time.perf_counter()
-    names = (task.step, task.round, device)
     with (
         deadline(task.deadline_seconds, f"finish step {task.step}") as check_deadline,
         torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []),
     ):
-        torch.manual_seed(derive_seed(task.seed, *names, "dropout"))
-        generator = torch_generator(task.seed, *names)
-        work = steps[task.step](task, Here(data.train, data.preprocessor, accelerator, generator, check_deadline))
+        torch.manual_seed(dropout_seed(task, device))
+        work = steps[task.step](task, here_of(task, data, device, accelerator, check_deadline))
     return Result(
         method=task.method,
         step=task.step,
         round=task.round,
         samples=len(data.train),
         loss=work.loss,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start if work.seconds is None else work.seconds,
         peak_rss_bytes=peak_rss_bytes(),
         arrays=work.arrays,
     )
+
+
+def here_of(
+    task: Task, data: DeviceData, device: str, accelerator: torch.device, check_deadline: Callable[[], None]
+) -> Here:
+    """Where the device of this name does the task."""
+    generator = torch_generator(task.seed, task.step, task.round, device)
+    return Here(data.train, data.preprocessor, accelerator, generator, check_deadline)
+
+
+def dropout_seed(task: Task, device: str) -> int:
+    """The seed of torch's global generator while the device of this name does the task."""
+    return derive_seed(task.seed, task.step, task.round, device, "dropout")

@@ -10,7 +10,6 @@ than eight channels, as the shortcuts of narrow ResNets do; as a matrix product 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 UNSAFE_BELOW = 8
 """Input channels below which PyTorch's own pointwise convolutions must not skip pixels."""
@@ -37,8 +36,8 @@ class DepthwiseConvolution(nn.Conv2d):
         narrow = min(input.shape[-2:]) < max(self.kernel_size)
         if not (narrow and _trains(self)):
             return super().forward(input)
-        output = _NarrowDepthwise.apply(input, self.weight, self.stride, self.padding)
-        return output if self.bias is None else output + self.bias.view(-1, 1, 1)  # type: ignore[no-any-return]
+        output = narrow_depthwise(input, self.weight, self.stride, self.padding)
+        return output if self.bias is None else output + self.bias.view(-1, 1, 1)
 
 
 class PointwiseConvolution(nn.Conv2d):
@@ -50,6 +49,14 @@ class PointwiseConvolution(nn.Conv2d):
             return super().forward(input)
         pixels = input[:, :, :: self.stride[0], :: self.stride[1]]
         return F.linear(pixels.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def narrow_depthwise(
+    maps: BatchOfMaps, weight: torch.Tensor, stride: tuple[int, ...], padding: tuple[int, ...] | str
+) -> BatchOfMaps:
+    """A depthwise convolution without dilation, `weight` (channels, 1, rows, columns), for maps narrower than that."""
+    result: torch.Tensor = _NarrowDepthwise.apply(maps, weight, stride, padding)
+    return result
 
 
 class _NarrowDepthwise(torch.autograd.Function):
@@ -66,12 +73,25 @@ class _NarrowDepthwise(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         for_maps = for_weight = None
         if ctx.needs_input_grad[0]:
-            for_maps = conv2d_input(  # type: ignore[no-untyped-call]
-                maps.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
-            )
+            for_maps = _gradient_of_maps(maps, weight, gradient, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             for_weight = depthwise_weight_gradient(maps, gradient, weight.shape, ctx.stride, ctx.padding)
         return for_maps, for_weight, None, None
+
+
+def _gradient_of_maps(
+    maps: BatchOfMaps,
+    weight: torch.Tensor,
+    gradient: BatchOfMaps,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> BatchOfMaps:
+    """What `torch.nn.grad.conv2d_input` computes, but channels last like `maps`, for what comes next would crawl."""
+    stretched, no_bias, only_maps = [1, 1], None, [True, False, False]
+    result: torch.Tensor = torch.ops.aten.convolution_backward(
+        gradient, maps, weight, no_bias, stride, padding, stretched, False, [0, 0], len(weight), only_maps
+    )[0]
+    return result
 
 
 def depthwise_weight_gradient(

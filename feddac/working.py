@@ -40,6 +40,7 @@ def simulate(
     engine: str = "ray",
     workers: int = 0,
     ray_address: str = "",
+    together: int = 0,
     config: str | Path | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
@@ -48,12 +49,13 @@ def simulate(
     """Run a whole federation and return the finished run.
 
     `engine` is ray (devices in `workers` processes, 0 for one per CPU, of this machine or of the Ray cluster at
-    `ray_address`, by default the environment's RAY_ADDRESS) or inline (all in this process). `config` is a TOML file of
+    `ray_address`, by default the environment's RAY_ADDRESS), inline (all in this process) or batched (in this process,
+    up to `together` devices of a cohort at once, 0 for as many as suit the accelerator). `config` is a TOML file of
     settings, over which `settings` win. `resume` continues the run of a folder with its own settings. `progress` is
     told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings, budgets and
     data that cannot work.
     """
-    check_engine(engine)
+    check_engine(engine, together)
     address = cluster_address(engine, ray_address)
     with _keywords_that_work():
         whole, folder = prepare(_settings(settings, out), _path(config), _path(resume), progress)
@@ -68,6 +70,8 @@ def simulate(
             workers,
             gpus,
             Cluster.at(address, whole.data),
+            together,
+            (progress or Silent()).note,
         )
     build_report(folder.path)
     return read_run(folder.path)

@@ -1,4 +1,4 @@
-"""The two ways to run a federation, behind one function.
+"""The ways to run a federation, behind one function.
 
 Flower's own simulation is not used: it carries no run configuration, hides the server's exceptions and its result, and
 asks its in-memory link once for every device, which takes a fleet of ten thousand minutes to report.
@@ -29,16 +29,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ENGINES = ("ray", "inline")
+ENGINES = ("ray", "inline", "batched")
+
+TOGETHER_ON_CPU, TOGETHER_ON_GPU = 8, 32
+"""How many devices the batched engine trains at once where nothing else was asked for."""
 
 _RUN_ID = 1
 _TASK_ID = 1
 
 
-def check_engine(engine: str) -> None:
-    """Raise ConfigurationError for an unknown engine."""
+def check_engine(engine: str, together: int = 0) -> None:
+    """Raise ConfigurationError for an unknown engine, or a number of devices `together` for one that has none."""
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if together and engine != "batched":
+        raise ConfigurationError(f"--together is for the batched engine, not for {engine}: leave out one of the two")
+    if together < 0:
+        raise ConfigurationError(f"--together must be at least 0, not {together}")
 
 
 def cluster_address(engine: str, given: str) -> str:
@@ -65,19 +72,22 @@ def run_federation(
     workers: int = 0,
     gpus: bool = False,
     cluster: "Cluster | None" = None,
+    together: int = 0,
+    note: Callable[[str], None] = lambda message: None,
 ) -> T:
     """Run `server_main` against `devices` virtual devices and return what it returns, or raise what it raises.
 
     `engine` is "ray" (devices in `workers` processes, 0 for one per CPU, sharing the GPUs there are when `gpus`), on
-    this machine or on those of a `cluster`, or "inline" (all in this process and thread). `client_app` is a ClientApp
-    or an import string; under Ray its functions must be importable. Devices see `run_config` and `{"partition-id": i,
-    "num-partitions": devices}`. A client that raises becomes an error reply; one that hangs or dies under Ray costs its
-    own reply, not the run.
+    this machine or on those of a `cluster`, "inline" (all in this process and thread), or "batched" (as inline, but up
+    to `together` devices of a cohort train at once, 0 for as many as suit the accelerator; `note` is told of what is
+    done one by one all the same). `client_app` is a ClientApp or an import string; under Ray its functions must be
+    importable. Devices see `run_config` and `{"partition-id": i, "num-partitions": devices}`. A client that raises
+    becomes an error reply; one that hangs or dies under Ray costs its own reply, not the run.
 
     Raises ConfigurationError for an unknown engine and where no cluster answers, FederationError when Ray cannot start
     or stops.
     """
-    check_engine(engine)
+    check_engine(engine, together)
     if workers < 0:
         raise ConfigurationError(f"workers must be at least 0, not {workers}")
     prefer_own_code()
@@ -91,6 +101,12 @@ def run_federation(
     if engine == "inline":
         with _quiet():
             return server_main(InlineGrid(loaded, node_configs, run_config, run), context)
+    if engine == "batched":
+        from simulation.batched_grid import BatchedGrid
+
+        limit = together or (TOGETHER_ON_GPU if gpus else TOGETHER_ON_CPU)
+        with _quiet():
+            return server_main(BatchedGrid(loaded, node_configs, run_config, run, limit, note), context)
     from simulation.ray_cluster import joined_ray, private_ray
     from simulation.ray_grid import RayGrid
 

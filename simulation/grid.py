@@ -42,7 +42,7 @@ class InlineGrid(LocalGrid):
             return []
         message = self._pending.pop(message_id)
         context = self._context(message)
-        with _one_thread():
+        with one_thread():
             reply = _transmit(answer(self._client_app, _transmit(message), context))
         self._keep(message, context.state)
         return [reply]
@@ -55,7 +55,7 @@ class InlineGrid(LocalGrid):
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Train as a Ray worker does, on one thread: sums over several threads round differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

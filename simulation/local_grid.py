@@ -1,4 +1,4 @@
-"""What the grids of both engines share: the devices, each with its context, and who waits for which reply."""
+"""What the grids of all engines share: the devices, each with its context, and who waits for which reply."""
 
 import itertools
 import time

@@ -142,7 +142,7 @@ class _Worker:
 
     def __init__(self, client_app: ClientApp | str, folder: str, shared: "_Shared | None") -> None:
         if os.path.isdir(folder):  # another machine need not have it
-            os.chdir(folder)  # So that relative paths mean the same in both engines.
+            os.chdir(folder)  # So that relative paths mean the same in all engines.
         if shared is not None:
             settings, [images] = shared
             give(settings, _data_set(ray.get(images)))

@@ -7,9 +7,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.e2e.conftest import FEDDAC, Finished, environment, feddac, weights_of
+from tests.examples import slow
 
 
 def events(run_folder: Path, kind: str) -> list[dict[str, object]]:
@@ -63,6 +66,21 @@ def test_a_second_run_on_ray_ends_with_the_same_partitions_architectures_and_wei
         assert (again / part).read_bytes() == (finished_run.folder / part).read_bytes()
 
 
+def test_the_batched_engine_ends_as_the_inline_engine_but_for_rounding(
+    finished_run: Finished, small_run: list[str], tmp_path: Path
+) -> None:
+    done = feddac(["simulate", *small_run, "--engine", "batched", "--out", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "one by one" not in done.stderr
+    assert (tmp_path / "run/report.html").stat().st_size > 0
+    names = sorted(path.name for path in (finished_run.folder / "models").glob("*.safetensors"))
+    assert names == sorted(path.name for path in (tmp_path / "run/models").glob("*.safetensors"))
+    for name in names:
+        ours, theirs = load_file(tmp_path / "run/models" / name), load_file(finished_run.folder / "models" / name)
+        for key, expected in theirs.items():
+            np.testing.assert_allclose(ours[key], expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_sigterm_ends_as_ctrl_c_does(engine: str, small_run: list[str], tmp_path: Path) -> None:
     arguments = [*small_run, "--rounds", "1000", "--engine", engine, "--out", "run"]
@@ -114,11 +132,13 @@ def test_another_seed_gives_other_weights(finished_run: Finished, small_run: lis
     assert all(ours[cohort] != theirs[cohort] for cohort in ours)
 
 
-@pytest.mark.parametrize(("event", "count"), [pytest.param("search", 2, marks=pytest.mark.slow), ("round", 5)])
+@pytest.mark.parametrize(
+    ("event", "count", "engine"), [("round", 5, "inline"), *slow(("search", 2, "inline"), ("round", 5, "batched"))]
+)
 def test_a_run_killed_anywhere_resumes_to_the_same_weights(
-    small_run: list[str], tmp_path: Path, event: str, count: int
+    small_run: list[str], tmp_path: Path, event: str, count: int, engine: str
 ) -> None:
-    arguments = [*small_run, "--rounds", "6"]
+    arguments = [*small_run, "--rounds", "6", "--engine", engine]
     feddac(["simulate", *arguments, "--out", "whole"], tmp_path)
     process = subprocess.Popen(
         [*FEDDAC, "simulate", *arguments, "--out", "killed"],
@@ -135,7 +155,7 @@ def test_a_run_killed_anywhere_resumes_to_the_same_weights(
             break
         time.sleep(0.01)
     process.wait()
-    resumed = feddac(["simulate", "--resume", "killed", "--engine", "inline"], tmp_path)
+    resumed = feddac(["simulate", "--resume", "killed", "--engine", engine], tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
     numbers = [(e["round"], e["cohort"]) for e in events(tmp_path / "killed", "round")]

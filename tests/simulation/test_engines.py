@@ -1,4 +1,4 @@
-"""Both engines: the same result, the server's own exceptions, error replies, and no hanging."""
+"""All engines: the same result, the server's own exceptions, error replies, and no hanging."""
 
 import logging
 import os
@@ -91,8 +91,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def answers(request: pytest.FixtureRequest, folder: Path) -> Answers:
-    if request.param == "inline":
-        return run("inline", server, bad_partition=1)
+    if request.param != "ray":
+        return run(request.param, server, bad_partition=1)
     result: Answers = request.getfixturevalue("on_ray")
     return result
 
@@ -186,8 +186,20 @@ def test_ray_that_cannot_start_suggests_the_inline_engine(monkeypatch: pytest.Mo
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ConfigurationError, match="engine must be one of ray, inline, not 'cluster'"):
+    with pytest.raises(ConfigurationError, match="engine must be one of ray, inline, batched, not 'cluster'"):
         run("cluster", lambda grid, context: None)
+
+
+@pytest.mark.parametrize(
+    ("engine", "together", "reason"),
+    [
+        ("inline", 4, "--together is for the batched engine, not for inline: leave out one of the two"),
+        ("batched", -1, "--together must be at least 0, not -1"),
+    ],
+)
+def test_a_number_of_devices_at_once_that_cannot_be(engine: str, together: int, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        run_federation(engine, lambda grid, context: None, CLIENT, {}, 1, together=together)
 
 
 def test_client_app_that_cannot_be_imported() -> None:
@@ -195,8 +207,9 @@ def test_client_app_that_cannot_be_imported() -> None:
         run_federation("inline", lambda grid, context: None, "no_such_module:app", {}, 1)
 
 
+@pytest.mark.parametrize("engine", ["inline", "batched"])
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
-def test_the_inline_engine_is_as_quiet_as_the_other(level: int) -> None:
+def test_engines_of_this_process_are_as_quiet_as_the_other(level: int, engine: str) -> None:
     """A device's own log line would stand in the user's terminal beside the server's note about it."""
     lines: list[str] = []
 
@@ -209,7 +222,7 @@ def test_the_inline_engine_is_as_quiet_as_the_other(level: int) -> None:
     log.addHandler(handler)
     log.setLevel(level)
     try:
-        run_federation("inline", lambda grid, context: log.error("a device failed"), CLIENT, {}, 1)
+        run_federation(engine, lambda grid, context: log.error("a device failed"), CLIENT, {}, 1)
         assert lines == []
         log.error("afterwards")
         assert lines == ["afterwards"]

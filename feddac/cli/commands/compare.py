@@ -40,7 +40,7 @@ def compare(
     jobs: Annotated[int, typer.Option(metavar="N", min=0, help="Runs at a time; 0 is one per CPU.")] = 0,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Instead of the file's seeds.", show_default=False)] = "",
     engine: Annotated[
-        str, typer.Option(metavar="ray|inline", help="Where the devices of a run live, as for feddac simulate.")
+        str, typer.Option(metavar="ray|inline|batched", help="Where the devices of a run live, as for feddac simulate.")
     ] = "inline",
 ) -> None:
     """Compare methods over seeds: accuracy, cost, and whether differences are more than chance.

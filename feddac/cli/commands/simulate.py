@@ -34,8 +34,9 @@ def simulate(
     engine: Annotated[
         str,
         typer.Option(
-            help="Where the devices run: ray (one process per worker) or inline (in this process).",
-            metavar="ray|inline",
+            help="Where the devices run: ray (one process per worker), inline (in this process) or batched (in this "
+            "process, those of a cohort together).",
+            metavar="ray|inline|batched",
             rich_help_panel="Simulation",
         ),
     ] = "ray",
@@ -58,6 +59,15 @@ def simulate(
             rich_help_panel="Simulation",
         ),
     ] = "",
+    together: Annotated[
+        int,
+        typer.Option(
+            help="Devices that the batched engine trains at once; 0 is 8 on a processor and 32 on a GPU.",
+            metavar="N",
+            min=0,
+            rich_help_panel="Simulation",
+        ),
+    ] = 0,
     config: Annotated[Path | None, config_option("Simulation")] = None,
     resume: Annotated[
         Path | None, resume_option("Continue the run of this folder with its settings.", "Simulation")
@@ -71,17 +81,24 @@ def simulate(
     from feddac.cli.display import show_progress
     from simulation.engines import check_engine, cluster_address
 
-    check_engine(engine)
+    check_engine(engine, together)
     address = cluster_address(engine, ray_address)
     with show_progress(Console(stderr=True)) as progress:
         whole, folder = prepare(settings, config, resume, progress)
     gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with run_ends_well(folder.path), folder:  # its last lines may be what cannot be written
-        _run(whole, folder, engine, workers, gpus, address, resume is not None)
+        _run(whole, folder, engine, workers, gpus, address, together, resume is not None)
 
 
 def _run(
-    config: Config, folder: "RunFolder", engine: str, workers: int, gpus: bool, address: str, resume: bool
+    config: Config,
+    folder: "RunFolder",
+    engine: str,
+    workers: int,
+    gpus: bool,
+    address: str,
+    together: int,
+    resume: bool,
 ) -> None:
     from feddac.cli.display import print_result, result_console, show_progress
     from server.federation import federate
@@ -91,7 +108,7 @@ def _run(
     from simulation.ray_cluster import Cluster
 
     with show_progress(Console(stderr=True)) as progress:
-        where = "this process" if engine == "inline" else f"the Ray cluster at {address}" if address else "Ray"
+        where = "this process" if engine != "ray" else f"the Ray cluster at {address}" if address else "Ray"
         progress.start("devices", 1)
         progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
 
@@ -108,6 +125,8 @@ def _run(
             workers,
             gpus,
             Cluster.at(address, config.data),
+            together,
+            progress.note,
         )
         progress.start("report", 1)
         report = build_report(folder.path)

@@ -210,7 +210,7 @@ def _environment() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--engine", "cluster"], "--engine must be one of ray, inline, not 'cluster'"),
+        (["--engine", "cluster"], "--engine must be one of ray, inline, batched, not 'cluster'"),
         (["--seeds", "0,x"], "--seeds must be whole numbers"),
         (["--rounds", "-1"], "rounds must be at least 0"),
     ],
