@@ -9,8 +9,7 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`). With `alike` every group, and the blocks together, give up the same share
-    (`dac.shrink.Ranking`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
+    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
     blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
     (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as
     teacher, whose answers have the share `distillation` of the loss.
@@ -22,7 +21,6 @@ class Recipe:
     gate_weight_decay: float
     importance: str
     distillation: float
-    alike: bool = False
     zero_init_residual: bool = True
     max_gradient_norm: float = 1.0
     threshold: float = 0.1
@@ -36,7 +34,6 @@ RECIPES = {
         gate_weight_decay=0.0,
         importance="saliency",
         distillation=0.7,
-        alike=True,
     ),
     # A gate before the depthwise convolution is undone by that channel's own batch norm, so cross-entropy gives it
     # almost no gradient and weight decay alone shrinks it; kept because it is what was published.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 
@@ -11,8 +10,6 @@ from common.architecture import Architecture
 from common.budget import BOUNDED, Costs, DeviceBudget
 from common.models.description import BYTES_PER_VALUE, Description
 from common.search_space import SearchSpace
-
-Name = TypeVar("Name", int, str)
 
 LARGEST_GROUP_SHARE = 0.5  # of a group's channels that one step may remove
 
@@ -22,15 +19,12 @@ class Ranking:
     """How a channel's worth is judged: per group, one value for each channel the architecture keeps, in its order.
 
     `importance` is weighed against cost; channels whose gate is at or below `threshold` go before all others,
-    smallest gate first, as the paper has it. A block is a group of one. With `alike` importance says which channels
-    of a group go, and which blocks, but not how many: every group, and the blocks taken together, give up the same
-    share of what the base network has.
+    smallest gate first, as the paper has it. A block is a group of one.
     """
 
     importance: Mapping[str, torch.Tensor]
     gate: Mapping[str, torch.Tensor]
     threshold: float
-    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,32 +172,14 @@ def _order(
             (gate > ranking.threshold, gate if gate <= ranking.threshold else worth / price, channel)
             for channel, gate, worth in zip(architecture.indices[group.name], gates, importance, strict=True)
         )
-        if ranking.alike:
-            channels = _by_share_left(channels, group.size)
         rows += _bundles(group.name, channels, space)
-    blocks: list[tuple[bool, float, str]] = []
     for block in space.blocks(description):
         if sizes[block.name]:
             price = _price(description, sizes, block.name, costs, target, violated)
             gate, worth = float(ranking.gate[block.name]), float(ranking.importance[block.name])
             closed = gate <= ranking.threshold
-            blocks.append((not closed, gate if closed else worth / price, block.name))
-    if ranking.alike:
-        blocks = _by_share_left(sorted(blocks), len(space.blocks(description)))
-    rows += [(is_open, value, name, ()) for is_open, value, name in blocks]
+            rows.append((not closed, gate if closed else worth / price, block.name, ()))
     return [Removal(name, channels) for _, _, name, channels in sorted(rows)]
-
-
-def _by_share_left(candidates: Sequence[tuple[bool, float, Name]], whole: int) -> list[tuple[bool, float, Name]]:
-    """The candidates, least valuable first, each valued by how much of the `whole` is left when its turn comes.
-
-    >>> _by_share_left([(True, 0.1, 5), (True, 0.7, 3)], whole=4)
-    [(True, -0.5, 5), (True, -0.25, 3)]
-    """
-    return [
-        (is_open, (position - len(candidates)) / whole if is_open else value, name)
-        for position, (is_open, value, name) in enumerate(candidates)
-    ]
 
 
 def _bundles(

@@ -130,7 +130,7 @@ class Trajectory:
         saliency = {name: gate.saliency.cpu() for name, gate in self.supernet.gates.items()}
         seen = any(bool(values.any()) for values in saliency.values())
         importance = saliency if self.recipe.importance == "saliency" and seen else gates
-        return Ranking(importance, gates, self.recipe.threshold, self.recipe.alike)
+        return Ranking(importance, gates, self.recipe.threshold)
 
     def _become(self, supernet: Supernet, momentum: State) -> None:
         self.supernet, self.optimizer = supernet, self._fresh_optimizer(supernet)

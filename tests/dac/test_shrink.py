@@ -1,7 +1,6 @@
 """Removal of channels, one at a time, least valuable first."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -132,38 +131,6 @@ def test_reduced_groups_end_on_the_multiple_and_the_budget_is_met_within_one(kin
             size = found.sizes[group.name]
             assert size in (0, group.size) or (size % multiple == 0 and size >= space.least(group))
         assert could_come_back(FULL, found, target, space) == []
-
-
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.12, 0.06])
-def test_alike_every_group_and_the_blocks_give_up_the_same_share(share: float) -> None:
-    space, base = (
-        SearchSpace("all", floor=1),
-        BaseNetwork("mobilenet_v2", (3, 32, 32), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1)),
-    )
-    full = Architecture.full(base)
-    target = DeviceBudget(macs=int(share * full.costs.macs))
-    architecture, removed = full, ()
-    while not target.admits(architecture.costs):
-        random = ranking(architecture, 0, threshold=-1.0, space=space)
-        step = shrink_step(architecture, replace(random, alike=True), target, 0.25, space, removed)
-        architecture, removed = step.architecture, step.removed
-    kept = [architecture.sizes[group.name] / group.size for group in full.description.reducible]
-    left = [rate for rate in kept if rate > 0]  # those of vanished blocks are 0
-    assert max(left) - min(left) < 0.05
-    blocks = len(full.description.blocks)
-    assert abs((blocks - len(architecture.removed)) / blocks - sum(left) / len(left)) < 1 / blocks + 0.05
-
-
-def test_alike_the_least_important_of_a_group_go_and_the_blocks_that_are_worth_least_for_their_cost() -> None:
-    space = SearchSpace("all", floor=1)
-    chosen = replace(ranking(FULL, 3, threshold=-1.0, space=space), alike=True)
-    smaller = shrink_step(FULL, chosen, DeviceBudget(macs=FULL.costs.macs // 2), 1.0, space).architecture
-    assert smaller.removed
-    for group in FULL.description.reducible:
-        gone = set(FULL.indices[group.name]) - set(smaller.indices[group.name])
-        worth = chosen.importance[group.name]
-        if 0 < len(gone) < group.size:
-            assert max(worth[list(gone)]) < min(worth[list(smaller.indices[group.name])])
 
 
 def test_a_block_that_costs_more_than_it_is_worth_goes_whole_with_what_is_inside() -> None:
