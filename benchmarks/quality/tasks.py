@@ -1,8 +1,9 @@
 """What there is to do: searches, trainings of whole networks, and cells; what each waits for, and in which order.
 
-Two rules make the compute of a cell equal to DAC's, whose final training follows a search. `family`: the epochs of the
+Rules make the compute of a cell equal to DAC's, whose final training follows a search. `family`: the epochs of the
 search, divided by the number of budgets that it serves, are added to the final training. `alone`: the epochs that the
-search had when it found this budget's network are added, as if it had served nobody else.
+search had when it found this budget's network are added, as if it had served nobody else. `work`: as many epochs are
+added as the search's MACs, divided by the number of budgets, are worth to a network of this size.
 """
 
 import math
@@ -14,14 +15,14 @@ from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.protocol import Protocol
 from benchmarks.quality.rows import Row
 
-RULES = ("family", "alone", "searched")
+RULES = ("family", "alone", "work", "searched")
 """`searched` cells have the epochs of the search, or as many of the whole network, before their final training."""
 
 WHOLE = "100%"
 DRAWS = ("random-1", "random-2", "random-3")
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dac": ("searched",),
-    "uniform": ("family", "alone"),
+    "uniform": ("family", "alone", "work"),
     "dac-fresh": ("family", "alone"),
     "width": ("family", "alone"),
     "dac-taught": ("searched",),
@@ -105,8 +106,12 @@ class Plan:
             if search is None:
                 yield Task("cell", seed, group, method, budget, rule), False
                 continue
-            alone = int(search["found"][budget]["epochs"])
-            more = {"family": family_share(search), "alone": alone, "searched": 0}[rule]
+            more = {
+                "family": family_share(search),
+                "alone": int(search["found"][budget]["epochs"]),
+                "work": work_share(search, budget),
+                "searched": 0,
+            }[rule]
             yield (
                 Task(
                     "cell",
@@ -125,6 +130,12 @@ class Plan:
 def family_share(search: Row) -> int:
     """The epochs of a search that fall to each budget that it served, rounded up."""
     return math.ceil(int(search["epochs"]) / len(search["found"]))
+
+
+def work_share(search: Row, budget: str) -> int:
+    """The work of a search that falls to each budget, in epochs of a network as large as what it found for this one."""
+    whole, own = search["curve"][0]["macs"], search["found"][budget]["macs"]
+    return math.ceil(search["whole_network_epochs"] / len(search["found"]) * whole / own)
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

@@ -21,7 +21,14 @@ SEARCHED: dict[str, Any] = {
     "seed": 0,
     "group": "macs",
     "epochs": 10,
-    "found": {"50%": {"epochs": 4}, "25%": {"epochs": 6}, "12%": {"epochs": 8}, "6%": {"epochs": 10}},
+    "whole_network_epochs": 6.0,
+    "curve": [{"epoch": 1, "macs": 1000}],
+    "found": {
+        "50%": {"epochs": 4, "macs": 500},
+        "25%": {"epochs": 6, "macs": 250},
+        "12%": {"epochs": 8, "macs": 120},
+        "6%": {"epochs": 10, "macs": 60},
+    },
 }
 
 
@@ -33,10 +40,15 @@ def test_nothing_but_searches_can_begin_before_the_search() -> None:
     assert [task.kind for task, ready in tasks([]) if ready] == ["search"]
 
 
-def test_both_rules_give_plain_scaling_the_epochs_of_the_search() -> None:
+def test_rules_in_epochs_give_plain_scaling_the_epochs_of_the_search() -> None:
     epochs = {(task.budget, task.rule): task.epochs for task, _ in tasks([SEARCHED]) if task.method == "uniform"}
     assert {epochs[budget, "family"] for budget in SEARCHED["found"]} == {15 + math.ceil(10 / 4)}
     assert [epochs[budget, "alone"] for budget in SEARCHED["found"]] == [19, 21, 23, 25]
+
+
+def test_at_equal_work_small_networks_train_longer() -> None:
+    epochs = [task.epochs for task, _ in tasks([SEARCHED]) if task.rule == "work"]
+    assert epochs == [15 + 3, 15 + 6, 15 + 13, 15 + 25]  # a quarter of 6 epochs of the whole network each
 
 
 def test_dac_is_trained_as_long_as_the_others_without_their_addition() -> None:
