@@ -134,8 +134,8 @@ def family_share(search: Row) -> int:
 
 def work_share(search: Row, budget: str) -> int:
     """The work of a search that falls to each budget, in epochs of a network as large as what it found for this one."""
-    whole, own = search["curve"][0]["macs"], search["found"][budget]["macs"]
-    return math.ceil(search["whole_network_epochs"] / len(search["found"]) * whole / own)
+    whole, own = int(search["curve"][0]["macs"]), int(search["found"][budget]["macs"])
+    return math.ceil(float(search["whole_network_epochs"]) / len(search["found"]) * whole / own)
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
