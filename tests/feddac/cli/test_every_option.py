@@ -200,14 +200,14 @@ FLIP: dict[str, Scalar] = {
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "recipe": ("paper", MOBILE),
-    "search-space": ("all", MOBILE),
+    "search-space": ("inner", MOBILE),
     "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),
     "epochs-per-step": (3, SHRINKING),
     "step-share": (0.05, SHRINKING),
     "fine-tune-epochs": (2, {}),
     "joint-epochs": (2, TWO_COHORTS),
-    "search-learning-rate": (0.05, {}),
+    "search-learning-rate": (0.02, {}),
     "search-momentum": (0.5, {}),
     "search-weight-decay": (0.1, {}),
     "entropy-coefficient": (5.0, {}),
