@@ -9,12 +9,14 @@ from typing import Any
 from feddac.comparison.plan import Cell, Experiment, PlannedRun
 from feddac.comparison.sharing import search_key
 from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
+from feddac.comparison.unserved import Fleet
 from server.report.progress import Point, progress_of, reached
 from server.report.wording import number_of
 from server.run_folder import RunFolder
 
 MEASURES = (
     "accuracy",
+    "fleet_accuracy",
     "worst_accuracy",
     "macs",
     "params",
@@ -39,17 +41,20 @@ TO_TARGET = ("round", "simulated_seconds", "bytes", "device_macs")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One finished run. Accuracies are of the test set, 0 to 1; costs are means over devices.
+    """One finished run. Accuracies are of the test set, 0 to 1; costs are means over the devices that are served.
 
-    `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each cohort with devices, largest
-    architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those
-    of summary.json; both kinds of seconds include a search that was done by another run of the comparison.
-    `over_budget` devices had to hold more than they can. `progress` is what each evaluated round had cost.
+    `accuracy` is that of the served devices, `fleet_accuracy` and those of `progress` are of all: one that is left
+    without a model guesses. `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each
+    cohort with devices, largest architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and
+    what the server spent are those of summary.json; both kinds of seconds include a search that was done by another run
+    of the comparison. `over_budget` devices had to hold more than they can. `progress` is what each evaluated round had
+    cost.
     """
 
     seed: int
     folder: str
     accuracy: float
+    fleet_accuracy: float
     worst_accuracy: float
     cohort_accuracies: tuple[float, ...]
     cohort_devices: tuple[int, ...]
@@ -116,9 +121,9 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
             for name in experiment.methods
         }
         target = _target(experiment, [one for runs in outcomes.values() for one in runs])
-        baseline = {one.seed: one.accuracy for one in outcomes[experiment.baseline]}
+        baseline = {one.seed: one.fleet_accuracy for one in outcomes[experiment.baseline]}
         for name, runs in outcomes.items():
-            difference = paired_difference({one.seed: one.accuracy for one in runs}, baseline)
+            difference = paired_difference({one.seed: one.fleet_accuracy for one in runs}, baseline)
             plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
             methods.append(
                 _method_result(
@@ -138,11 +143,13 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     macs = [number_of(one.get("macs")) for one in cohorts]
     own_search = number_of(summary.get("stages", {}).get("search", 0.0))
     events = RunFolder(out / run.folder).events()
+    fleet = Fleet.of(run.config.fleet.devices, sum(devices), events)
     down, up = number_of(summary.get("bytes_down")), number_of(summary.get("bytes_up"))
     return Outcome(
         seed=run.seed,
         folder=run.folder.as_posix(),
         accuracy=number_of(summary.get("test_accuracy")),
+        fleet_accuracy=fleet.over_all(number_of(summary.get("test_accuracy"))),
         worst_accuracy=min(accuracies, default=math.nan),
         cohort_accuracies=tuple(accuracies),
         cohort_devices=tuple(devices),
@@ -161,10 +168,12 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
         over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),
-        progress=progress_of(
-            [one for one in events if one["event"] == "step"],
-            [one for one in events if one["event"] == "evaluation"],
-            {str(one["cohort"]): int(one["devices"]) for one in cohorts},
+        progress=fleet.progress(
+            progress_of(
+                [one for one in events if one["event"] == "step"],
+                [one for one in events if one["event"] == "evaluation"],
+                {str(one["cohort"]): int(one["devices"]) for one in cohorts},
+            )
         ),
     )
 

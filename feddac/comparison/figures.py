@@ -132,7 +132,7 @@ def _costs(result: CellResult, name: str, marks: Marks, measure: str, title: str
     tips = {}
     for method in result.methods:
         if method.outcomes and math.isfinite(method.spreads[measure].mean):
-            mark, accuracy, cost = marks[method.name], method.spreads["accuracy"], method.spreads[measure].mean
+            mark, accuracy, cost = marks[method.name], method.spreads["fleet_accuracy"], method.spreads[measure].mean
             bars = axes.errorbar([cost], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
             bars.lines[0].set_gid(f"point-{method.name}")
             tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
@@ -154,7 +154,7 @@ def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> 
         ]
         axes.errorbar(
             [place for place, _ in known],
-            [method.spreads["accuracy"].mean for _, method in known],
+            [method.spreads["fleet_accuracy"].mean for _, method in known],
             yerr=[_error(method)[0] for _, method in known],
             label=name,
             **{**_look(mark), "linestyle": "-"},
@@ -170,11 +170,16 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     """One line of dots per method: light ones are seeds, the dark one is their mean."""
     for row, method in enumerate(cell.methods):
         mark = marks[method.name]
-        seeds = [one.accuracy for one in method.outcomes]
+        seeds = [one.fleet_accuracy for one in method.outcomes]
         axes.scatter(seeds, [row] * len(seeds), s=26, color=mark.colour, alpha=0.45, linewidths=0)
         if seeds:
             axes.errorbar(
-                [method.spreads["accuracy"].mean], [row], xerr=_error(method), **_look(mark), **_ERROR_BARS, zorder=3
+                [method.spreads["fleet_accuracy"].mean],
+                [row],
+                xerr=_error(method),
+                **_look(mark),
+                **_ERROR_BARS,
+                zorder=3,
             )
     names = [method.name for method in cell.methods]
     axes.set_yticks(range(len(names)), names)
@@ -182,7 +187,7 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     axes.tick_params(axis="y", labelcolor=SOFT_INK, length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
-    axes.set_xlabel("accuracy, mean over devices")
+    axes.set_xlabel("accuracy, mean over all devices")
 
 
 def _look(mark: Mark) -> dict[str, Any]:
@@ -190,7 +195,7 @@ def _look(mark: Mark) -> dict[str, Any]:
 
 
 def _error(method: MethodResult) -> list[float]:
-    deviation = method.spreads["accuracy"].deviation
+    deviation = method.spreads["fleet_accuracy"].deviation
     return [0.0 if math.isnan(deviation) else deviation]
 
 
@@ -209,7 +214,7 @@ def _along(results: Sequence[CellResult], axis: str) -> list[tuple[str, list[Cel
     panels: dict[str, list[CellResult]] = {}
     for one in results:
         others = ", ".join(f"{other} {label}" for other, label in one.cell.labels.items() if other != axis)
-        panels.setdefault(others or "accuracy, mean over devices", []).append(one)
+        panels.setdefault(others or "accuracy, mean over all devices", []).append(one)
     return [(title, sorted(cells, key=lambda one: float(one.cell.labels[axis]))) for title, cells in panels.items()]
 
 
