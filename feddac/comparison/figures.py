@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from feddac.comparison.collect import CellResult, MethodResult
@@ -59,12 +60,29 @@ def overview(results: Sequence[CellResult], marks: Marks) -> Figure:
     return figure
 
 
-def standalone_svg(results: Sequence[CellResult], marks: Marks) -> str:
-    """The overview as a file of its own; the same bytes whenever it is drawn from the same results."""
+def costs(results: Sequence[CellResult], marks: Marks) -> Figure:
+    """Accuracy of every method against each cost, one row of panels per cell. Call it under `report_style`."""
+    figure = Figure(figsize=(_PANEL[0] * len(COSTS), _PANEL[1] * len(results) + 0.5), layout="constrained")
+    grid = figure.subplots(len(results), len(COSTS), squeeze=False)
+    for row, result in enumerate(results):
+        for axes, (measure, title, words) in zip(grid[row], COSTS, strict=True):
+            axes.set_title(title if len(results) == 1 else f"{title}\n{title_of(result.cell)}")
+            for method in _costing(result, measure):
+                _point(axes, method, marks[method.name], measure)
+            _cost_axes(axes, words)
+    handles = [Line2D([], [], label=name, **_look(mark)) for name, mark in marks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False)
+    return figure
+
+
+def standalone_svg(
+    figure: Callable[[Sequence[CellResult], Marks], Figure], results: Sequence[CellResult], marks: Marks
+) -> str:
+    """`overview` or `costs` as a file of its own; the same bytes whenever it is drawn from the same results."""
     buffer = io.StringIO()
     with report_style():
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        overview(results, marks).savefig(buffer, format="svg", metadata=metadata, facecolor="white")
+        figure(results, marks).savefig(buffer, format="svg", metadata=metadata, facecolor="white")
     return buffer.getvalue()
 
 
@@ -130,17 +148,29 @@ def _line(axes: Axes, method: MethodResult, mark: Mark, across: list[float], mea
 def _costs(result: CellResult, name: str, marks: Marks, measure: str, title: str, words: Callable[[float], str]) -> str:
     figure, axes = new_axes(4.2, 2.8, f"Accuracy against {title}")
     tips = {}
-    for method in result.methods:
-        if method.outcomes and math.isfinite(method.spreads[measure].mean):
-            mark, accuracy, cost = marks[method.name], method.spreads["fleet_accuracy"], method.spreads[measure].mean
-            bars = axes.errorbar([cost], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
-            bars.lines[0].set_gid(f"point-{method.name}")
-            tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
+    for method in _costing(result, measure):
+        _point(axes, method, marks[method.name], measure)
+        accuracy, cost = method.spreads["fleet_accuracy"], method.spreads[measure].mean
+        tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
+    _cost_axes(axes, words)
+    return to_svg(figure, name, f"Accuracy against {title}, {title_of(result.cell)}", tips)
+
+
+def _costing(result: CellResult, measure: str) -> list[MethodResult]:
+    return [one for one in result.methods if one.outcomes and math.isfinite(one.spreads[measure].mean)]
+
+
+def _point(axes: Axes, method: MethodResult, mark: Mark, measure: str) -> None:
+    accuracy, cost = method.spreads["fleet_accuracy"].mean, method.spreads[measure].mean
+    bars = axes.errorbar([cost], [accuracy], yerr=_error(method), **_look(mark), **_ERROR_BARS)
+    bars.lines[0].set_gid(f"point-{method.name}")
+
+
+def _cost_axes(axes: Axes, words: Callable[[float], str]) -> None:
     percent_axis(axes)
     axes.margins(x=0.14, y=0.18)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
-    return to_svg(figure, name, f"Accuracy against {title}, {title_of(result.cell)}", tips)
 
 
 def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> None:
