@@ -10,7 +10,6 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ConfigurationError
 from common.fleet import virtual_fleet
-from common.methods import contract_of
 from common.methods.fednas import FedNASSettings
 from common.models.bottleneck import DEVICE_NETWORK
 from common.models.description import BaseNetwork
@@ -157,13 +156,12 @@ def test_shipped_experiments_are_sound(path: Path) -> None:
         assert config == Config.from_mapping(config.to_mapping())
         if config.model.model == "two_cnn":
             base = BaseNetwork("two_cnn", (3, 24, 24), 10)
+        elif path.stem == "peers":
+            base = BaseNetwork("resnet8", (3, 16, 16), 10)
         else:
-            small = config.data.image_size == 16
-            shape, stem = ((3, 16, 16), 1) if small else ((1, 28, 28), 2)
-            base = BaseNetwork("mobilenet_v2", shape, 10, 1.0, stem, (1, 2, 2, 2, 1, 2, 1))
-            if contract_of(config.method.method).reads_setting("strides"):
-                assert config.model.stem_stride == stem
-                assert config.model.strides == "1,2,2,2,1,2,1"
+            base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
+            assert config.model.stem_stride == 2
+            assert config.model.strides == "1,2,2,2,1,2,1"
         check_feasible(base, [device.budget for device in virtual_fleet(config.fleet)])
 
 
@@ -171,8 +169,8 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
     config = read_experiment(find_experiment("methods")).runs[0].config
     budgets = [device.budget for device in virtual_fleet(config.fleet)]
     assert len(budgets) == 16
-    for shape, stem in (((1, 28, 28), 2), ((3, 32, 32), 2), ((3, 16, 16), 1)):
-        base = BaseNetwork("mobilenet_v2", shape, 10, 1.0, stem, (1, 2, 2, 2, 1, 2, 1))
+    for shape in ((1, 28, 28), (3, 32, 32)):
+        base = BaseNetwork("mobilenet_v2", shape, 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
         check_feasible(base, budgets)
         full = Architecture.full(base).costs
         admitted = [budget.admits(full) for budget in dict.fromkeys(budgets)]
@@ -182,7 +180,7 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
 def test_half_of_the_peers_fleet_can_hold_the_networks_of_fednas_and_fedgkt() -> None:
     """Whose size does not follow from the budgets; the others have one for every device."""
     runs = {run.method: run.config for run in read_experiment(find_experiment("peers")).runs}
-    base = BaseNetwork("mobilenet_v2", (3, 16, 16), 10)
+    base = BaseNetwork("resnet8", (3, 16, 16), 10)
     small = Architecture.full(BaseNetwork(DEVICE_NETWORK, base.input_shape, 10)).costs
     supernet = needs(runs["fednas"].of(FedNASSettings), base, None)
     for costs in (small, supernet):
