@@ -43,12 +43,11 @@ TO_TARGET = ("round", "simulated_seconds", "bytes", "device_macs")
 class Outcome:
     """One finished run. Accuracies are of the test set, 0 to 1; costs are means over the devices that are served.
 
-    `accuracy` is that of the served devices, `fleet_accuracy` and those of `progress` are of all: one that is left
-    without a model guesses. `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each
-    cohort with devices, largest architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and
-    what the server spent are those of summary.json; both kinds of seconds include a search that was done by another run
-    of the comparison. `over_budget` devices had to hold more than they can. `progress` is what each evaluated round had
-    cost.
+    `accuracy` is that of the served devices; `fleet_accuracy`, `worst_accuracy` and those of `progress`, which is what
+    each evaluated round had cost, are of all: one that is left without a model guesses. `cohort_accuracies` are those
+    of each cohort with devices, largest architecture first. `macs_range` is over devices. `device_macs_per_round`,
+    bytes and what the server spent are those of summary.json; both kinds of seconds include a search that was done by
+    another run of the comparison. `over_budget` devices had to hold more than they can.
     """
 
     seed: int
@@ -80,7 +79,7 @@ class Outcome:
 class MethodResult:
     """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself.
 
-    `to_target` is the spread of TO_TARGET, NaN where a run did not get there. `curve` is (round, mean accuracy,
+    `to_target` is the spread of TO_TARGET, NaN where a run did not get there; `curve` is (round, mean accuracy,
     deviation, mean simulated seconds) over the seeds.
     """
 
@@ -150,7 +149,7 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         folder=run.folder.as_posix(),
         accuracy=number_of(summary.get("test_accuracy")),
         fleet_accuracy=fleet.over_all(number_of(summary.get("test_accuracy"))),
-        worst_accuracy=min(accuracies, default=math.nan),
+        worst_accuracy=fleet.worst(accuracies),
         cohort_accuracies=tuple(accuracies),
         cohort_devices=tuple(devices),
         macs=_weighted(macs, devices),
@@ -242,9 +241,10 @@ def _target(experiment: Experiment, outcomes: Sequence[Outcome]) -> float:
     return min(best, default=math.nan)
 
 
-def _at_target(outcome: Outcome, measure: str, target: float) -> float:
-    point = reached(outcome.progress, target)
-    return math.nan if point is None else float(getattr(point, measure))
+def _to_target(outcomes: Sequence[Outcome], measure: str, target: float) -> Spread:
+    """Of all seeds, or of none if one never got there: the others would be the lucky ones."""
+    points = [reached(one.progress, target) for one in outcomes]
+    return spread([] if None in points else [float(getattr(point, measure)) for point in points])
 
 
 def _method_result(
@@ -265,7 +265,7 @@ def _method_result(
             max((one.macs_range[1] for one in outcomes), default=math.nan),
         ),
         curve=_mean_curve([one.progress for one in outcomes]),
-        to_target={measure: spread([_at_target(one, measure, target) for one in outcomes]) for measure in TO_TARGET},
+        to_target={measure: _to_target(outcomes, measure, target) for measure in TO_TARGET},
         difference=difference,
     )
 

@@ -101,7 +101,7 @@ def notes(experiment: Experiment) -> list[str]:
         f"Mean ± standard deviation over {several}.",
         "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
         "Where not all devices have a model, it says of how many it is; of all devices: those without one guess (one "
-        "over the number of classes). Plots, differences and targets are of all devices. "
+        "over the number of classes). The worst device, plots, differences and targets are of all devices. "
         "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "

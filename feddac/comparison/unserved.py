@@ -40,6 +40,10 @@ class Fleet:
         known = self.served * accuracy if self.served else 0.0
         return (known + self.unserved * self.chance) / (self.served + self.unserved)
 
+    def worst(self, accuracies: Iterable[float]) -> float:
+        """The least of all devices where these are the accuracies of those that are served; NaN where none is known."""
+        return min((*accuracies, self.chance) if self.unserved else accuracies, default=math.nan)
+
     def progress(self, points: Iterable[Point]) -> tuple[Point, ...]:
         """The points with accuracies over all devices."""
         return tuple(replace(point, accuracy=self.over_all(point.accuracy)) for point in points)

@@ -113,11 +113,27 @@ def test_devices_without_a_model_guess(result: CellResult) -> None:
     """Two of three devices have 50 %, the third one of four classes: in plots, differences and targets too."""
     large, small = result.methods
     (outcome,) = small.outcomes
+    assert outcome.worst_accuracy == 0.25
     assert outcome.fleet_accuracy == pytest.approx((2 * 0.5 + 0.25) / 3)
     assert [point.accuracy for point in outcome.progress] == pytest.approx([0.25, (2 * 0.55 + 0.25) / 3])
     assert small.difference is not None
     assert small.difference.mean == pytest.approx(outcome.fleet_accuracy - large.outcomes[0].accuracy)
     assert cell_tables([result])[0].rows[1][HEADINGS.index("of all devices")] == percent(outcome.fleet_accuracy)
+
+
+@pytest.mark.parametrize(("target", "count"), [(0.3, 2), (0.41, 0)])
+def test_a_cost_to_the_target_is_of_all_seeds_or_of_none(
+    target: float, count: int, small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    """The seeds reach 40 and 42 %: the mean over those that reach 41 % would be that of the fast ones."""
+    top = f"seeds = [0, 1]\ntarget = {target}"
+    plan = small_experiment(top=top, settings=SETTINGS, rest='[methods.one]\nmethod = "fedavg"\n')
+    for seed, accuracy in ((0, 0.40), (1, 0.42)):
+        with RunFolder.create(tmp_path / f"all/one/seed-{seed}") as folder:
+            finish(folder, [cohort("cohort-0", 3, 100, accuracy)], accuracy)
+            folder.append("evaluation", round=1, cohort="cohort-0", test_accuracy=accuracy)
+    (result,) = collect(plan, tmp_path)
+    assert result.methods[0].to_target["round"].count == count
 
 
 def test_what_guessing_is_worth_is_unknown_without_the_classes() -> None:
