@@ -61,17 +61,22 @@ def overview(results: Sequence[CellResult], marks: Marks) -> Figure:
 
 
 def costs(results: Sequence[CellResult], marks: Marks) -> Figure:
-    """Accuracy of every method against each cost, one row of panels per cell. Call it under `report_style`."""
-    figure = Figure(figsize=(_PANEL[0] * len(COSTS), _PANEL[1] * len(results) + 0.5), layout="constrained")
-    grid = figure.subplots(len(results), len(COSTS), squeeze=False)
-    for row, result in enumerate(results):
-        for axes, (measure, title, words) in zip(grid[row], COSTS, strict=True):
+    """Accuracy of every method against each cost, a panel for each, cell after cell. Call it under `report_style`."""
+    per_cell = math.ceil(len(COSTS) / PANELS_PER_ROW)
+    size = (_PANEL[0] * PANELS_PER_ROW, _PANEL[1] * per_cell * len(results) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(per_cell * len(results), PANELS_PER_ROW, squeeze=False)
+    for number, result in enumerate(results):
+        places = grid[per_cell * number : per_cell * (number + 1)].ravel()
+        for axes, (measure, title, words) in zip(places, COSTS, strict=False):
             axes.set_title(title if len(results) == 1 else f"{title}\n{title_of(result.cell)}")
             for method in _costing(result, measure):
                 _point(axes, method, marks[method.name], measure)
             _cost_axes(axes, words)
+        for axes in places[len(COSTS) :]:
+            axes.set_visible(False)
     handles = [Line2D([], [], label=name, **_look(mark)) for name, mark in marks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False)
     return figure
 
 
