@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.quality import published_budgets
+from benchmarks.quality.budgets import published_budgets
 from common.architecture import Architecture
 from common.groups import DataSettings, ModelSettings, SearchSettings
 from common.learning import Feed, place

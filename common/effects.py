@@ -19,6 +19,7 @@ from common.methods.fednas import FedNASSettings
 FEDNAS_SEARCH = (
     "fednas-search-rounds",
     "fednas-search-epochs",
+    "fednas-warmup-rounds",
     "fednas-architecture-learning-rate",
     "fednas-architecture-weight-decay",
     "fednas-training-coefficient",

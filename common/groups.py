@@ -92,17 +92,17 @@ class SearchSettings(Settings):
         choices=("default", "paper", "uniform"),
     )
     search_space: str = setting(
-        "inner",
-        "What the search may remove: channels inside blocks (inner, the paper), or channels of every layer and blocks "
-        "whole (all).",
-        choices=("inner", "all"),
+        "all",
+        "What the search may remove: channels of every layer and blocks whole (all), or channels inside blocks alone "
+        "(inner, the paper).",
+        choices=("all", "inner"),
         common=True,
     )
     channel_floor: int = setting(8, "Fewest channels that a reduced channel group keeps.", minimum=1)
     channel_multiple: int = setting(
         0,
-        "Reduced channel groups keep a multiple of this many channels; 0 is 1 in the search space inner and with the "
-        "paper recipe, and 8, which runs fastest, in the search space all (the channel floor if that is smaller).",
+        "Reduced channel groups keep a multiple of this many channels; 0 is 8, which runs fastest, in the search space "
+        "all (the channel floor if that is smaller), and 1 in the search space inner and with the paper recipe.",
         minimum=0,
     )
     warmup_epochs: int = setting(15, "Epochs the full supernet trains before the first removal.", minimum=0)
@@ -117,7 +117,7 @@ class SearchSettings(Settings):
         "what they share has one value; for overlap.",
         minimum=0,
     )
-    search_learning_rate: float = setting(0.02, "Learning rate of the supernet.", above=0.0)
+    search_learning_rate: float = setting(0.05, "Learning rate of the supernet.", above=0.0)
     search_batch_size: int = setting(32, "Batch size of the search.", minimum=2)
     search_momentum: float = setting(0.9, "Momentum of the search.", minimum=0.0, maximum=0.999)
     search_weight_decay: float = setting(4e-5, "Weight decay of the supernet's weights.", minimum=0.0)
@@ -140,6 +140,9 @@ class TrainSettings(Settings):
     )
     momentum: float = setting(0.9, "Momentum.", minimum=0.0, maximum=0.999)
     nesterov: bool = setting(True, "Nesterov's form of momentum.")
+    max_gradient_norm: float = setting(
+        1.0, "Scale a step's gradient down to this L2 norm if it is longer; 0 does not.", minimum=0.0
+    )
     weight_decay: float = setting(
         4e-5, "Weight decay of convolution and linear weights; norms and biases have none.", minimum=0.0
     )

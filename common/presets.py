@@ -35,8 +35,9 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "paper": Preset(
-        "The search as it was published: where gates sit, their entropy and decay. Devices train on all their images.",
-        {"recipe": "paper", "device-evaluation": False},
+        "The search as it was published: what it removes, where gates sit, their entropy and decay. Devices train on "
+        "all their images.",
+        {"recipe": "paper", "search-space": "inner", "search-learning-rate": 0.02, "device-evaluation": False},
     ),
     "fednas-published": Preset(
         "FedNAS as its program's scripts have it: 50 rounds of search, then 500 that train what was found.",

@@ -22,8 +22,9 @@ from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError
 from common.layout import State
 from common.models import describe
-from common.models.description import BaseNetwork, Description
+from common.models.description import BaseNetwork, ChannelGroup, Description
 from common.models.networks import factory_of
+from common.search_space import SearchSpace
 from common.seeds import numpy_generator, torch_generator
 from common.slicing import slice_state
 from dac.plan import check_feasible, needs
@@ -78,24 +79,30 @@ def uniform(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     return at(rates[count - 1])
 
 
-def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Architecture:
+def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int, space: SearchSpace | None = None) -> Architecture:
     """Random channel counts between the floor and the base network's, random channels, as large as the budget allows.
 
-    Each prunable group draws u uniform in (0, 1) and keeps u ** t of what it has above its floor; the exponent t is
-    the largest that leaves too much, and random channels then go until the budget is met. Raises BudgetError for a
-    budget below the floor.
+    Each group of the search space (`inner` if none is given) draws u uniform in (0, 1) and keeps u ** t of what it has
+    above its floor; the exponent t is the largest that leaves too much, and random channels then go until the budget
+    is met. No block vanishes. Raises BudgetError for a budget below the floor.
     """
-    check_feasible(base, [budget])
+    space = _without_blocks(space)
+    check_feasible(base, [budget], space)
     full = Architecture.full(base)
     description = full.description
     if budget.admits(full.costs):
         return full
     generator = numpy_generator(seed, "random-widths")
-    draws = {group.name: float(generator.uniform(0.02, 0.98)) for group in description.prunable}
+    groups = space.groups(description)
+    draws = {group.name: float(generator.uniform(0.02, 0.98)) for group in groups}
+
+    def drawn(group: ChannelGroup, exponent: float) -> int:
+        least = space.least(group)
+        kept: int = round((group.size - least) * draws[group.name] ** exponent)
+        return least + kept
 
     def sizes(exponent: float) -> dict[str, int]:
-        drawn = {g.name: g.floor + round((g.size - g.floor) * draws[g.name] ** exponent) for g in description.prunable}
-        return {**description.full_sizes, **drawn}
+        return {**description.full_sizes, **{group.name: drawn(group, exponent) for group in groups}}
 
     too_large, fits = 0.0, 1e4
     for _ in range(60):
@@ -104,37 +111,48 @@ def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int) -> Archite
             fits = middle
         else:
             too_large = middle
-    order = {
-        group.name: torch.rand(group.size, generator=torch_generator(seed, group.name))
-        for group in full.description.prunable
-    }
+    order = {group.name: torch.rand(group.size, generator=torch_generator(seed, group.name)) for group in groups}
     chosen = sizes(too_large)
     kept = {name: sorted(values.argsort(descending=True)[: chosen[name]].tolist()) for name, values in order.items()}
-    return shrink_to(Architecture.with_kept(base, kept), order, budget)
+    return shrink_to(Architecture.with_kept(base, kept), order, budget, space)
 
 
-def magnitude(architecture: Architecture, state: State, budget: DeviceBudget) -> tuple[Architecture, State]:
+def magnitude(
+    architecture: Architecture, state: State, budget: DeviceBudget, space: SearchSpace | None = None
+) -> tuple[Architecture, State]:
     """`architecture` without its channels of smallest L1 norm, and the weights in `state` of those that stay.
 
-    A channel's norm counts every convolution or linear weight that writes or reads it. Raises BudgetError for a
-    budget below the floor.
+    A channel's norm counts every convolution or linear weight that writes or reads it. Channels of every group of the
+    search space may go (`inner` if none is given), but no block. Raises BudgetError for a budget below the floor.
     """
-    return _pruned(architecture, state, weight_norms(architecture, state), budget)
+    space = _without_blocks(space)
+    return _pruned(architecture, state, weight_norms(architecture, state, space), budget, space)
 
 
-def slimming(architecture: Architecture, state: State, budget: DeviceBudget) -> tuple[Architecture, State]:
+def slimming(
+    architecture: Architecture, state: State, budget: DeviceBudget, space: SearchSpace | None = None
+) -> tuple[Architecture, State]:
     """`architecture` without its channels of smallest batch-norm scale, and the weights of those that stay.
 
-    `state` should come from training with `slimming_penalty`. Raises ArchitectureError for a network without batch
-    norms and BudgetError for a budget below the floor.
+    Where several batch norms scale one group (at the ends of a residual stage), their scales are summed; of the two
+    inside a block the last counts. `state` should come from training with `slimming_penalty`. Channels of every group
+    of the search space may go (`inner` if none is given), but no block. Raises ArchitectureError for a network without
+    batch norms and BudgetError for a budget below the floor.
     """
-    scales = {group: state[f"{norm}.weight"].abs() for group, norm in _norms(architecture.description).items()}
-    return _pruned(architecture, state, scales, budget)
+    space = _without_blocks(space)
+    norms = _norms(architecture.description, space)
+    scales = {
+        group: torch.stack([state[f"{norm}.weight"].abs() for norm in names]).sum(0) for group, names in norms.items()
+    }
+    return _pruned(architecture, state, scales, budget, space)
 
 
-def slimming_penalty(architecture: Architecture, strength: float) -> Callable[[nn.Module], torch.Tensor]:
+def slimming_penalty(
+    architecture: Architecture, strength: float, space: SearchSpace | None = None
+) -> Callable[[nn.Module], torch.Tensor]:
     """`strength` times the L1 norm of the scales that `slimming` ranks by, as a function of the module."""
-    names = [f"{norm}.weight" for norm in _norms(architecture.description).values()]
+    norms = _norms(architecture.description, _without_blocks(space))
+    names = [f"{norm}.weight" for group in norms.values() for norm in group]
 
     def penalty(module: nn.Module) -> torch.Tensor:
         return strength * torch.stack([module.get_parameter(name).abs().sum() for name in names]).sum()
@@ -142,10 +160,13 @@ def slimming_penalty(architecture: Architecture, strength: float) -> Callable[[n
     return penalty
 
 
-def weight_norms(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Per prunable group, the L1 norm of the weights that write or read each channel; shapes (kept channels,)."""
+def weight_norms(
+    architecture: Architecture, state: Mapping[str, torch.Tensor], space: SearchSpace | None = None
+) -> dict[str, torch.Tensor]:
+    """The L1 norm of the weights that write or read each channel, per group of the space; shapes (kept channels,)."""
     description = architecture.description
-    norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in description.prunable}
+    groups = _without_blocks(space).groups(description)
+    norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in groups}
     for layer in description.layers:
         if layer.kind in ("batch_norm", "other"):
             continue
@@ -160,39 +181,51 @@ def weight_norms(architecture: Architecture, state: Mapping[str, torch.Tensor]) 
     return norms
 
 
-def shrink_to(architecture: Architecture, importance: Mapping[str, torch.Tensor], budget: DeviceBudget) -> Architecture:
+def shrink_to(
+    architecture: Architecture, importance: Mapping[str, torch.Tensor], budget: DeviceBudget, space: SearchSpace
+) -> Architecture:
     """Remove the channels of least importance per cost until the budget is met.
 
-    `importance` has one value for each channel of the base network's prunable groups.
+    `importance` has one value for each channel of the base network's groups in the search space.
     """
     while not budget.admits(architecture.costs):
         kept = {name: values[list(architecture.indices[name])] for name, values in importance.items()}
         gates = {name: torch.ones(len(values)) for name, values in kept.items()}
-        architecture = shrink_step(architecture, Ranking(kept, gates, threshold=0.0), budget, STEP_SHARE).architecture
+        ranking = Ranking(kept, gates, threshold=0.0)
+        architecture = shrink_step(architecture, ranking, budget, STEP_SHARE, space).architecture
     return architecture
 
 
 def _pruned(
-    architecture: Architecture, state: State, importance: Mapping[str, torch.Tensor], budget: DeviceBudget
+    architecture: Architecture,
+    state: State,
+    importance: Mapping[str, torch.Tensor],
+    budget: DeviceBudget,
+    space: SearchSpace,
 ) -> tuple[Architecture, State]:
-    check_feasible(architecture.base, [budget])
+    check_feasible(architecture.base, [budget], space)
     spread = {}
     for name, values in importance.items():
         spread[name] = torch.zeros(architecture.description.full_sizes[name])
         spread[name][list(architecture.indices[name])] = values.detach().cpu()
-    smaller = shrink_to(architecture, spread, budget)
+    smaller = shrink_to(architecture, spread, budget, space)
     return smaller, slice_state(state, architecture, smaller)
 
 
-def _norms(description: Description) -> dict[str, str]:
-    """The last batch norm of every prunable group: that of the depthwise convolution."""
-    norms = {
-        axis.group: layer.name
-        for layer in description.layers
-        if layer.kind == "batch_norm" and len(layer.target) == 1
-        for axis in layer.target
-    }
-    missing = [group.name for group in description.prunable if group.name not in norms]
+def _without_blocks(space: SearchSpace | None) -> SearchSpace:
+    """The same groups, for what has no measure of a block's worth."""
+    space = space or SearchSpace()
+    return replace(space, kind="uniform") if space.kind == "all" else space
+
+
+def _norms(description: Description, space: SearchSpace) -> dict[str, list[str]]:
+    """The batch norms whose scales rank a group: of groups inside a block the last, the depthwise convolution's."""
+    norms: dict[str, list[str]] = {}
+    for layer in description.layers:
+        if layer.kind == "batch_norm" and len(layer.target) == 1:
+            norms.setdefault(layer.target[0].group, []).append(layer.name)
+    groups = space.groups(description)
+    missing = [group.name for group in groups if group.name not in norms]
     if missing:
         raise ArchitectureError(f"slimming ranks channels by batch norm, and {missing[0]} has none; use mobilenet_v2")
-    return {group.name: norms[group.name] for group in description.prunable}
+    return {group.name: norms[group.name][-1:] if group.prunable else norms[group.name] for group in groups}

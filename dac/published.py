@@ -84,15 +84,27 @@ def first_within(entries: Mapping[str, Published], macs: float, params: float) -
     )
 
 
+def is_publishable(architecture: Architecture) -> bool:
+    """Whether the published format can say what it is: a MobileNetV2 of which only channels inside blocks are gone."""
+    whole = all(
+        architecture.sizes[group.name] == group.size for group in architecture.description.groups if not group.prunable
+    )
+    return architecture.base.model == "mobilenet_v2" and whole and not architecture.removed
+
+
 def write_published(path: Path, architectures: Mapping[str, Architecture]) -> None:
     """Write architectures of mobilenet_v2 by key, those with the most MACs first; the file appears whole or not at all.
 
-    Raises ArchitectureError for another model.
+    Raises ArchitectureError for what `is_publishable` is not.
     """
     entries = {}
     for key, architecture in sorted(architectures.items(), key=lambda item: -item[1].costs.macs):
         if architecture.base.model != "mobilenet_v2":
             raise ArchitectureError(f"the published format is for mobilenet_v2, not {architecture.base.model}")
+        if not is_publishable(architecture):
+            raise ArchitectureError(
+                f"the published format cannot say what {key} is: more than channels inside blocks is gone"
+            )
         sizes = architecture.sizes
         entries[key] = {
             "macs": float(thop_macs(architecture)),

@@ -9,8 +9,10 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. Found architectures are fine-tuned
-    with the unshrunk network as teacher, whose answers have the share `distillation` of the loss.
+    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
+    blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
+    (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as
+    teacher, whose answers have the share `distillation` of the loss.
     """
 
     gate_position: str
@@ -19,6 +21,8 @@ class Recipe:
     gate_weight_decay: float
     importance: str
     distillation: float
+    zero_init_residual: bool = True
+    max_gradient_norm: float = 1.0
     threshold: float = 0.1
 
 
@@ -40,6 +44,8 @@ RECIPES = {
         gate_weight_decay=5e-4,
         importance="gate",
         distillation=0.0,
+        zero_init_residual=False,
+        max_gradient_norm=0.0,
     ),
     "uniform": Recipe(
         gate_position="none",

@@ -131,7 +131,14 @@ class _Search:
         self.share_weights_done = False
         self.teacher: State | None = None
         recipe, space = RECIPES[settings.recipe], SearchSpace.of(settings)
-        supernet = Supernet(full, recipe.gate_position, derive_seed(seed, "supernet"), accelerator, space)
+        supernet = Supernet(
+            full,
+            recipe.gate_position,
+            derive_seed(seed, "supernet"),
+            accelerator,
+            space,
+            zero_init_residual=recipe.zero_init_residual,
+        )
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
         parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]
@@ -242,11 +249,20 @@ class _Search:
     ) -> float:
         """One epoch whose randomness depends on its number alone; returns the mean loss."""
         self.epoch += 1
+        limit = RECIPES[self.settings.recipe].max_gradient_norm
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
             loss = CrossEntropy(penalty=penalty, teacher=teacher)
-            score = train_epoch(module, self.train_feed, optimizer, generator, self.accelerator, loss)
+            score = train_epoch(
+                module,
+                self.train_feed,
+                optimizer,
+                generator,
+                self.accelerator,
+                loss,
+                before_step=(lambda: nn.utils.clip_grad_norm_(module.parameters(), limit)) if limit > 0 else None,
+            )
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")
         return score.loss

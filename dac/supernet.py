@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common.architecture import Architecture
+from common.initial_weights import fresh
 from common.layout import State
 from common.learning import place
 from common.models.description import Axis, Dimension, GatePoint, Layer
@@ -22,6 +23,7 @@ class Supernet:
     """A gated module of `architecture`; `gates` holds one gate per channel group and block of the search space.
 
     A group's gate multiplies its channels before every layer that reads them, a block's gate what the block adds.
+    The weights are fresh ones of `seed`, see `common.initial_weights`.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class Supernet:
         seed: int,
         accelerator: torch.device,
         space: SearchSpace | None = None,
+        *,
+        zero_init_residual: bool = False,
     ) -> None:
         self.architecture, self.description = architecture, architecture.description
         self.gate_position = gate_position
         self.accelerator = accelerator
         self.space = space or SearchSpace()
-        module = architecture.build(seed)
+        module = fresh(architecture, seed, zero_init_residual=zero_init_residual)
         sizes = architecture.sizes
         groups = [group.name for group in self.space.groups(self.description) if sizes[group.name]]
         self.blocks = [block for block in self.space.blocks(self.description) if block.name not in architecture.removed]

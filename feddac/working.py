@@ -11,6 +11,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
 from common.groups import ModelSettings
+from common.initial_weights import fresh
 from common.learning import pick_accelerator
 from common.presets import without_preset
 from common.progress import Progress, Silent
@@ -126,7 +127,7 @@ def train(
         if isinstance(architecture, str | Path):
             return _member(Path(architecture))
         chosen = architecture or Architecture.full(base_network(model, material.data))
-        state = chosen.build(derive_seed(seed, "train-init")).state_dict()
+        state = fresh(chosen, derive_seed(seed, "train-init")).state_dict()
         return Member(chosen, DeviceBudget(), state, 0.0)
 
     job = training.prepare_training(given, choose, _path(teacher), progress or Silent(), _path(resume))

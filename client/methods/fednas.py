@@ -92,7 +92,8 @@ def cosine(order: CellOrder) -> Callable[[int], float]:
 class MixedLevel:
     """The loss of the weights' step, before which the architecture takes one on the same batch and one of the others.
 
-    alpha <- Adam(alpha, lambda_valid * dL_valid/dalpha + lambda_train * dL_train/dalpha), at the present weights.
+    alpha <- Adam(alpha, lambda_valid * dL_valid/dalpha + lambda_train * dL_train/dalpha), at the present weights. With
+    both lambdas 0 the architecture stays: Adam would follow the weight decay alone, in whole steps.
     """
 
     loss: Loss
@@ -103,6 +104,8 @@ class MixedLevel:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Answer:
         """Step the architecture, then answer as the loss does."""
+        if self.order.fednas_validation_coefficient == self.order.fednas_training_coefficient == 0:
+            return self.loss(module, batch)
         gradient = torch.zeros_like(self.alphas)
         if self.order.fednas_validation_coefficient > 0:
             gradient += self.order.fednas_validation_coefficient * self._slope(module, next(self.others))

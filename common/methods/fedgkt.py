@@ -76,6 +76,12 @@ class FedGKTSettings(Transfer):
         choices=tuple(OPTIMIZERS),
     )
     fedgkt_server_learning_rate: float = setting(0.001, "Learning rate of fedgkt's server.", above=0.0)
+    fedgkt_score: str = setting(
+        "pair",
+        "Whose accuracy a run of fedgkt has: the pair's, a device's stem below the server's network, as published, or "
+        "that of the small network, which a device can use alone.",
+        choices=("pair", "device"),
+    )
     fedgkt_server_distillation: bool = setting(
         True, "Whether fedgkt's server learns the devices' logits too, not only their labels."
     )

@@ -68,6 +68,12 @@ class FedNASSettings(CellTraining):
     fednas_search_rounds: int = setting(
         5, "Rounds of search before those in which what was found is trained (fednas).", minimum=1
     )
+    fednas_warmup_rounds: int = setting(
+        0,
+        "Rounds at the beginning of the search in which weights alone are trained, so that operations with weights are "
+        "not judged by random ones (fednas).",
+        minimum=0,
+    )
     fednas_search_epochs: int = setting(
         0,
         "Epochs a device searches per round (fednas); 0 takes local-epochs, as the rounds after the search do.",

@@ -9,12 +9,14 @@ from typing import Any
 from feddac.comparison.plan import Cell, Experiment, PlannedRun
 from feddac.comparison.sharing import search_key
 from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
+from feddac.comparison.unserved import Fleet
 from server.report.progress import Point, progress_of, reached
 from server.report.wording import number_of
 from server.run_folder import RunFolder
 
 MEASURES = (
     "accuracy",
+    "fleet_accuracy",
     "worst_accuracy",
     "macs",
     "params",
@@ -39,17 +41,19 @@ TO_TARGET = ("round", "simulated_seconds", "bytes", "device_macs")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One finished run. Accuracies are of the test set, 0 to 1; costs are means over devices.
+    """One finished run. Accuracies are of the test set, 0 to 1; costs are means over the devices that are served.
 
-    `worst_accuracy` is that of the devices worst served, `cohort_accuracies` that of each cohort with devices, largest
-    architecture first. `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those
-    of summary.json; both kinds of seconds include a search that was done by another run of the comparison.
-    `over_budget` devices had to hold more than they can. `progress` is what each evaluated round had cost.
+    `accuracy` is that of the served devices; `fleet_accuracy`, `worst_accuracy` and those of `progress`, which is what
+    each evaluated round had cost, are of all: one that is left without a model guesses. `cohort_accuracies` are those
+    of each cohort with devices, largest architecture first. `macs_range` is over devices. `device_macs_per_round`,
+    bytes and what the server spent are those of summary.json; both kinds of seconds include a search that was done by
+    another run of the comparison. `over_budget` devices had to hold more than they can.
     """
 
     seed: int
     folder: str
     accuracy: float
+    fleet_accuracy: float
     worst_accuracy: float
     cohort_accuracies: tuple[float, ...]
     cohort_devices: tuple[int, ...]
@@ -75,7 +79,7 @@ class Outcome:
 class MethodResult:
     """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself.
 
-    `to_target` is the spread of TO_TARGET, NaN where a run did not get there. `curve` is (round, mean accuracy,
+    `to_target` is the spread of TO_TARGET, NaN where a run did not get there; `curve` is (round, mean accuracy,
     deviation, mean simulated seconds) over the seeds.
     """
 
@@ -116,9 +120,9 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
             for name in experiment.methods
         }
         target = _target(experiment, [one for runs in outcomes.values() for one in runs])
-        baseline = {one.seed: one.accuracy for one in outcomes[experiment.baseline]}
+        baseline = {one.seed: one.fleet_accuracy for one in outcomes[experiment.baseline]}
         for name, runs in outcomes.items():
-            difference = paired_difference({one.seed: one.accuracy for one in runs}, baseline)
+            difference = paired_difference({one.seed: one.fleet_accuracy for one in runs}, baseline)
             plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
             methods.append(
                 _method_result(
@@ -138,12 +142,14 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     macs = [number_of(one.get("macs")) for one in cohorts]
     own_search = number_of(summary.get("stages", {}).get("search", 0.0))
     events = RunFolder(out / run.folder).events()
+    fleet = Fleet.of(run.config.fleet.devices, sum(devices), events)
     down, up = number_of(summary.get("bytes_down")), number_of(summary.get("bytes_up"))
     return Outcome(
         seed=run.seed,
         folder=run.folder.as_posix(),
         accuracy=number_of(summary.get("test_accuracy")),
-        worst_accuracy=min(accuracies, default=math.nan),
+        fleet_accuracy=fleet.over_all(number_of(summary.get("test_accuracy"))),
+        worst_accuracy=fleet.worst(accuracies),
         cohort_accuracies=tuple(accuracies),
         cohort_devices=tuple(devices),
         macs=_weighted(macs, devices),
@@ -161,10 +167,12 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
         over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),
-        progress=progress_of(
-            [one for one in events if one["event"] == "step"],
-            [one for one in events if one["event"] == "evaluation"],
-            {str(one["cohort"]): int(one["devices"]) for one in cohorts},
+        progress=fleet.progress(
+            progress_of(
+                [one for one in events if one["event"] == "step"],
+                [one for one in events if one["event"] == "evaluation"],
+                {str(one["cohort"]): int(one["devices"]) for one in cohorts},
+            )
         ),
     )
 
@@ -233,9 +241,10 @@ def _target(experiment: Experiment, outcomes: Sequence[Outcome]) -> float:
     return min(best, default=math.nan)
 
 
-def _at_target(outcome: Outcome, measure: str, target: float) -> float:
-    point = reached(outcome.progress, target)
-    return math.nan if point is None else float(getattr(point, measure))
+def _to_target(outcomes: Sequence[Outcome], measure: str, target: float) -> Spread:
+    """Of all seeds, or of none if one never got there: the others would be the lucky ones."""
+    points = [reached(one.progress, target) for one in outcomes]
+    return spread([] if None in points else [float(getattr(point, measure)) for point in points])
 
 
 def _method_result(
@@ -256,7 +265,7 @@ def _method_result(
             max((one.macs_range[1] for one in outcomes), default=math.nan),
         ),
         curve=_mean_curve([one.progress for one in outcomes]),
-        to_target={measure: spread([_at_target(one, measure, target) for one in outcomes]) for measure in TO_TARGET},
+        to_target={measure: _to_target(outcomes, measure, target) for measure in TO_TARGET},
         difference=difference,
     )
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from feddac.comparison.collect import CellResult, MethodResult
@@ -59,12 +60,34 @@ def overview(results: Sequence[CellResult], marks: Marks) -> Figure:
     return figure
 
 
-def standalone_svg(results: Sequence[CellResult], marks: Marks) -> str:
-    """The overview as a file of its own; the same bytes whenever it is drawn from the same results."""
+def costs(results: Sequence[CellResult], marks: Marks) -> Figure:
+    """Accuracy of every method against each cost, a panel for each, cell after cell. Call it under `report_style`."""
+    per_cell = math.ceil(len(COSTS) / PANELS_PER_ROW)
+    size = (_PANEL[0] * PANELS_PER_ROW, _PANEL[1] * per_cell * len(results) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(per_cell * len(results), PANELS_PER_ROW, squeeze=False)
+    for number, result in enumerate(results):
+        places = grid[per_cell * number : per_cell * (number + 1)].ravel()
+        for axes, (measure, title, words) in zip(places, COSTS, strict=False):
+            axes.set_title(title if len(results) == 1 else f"{title}\n{title_of(result.cell)}")
+            for method in _costing(result, measure):
+                _point(axes, method, marks[method.name], measure)
+            _cost_axes(axes, words)
+        for axes in places[len(COSTS) :]:
+            axes.set_visible(False)
+    handles = [Line2D([], [], label=name, **_look(mark)) for name, mark in marks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False)
+    return figure
+
+
+def standalone_svg(
+    figure: Callable[[Sequence[CellResult], Marks], Figure], results: Sequence[CellResult], marks: Marks
+) -> str:
+    """`overview` or `costs` as a file of its own; the same bytes whenever it is drawn from the same results."""
     buffer = io.StringIO()
     with report_style():
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        overview(results, marks).savefig(buffer, format="svg", metadata=metadata, facecolor="white")
+        figure(results, marks).savefig(buffer, format="svg", metadata=metadata, facecolor="white")
     return buffer.getvalue()
 
 
@@ -130,17 +153,29 @@ def _line(axes: Axes, method: MethodResult, mark: Mark, across: list[float], mea
 def _costs(result: CellResult, name: str, marks: Marks, measure: str, title: str, words: Callable[[float], str]) -> str:
     figure, axes = new_axes(4.2, 2.8, f"Accuracy against {title}")
     tips = {}
-    for method in result.methods:
-        if method.outcomes and math.isfinite(method.spreads[measure].mean):
-            mark, accuracy, cost = marks[method.name], method.spreads["accuracy"], method.spreads[measure].mean
-            bars = axes.errorbar([cost], [accuracy.mean], yerr=_error(method), **_look(mark), **_ERROR_BARS)
-            bars.lines[0].set_gid(f"point-{method.name}")
-            tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
+    for method in _costing(result, measure):
+        _point(axes, method, marks[method.name], measure)
+        accuracy, cost = method.spreads["fleet_accuracy"], method.spreads[measure].mean
+        tips[f"point-{method.name}"] = f"{method.name}: {with_deviation(accuracy, percent)}, {words(cost)}"
+    _cost_axes(axes, words)
+    return to_svg(figure, name, f"Accuracy against {title}, {title_of(result.cell)}", tips)
+
+
+def _costing(result: CellResult, measure: str) -> list[MethodResult]:
+    return [one for one in result.methods if one.outcomes and math.isfinite(one.spreads[measure].mean)]
+
+
+def _point(axes: Axes, method: MethodResult, mark: Mark, measure: str) -> None:
+    accuracy, cost = method.spreads["fleet_accuracy"].mean, method.spreads[measure].mean
+    bars = axes.errorbar([cost], [accuracy], yerr=_error(method), **_look(mark), **_ERROR_BARS)
+    bars.lines[0].set_gid(f"point-{method.name}")
+
+
+def _cost_axes(axes: Axes, words: Callable[[float], str]) -> None:
     percent_axis(axes)
     axes.margins(x=0.14, y=0.18)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
-    return to_svg(figure, name, f"Accuracy against {title}, {title_of(result.cell)}", tips)
 
 
 def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> None:
@@ -154,7 +189,7 @@ def _lines(axes: Axes, cells: Sequence[CellResult], axis: str, marks: Marks) -> 
         ]
         axes.errorbar(
             [place for place, _ in known],
-            [method.spreads["accuracy"].mean for _, method in known],
+            [method.spreads["fleet_accuracy"].mean for _, method in known],
             yerr=[_error(method)[0] for _, method in known],
             label=name,
             **{**_look(mark), "linestyle": "-"},
@@ -170,11 +205,16 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     """One line of dots per method: light ones are seeds, the dark one is their mean."""
     for row, method in enumerate(cell.methods):
         mark = marks[method.name]
-        seeds = [one.accuracy for one in method.outcomes]
+        seeds = [one.fleet_accuracy for one in method.outcomes]
         axes.scatter(seeds, [row] * len(seeds), s=26, color=mark.colour, alpha=0.45, linewidths=0)
         if seeds:
             axes.errorbar(
-                [method.spreads["accuracy"].mean], [row], xerr=_error(method), **_look(mark), **_ERROR_BARS, zorder=3
+                [method.spreads["fleet_accuracy"].mean],
+                [row],
+                xerr=_error(method),
+                **_look(mark),
+                **_ERROR_BARS,
+                zorder=3,
             )
     names = [method.name for method in cell.methods]
     axes.set_yticks(range(len(names)), names)
@@ -182,7 +222,7 @@ def _dots(axes: Axes, cell: CellResult, marks: Marks) -> None:
     axes.tick_params(axis="y", labelcolor=SOFT_INK, length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
-    axes.set_xlabel("accuracy, mean over devices")
+    axes.set_xlabel("accuracy, mean over all devices")
 
 
 def _look(mark: Mark) -> dict[str, Any]:
@@ -190,7 +230,7 @@ def _look(mark: Mark) -> dict[str, Any]:
 
 
 def _error(method: MethodResult) -> list[float]:
-    deviation = method.spreads["accuracy"].deviation
+    deviation = method.spreads["fleet_accuracy"].deviation
     return [0.0 if math.isnan(deviation) else deviation]
 
 
@@ -209,7 +249,7 @@ def _along(results: Sequence[CellResult], axis: str) -> list[tuple[str, list[Cel
     panels: dict[str, list[CellResult]] = {}
     for one in results:
         others = ", ".join(f"{other} {label}" for other, label in one.cell.labels.items() if other != axis)
-        panels.setdefault(others or "accuracy, mean over devices", []).append(one)
+        panels.setdefault(others or "accuracy, mean over all devices", []).append(one)
     return [(title, sorted(cells, key=lambda one: float(one.cell.labels[axis]))) for title, cells in panels.items()]
 
 

@@ -43,7 +43,8 @@ TEMPLATE = """\
 {% if overview %}
 <section>
 <h2>At a glance</h2>
-<p class="about">Test accuracy, averaged over devices; bars reach one standard deviation over seeds to either side.</p>
+<p class="about">Test accuracy, averaged over all devices; those without a model guess. Bars reach one standard \
+deviation over seeds to either side.</p>
 <div class="panels"><div class="figure" tabindex="0" role="group" aria-label="At a glance">\
 {{ overview | safe }}</div></div>
 </section>

@@ -17,6 +17,7 @@ from server.report.wording import MISSING, NARROW_SPACE, count, duration, percen
 HEADINGS = (
     "method",
     "accuracy",
+    "of all devices",
     "worst device",
     "difference [95 %]",
     "p",
@@ -49,16 +50,17 @@ def columns(*headings: str) -> tuple[int, ...]:
     return tuple(map(HEADINGS.index, headings))
 
 
-QUALITY = columns(*HEADINGS[:6], "devices with a model", "seeds")
-COST = columns("method", *HEADINGS[6 : HEADINGS.index("simulated time")], "over budget")
+QUALITY = columns(*HEADINGS[: HEADINGS.index("per cohort") + 1], "devices with a model", "seeds")
+COST = columns("method", *HEADINGS[HEADINGS.index("MACs (range)") : HEADINGS.index("simulated time")], "over budget")
 TIME = columns("method", *HEADINGS[HEADINGS.index("simulated time") : HEADINGS.index("time") + 1])
 PACE = columns("method", *HEADINGS[HEADINGS.index("target accuracy") : -1])
 TABLES = (QUALITY, COST, TIME, PACE)
 """Columns of the tables that a page has for each cell; each fits a screen of 1280 pixels."""
 
 ON_TERMINAL = columns(
-    *("method", "accuracy", "difference [95 %]", "p", "worst device", "MACs (range)", "MACs per device and round"),
+    *("method", "accuracy", "of all devices", "difference [95 %]", "p", "worst device", "MACs (range)"),
     *(
+        "MACs per device and round",
         "bytes down",
         "bytes up",
         "simulated time",
@@ -98,6 +100,8 @@ def notes(experiment: Experiment) -> list[str]:
     return [
         f"Mean ± standard deviation over {several}.",
         "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
+        "Where not all devices have a model, it says of how many it is; of all devices: those without one guess (one "
+        "over the number of classes). The worst device, plots, differences and targets are of all devices. "
         "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
@@ -114,8 +118,7 @@ def notes(experiment: Experiment) -> list[str]:
             if experiment.target is not None
             else "The target is the highest accuracy that every run of the setting had at some time."
         ),
-        "Over budget: devices that had to hold a model larger than they can. Where not all devices have a model, "
-        "accuracy says of how many it is.",
+        "Over budget: devices that had to hold a model larger than they can.",
     ]
 
 
@@ -159,6 +162,7 @@ def _row(method: MethodResult, target: float) -> tuple[str, ...]:
     return (
         method.name,
         with_deviation(of["accuracy"], percent) + partly,
+        with_deviation(of["fleet_accuracy"], percent),
         with_deviation(of["worst_accuracy"], percent),
         *_difference(method.difference),
         " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,

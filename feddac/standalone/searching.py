@@ -18,7 +18,7 @@ from common.search_space import SearchSpace
 from common.settings import Scalar, key_of
 from dac.files import save_member
 from dac.plan import check_feasible
-from dac.published import write_published
+from dac.published import is_publishable, write_published
 from dac.search import search
 from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
@@ -70,8 +70,8 @@ class SearchJob:
                     seed=seed,
                     preparation=self.material.preparation,
                 )
-        if self.base.model == "mobilenet_v2":
-            found = {name: one.architecture for name, one in zip(names, family.members, strict=True)}
+        found = {name: one.architecture for name, one in zip(names, family.members, strict=True)}
+        if all(map(is_publishable, found.values())):
             write_published(self.folder.path / "net_cfg.json", found)
 
 

@@ -70,7 +70,7 @@ class DACServer(Averaged):
         self._record(cohorts, members, chosen)
         if run.config.federation.initial_weights == "random":
             for cohort, member in zip(cohorts, _members_of(cohorts, chosen), strict=True):
-                state = random_state(member.architecture, run.seed)
+                state = random_state(member.architecture, run.seed, run.config.search.recipe)
                 cohort.weights = member.architecture.layout.flatten(state)
         return cohorts
 

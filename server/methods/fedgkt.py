@@ -5,8 +5,8 @@ logits and labels of all its images. The server trains its large network, which 
 answers: its logits for every image, by the image's id, go out with the next round.
 
 Nothing is averaged, so every device is a cohort of its own, with the weights it sent last. What is scored is the pair,
-the device's stem below the server's network, which is a whole bottleneck ResNet; what a device can afford and takes
-home is its small network with its own classifier.
+the device's stem below the server's network, which is a whole bottleneck ResNet, or what a device can afford and takes
+home, its small network with its own classifier (`fedgkt-score`).
 
 Where this differs from the authors' program: docs/peers.md.
 """
@@ -151,7 +151,15 @@ class FedGKTServer:
         self._finished = number
 
     def module(self, cohort: Cohort) -> nn.Module:
-        """The pair: the device's stem and the server's network, one whole ResNet."""
+        """What is scored: the pair, or the small network."""
+        return self._pair(cohort) if self._scores_pair else cohort.module(self.run.accelerator)
+
+    @property
+    def _scores_pair(self) -> bool:
+        return self.settings.fedgkt_score == "pair"
+
+    def _pair(self, cohort: Cohort) -> nn.Module:
+        """The device's stem and the server's network, one whole ResNet."""
         module = self._whole.build(0)
         stem = {name: values for name, values in self._unflat(cohort.weights).items() if name.startswith(STEM)}
         load_weights(module, {**self._server.state_dict(), **stem})
@@ -161,17 +169,18 @@ class FedGKTServer:
         """The pair, and as NAME-device the small network that the device takes home."""
         small = cohort.module(self.run.accelerator)
         return [
-            Model(cohort.name, self._whole, self.module(cohort)),
+            Model(cohort.name, self._whole, self._pair(cohort)),
             Model(cohort.name + DEVICE_MODEL, self._small, small),
         ]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
-        """In rounds that are evaluated, the test accuracy of the small network alone."""
+        """In rounds that are evaluated, the test accuracy of what is not scored: the small network, or the pair."""
         run = self.run
         if not is_due(self._finished, run.config.federation):
             return {}
-        score = evaluate(cohort.module(run.accelerator), run.reference.test, run.accelerator)
-        return {"device_network_accuracy": score.accuracy}
+        other = cohort.module(run.accelerator) if self._scores_pair else self._pair(cohort)
+        score = evaluate(other, run.reference.test, run.accelerator)
+        return {"device_network_accuracy" if self._scores_pair else "pair_accuracy": score.accuracy}
 
     def epochs_on_reference(self, rounds: int) -> int:
         """Those of the pretraining."""

@@ -72,6 +72,12 @@ class FedNASServer(Averaged):
                 f"of {rounds} rounds {settings.fednas_search_rounds} are for the search, which leaves none to train "
                 "what it finds: raise --rounds or lower --fednas-search-rounds"
             )
+        if given is None and settings.fednas_warmup_rounds >= settings.fednas_search_rounds:
+            raise ConfigurationError(
+                f"of {settings.fednas_search_rounds} rounds of the search fednas-warmup-rounds = "
+                f"{settings.fednas_warmup_rounds} leaves none that moves the architecture: lower it, or raise "
+                "--fednas-search-rounds"
+            )
         network_of(settings, base, given or HEAVIEST)
 
     def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:
@@ -105,6 +111,8 @@ class FedNASServer(Averaged):
         told = {key: own[key] for key in CellTraining.keys()}  # noqa: SIM118
         if is_searching(cohort) and self.settings.fednas_search_epochs:
             told["epochs"] = self.settings.fednas_search_epochs
+        if is_searching(cohort) and number <= self.settings.fednas_warmup_rounds:
+            told |= {"fednas-training-coefficient": 0.0, "fednas-validation-coefficient": 0.0}
         return CellOrder.from_mapping({**super().order(cohort, device, number).to_mapping(), **told})
 
     def finish(self, number: int) -> None:

@@ -9,6 +9,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.groups import TrainSettings
+from common.initial_weights import fresh
 from common.layout import State
 from common.learning import evaluate, place, recalibrate
 from common.progress import Silent
@@ -20,10 +21,14 @@ from dac.train import train_architecture
 from server.run import Run
 
 
-def random_state(architecture: Architecture, seed: int) -> State:
-    """The architecture's slice of its base network's random initial weights, which only the run's seed decides."""
-    full = Architecture.full(architecture.base)
-    return slice_state(full.build(derive_seed(seed, "initial-weights")).state_dict(), full, architecture)
+def random_state(architecture: Architecture, seed: int, recipe: str = "default") -> State:
+    """The architecture's slice of its base network's random initial weights, which only the run's seed decides.
+
+    Residual blocks begin as they do in a search by the `recipe`.
+    """
+    full, zero = Architecture.full(architecture.base), RECIPES[recipe].zero_init_residual
+    module = fresh(full, derive_seed(seed, "initial-weights"), zero_init_residual=zero)
+    return slice_state(module.state_dict(), full, architecture)
 
 
 def starting_state(architecture: Architecture, run: Run) -> State:
@@ -32,7 +37,7 @@ def starting_state(architecture: Architecture, run: Run) -> State:
     The recipe is `dac.train` with the learning rate, momentum and weight decay of the search. A training that was cut
     short goes on from the checkpoint in the run folder and ends with the same weights.
     """
-    state = random_state(architecture, run.seed)
+    state = random_state(architecture, run.seed, run.config.search.recipe)
     if pretraining_epochs(run.config) == 0:
         return state
     return train_architecture(
@@ -100,6 +105,7 @@ def _recipe(config: Config, epochs: int) -> TrainSettings:
         learning_rate=search.search_learning_rate,
         momentum=search.search_momentum,
         weight_decay=search.search_weight_decay,
+        max_gradient_norm=RECIPES[search.recipe].max_gradient_norm,
         label_smoothing=0.0,
         distillation=RECIPES[search.recipe].distillation,
     )

@@ -1,6 +1,7 @@
-"""The quality benchmark: every cell once, equal budgets, and a page of its results."""
+"""The quality benchmark: every cell once, equal budgets and equal compute, and a page of its results."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,67 +10,101 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from benchmarks.quality.protocol import Protocol
+from benchmarks.quality.tasks import DRAWS, METHODS, Plan, Task
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNERS = {"dac", "dac-inherited", "dac-scratch", "magnitude", "slimming"}
-WIDTHS = {"width", "width-inside", "width-distilled", "width-long"}
-METHODS = LEARNERS | WIDTHS | {"uniform", "uniform-long", "uniform-taught", "random"}
+SIZES = ("--train-images", "300", "--validation-images", "60", "--test-images", "100", "--augment", "none")
+SHORT = ("--epochs", "1", "--warmup-epochs", "1", "--epochs-per-step", "1", "--step-share", "0.5")
+SEARCHED: dict[str, Any] = {
+    "event": "search",
+    "seed": 0,
+    "group": "macs",
+    "epochs": 10,
+    "whole_network_epochs": 6.0,
+    "curve": [{"epoch": 1, "macs": 1000}],
+    "found": {
+        "50%": {"epochs": 4, "macs": 500},
+        "25%": {"epochs": 6, "macs": 250},
+        "12%": {"epochs": 8, "macs": 120},
+        "6%": {"epochs": 10, "macs": 60},
+    },
+}
 
 
-def benchmark(folder: Path, *options: str) -> list[dict[str, Any]]:
-    """Run it on a few digits; returns the rows of its file."""
-    sizes = ["--train-images", "80", "--validation-images", "20", "--test-images", "40"]
-    short = ["--epochs", "1", "--warmup-epochs", "1", "--epochs-per-step", "1", "--step-share", "0.5"]
-    out = folder / "quality.jsonl"
-    command = [sys.executable, "benchmarks/quality.py", "--data", "digits", "--out", str(out), "--work", str(folder)]
+def tasks(rows: list[dict[str, Any]], methods: tuple[str, ...] = ("uniform", "dac")) -> list[tuple[Task, bool]]:
+    return list(Plan(Protocol(epochs=15), [0], ["macs"], methods).tasks(rows))
+
+
+def test_nothing_but_searches_can_begin_before_the_search() -> None:
+    assert [task.kind for task, ready in tasks([]) if ready] == ["search"]
+
+
+def test_rules_in_epochs_give_plain_scaling_the_epochs_of_the_search() -> None:
+    epochs = {(task.budget, task.rule): task.epochs for task, _ in tasks([SEARCHED]) if task.method == "uniform"}
+    assert {epochs[budget, "family"] for budget in SEARCHED["found"]} == {15 + math.ceil(10 / 4)}
+    assert [epochs[budget, "alone"] for budget in SEARCHED["found"]] == [19, 21, 23, 25]
+
+
+def test_at_equal_work_small_networks_train_longer() -> None:
+    epochs = [task.epochs for task, _ in tasks([SEARCHED]) if task.rule == "work"]
+    assert epochs == [15 + 3, 15 + 6, 15 + 13, 15 + 25]  # a quarter of 6 epochs of the whole network each
+
+
+def test_dac_is_trained_as_long_as_the_others_without_their_addition() -> None:
+    cells = [task for task, _ in tasks([SEARCHED]) if task.method == "dac"]
+    assert {(task.epochs_before, task.epochs) for task in cells} == {(10, 15)}
+
+
+def test_what_is_done_is_not_done_again_and_taught_cells_wait_for_their_teacher() -> None:
+    methods = ("uniform", "dac-taught")
+    before = tasks([SEARCHED], methods)
+    assert not any(ready for task, ready in before if task.method == "dac-taught")
+    whole = {"event": "whole", "seed": 0, "group": "macs", "method": "whole", "budget": "100%", "rule": "family"}
+    after = tasks([SEARCHED, whole], methods)
+    assert all(ready for task, ready in after if task.method == "dac-taught")
+    assert len(after) == len(before) - 1
+
+
+def benchmark(folder: Path, *options: str) -> None:
+    """Run it on a few digits."""
+    files = ("--out", str(folder / "quality.jsonl"), "--work", str(folder))
+    command = [sys.executable, "benchmarks/quality", "--data", "digits", *files, "--seeds", "0", *SIZES, *SHORT]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, *sizes, *short, *options], cwd=ROOT, check=True, env=environment)
-    return [json.loads(line) for line in out.read_text().splitlines()]
+    subprocess.run([*command, *options], cwd=ROOT, check=True, env=environment)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
-    benchmark(folder, "--seeds", "0", "--budgets", "26M,95M")
+    benchmark(folder, "--groups", "macs,memory")
     return folder
 
 
+@pytest.mark.slow
 def test_every_method_has_a_cell_within_the_same_budget(results: Path) -> None:
     rows = [json.loads(line) for line in (results / "quality.jsonl").read_text().splitlines()]
-    cells = {(row["budget"], row["method"]): row for row in rows if row["event"] == "cell"}
-    whole = {("95M", method) for method in ("full", "full-long", "dac")}
-    assert set(cells) == whole | {("26M", method) for method in METHODS}
-    full, dac, width = cells["95M", "full"], cells["26M", "dac"], cells["26M", "width-inside"]
-    assert width["macs"] <= dac["macs"] < 0.4 * full["macs"]
-    assert width["params"] <= dac["params"] < 0.4 * full["params"]
-    assert all(cells["26M", method]["macs"] < 0.4 * full["macs"] for method in METHODS)
-    assert {name: cells["26M", "dac"][name] for name in ("macs", "params")} == {
-        name: cells["26M", "dac-scratch"][name] for name in ("macs", "params")
-    }
+    cells = {(row["budget"], row["method"], row["rule"]): row for row in rows if row["event"] == "cell"}
+    full = next(row for row in rows if row["event"] == "whole")
+    for share, name in ((0.5, "50%"), (0.25, "25%"), (0.12, "12%"), (0.06, "6%")):
+        rules = [(method, rule) for method in METHODS for rule in METHODS[method]]
+        assert all(cells[name, method, rule]["macs"] <= share * full["macs"] for method, rule in rules)
+    assert cells["half memory", "dac", "searched"]["peak_memory_bytes"] <= full["peak_memory_bytes"] / 2
+    dac, fresh = cells["25%", "dac", "searched"], cells["25%", "dac-fresh", "family"]
+    assert all(dac[name] == fresh[name] for name in ("macs", "params", "peak_memory_bytes"))
+    assert len({cells["25%", draw, "family"]["params"] for draw in DRAWS}) > 1
 
 
-def test_final_trainings_are_equally_long_except_the_longer_one(results: Path) -> None:
-    rows = [json.loads(line) for line in (results / "quality.jsonl").read_text().splitlines()]
-    searched = next(row["epochs"] for row in rows if row["event"] == "search")
-    epochs = {row["method"]: (row["epochs_before"], row["epochs"]) for row in rows if row["event"] == "cell"}
-    longer = ("width-long", "full-long", "uniform-long", "uniform-taught")
-    assert {epochs.pop(method) for method in longer} == {(0, 1 + searched)}
-    assert {epochs.pop(method) for method in LEARNERS} == {(searched, 1)}
-    assert set(epochs.values()) == {(0, 1)}
+@pytest.mark.slow
+def test_what_is_there_is_not_done_again_and_the_page_stays(results: Path) -> None:
+    before = {name: (results / name).read_bytes() for name in ("quality.jsonl", "quality.md", "quality.svg")}
+    benchmark(results, "--groups", "macs,memory")
+    assert {name: (results / name).read_bytes() for name in before} == before
 
 
-def test_what_is_there_is_not_done_again(results: Path) -> None:
-    before = (results / "quality.jsonl").read_text()
-    benchmark(results, "--seeds", "0", "--budgets", "26M,95M")
-    assert (results / "quality.jsonl").read_text() == before
-
-
-def test_the_page_has_a_line_per_method_and_budget(results: Path) -> None:
-    script = ["benchmarks/quality_plot.py", str(results / "quality.jsonl")]
-    subprocess.run([sys.executable, *script], cwd=ROOT, check=True)
+@pytest.mark.slow
+def test_the_page_has_a_line_per_budget_method_and_rule(results: Path) -> None:
     page = (results / "quality.md").read_text()
-    assert page.count("\n| 26M |") == len(METHODS)
-    assert page.count("\n| 95M |") == 3
-    assert "Search cost:" in page
+    rules = sum(len(METHODS[method]) for method in METHODS if method not in DRAWS) + 1
+    assert page.count("\n| 25% |") == rules
     assert "<svg" in (results / "quality.svg").read_text()

@@ -13,6 +13,7 @@ from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
 from common.errors import ArchitectureError, BudgetError
 from common.models.description import BaseNetwork
+from common.search_space import SearchSpace
 from dac.baselines import (
     magnitude,
     random_widths,
@@ -206,9 +207,39 @@ def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_traine
     importance = {
         g.name: torch.rand(g.size, generator=torch.Generator().manual_seed(7)) for g in full.description.prunable
     }
-    smaller = shrink_to(full, importance, budget)
+    smaller = shrink_to(full, importance, budget, SearchSpace())
     assert budget.admits(smaller.costs)
     assert full.contains(smaller)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.12, 0.06])
+def test_in_the_space_of_every_group_the_baselines_reach_budgets_below_the_floor_of_inner_channels(
+    share: float,
+) -> None:
+    full, space = Architecture.full(BASE), SearchSpace("all", floor=4, multiple=8)
+    budget = DeviceBudget(macs=int(full.costs.macs * share))
+    state = full.build(0).state_dict()
+    found = [
+        random_widths(BASE, budget, 0, space),
+        magnitude(full, state, budget, space)[0],
+        slimming(full, state, budget, space)[0],
+    ]
+    for architecture in found:
+        assert budget.admits(architecture.costs)
+        assert any(architecture.sizes[f"stage{n}"] < full.sizes[f"stage{n}"] for n in range(1, 8))
+        assert not architecture.removed
+
+
+def test_slimming_sums_the_scales_of_all_norms_at_the_ends_of_a_residual_stage() -> None:
+    full, space = Architecture.full(BASE), SearchSpace("uniform", floor=1)
+    state = {name: value.clone() for name, value in full.build(0).state_dict().items()}
+    norms = [f"blocks.{block}.project_norm.weight" for block in (13, 14, 15)]
+    state[norms[0]][5], state[norms[1]][5], state[norms[2]][5] = 0.1, 0.1, 0.1  # smallest in sum
+    state[norms[0]][9] = 0.0  # smallest in one norm alone
+    without_one = full.description.costs({**full.sizes, "stage6": full.sizes["stage6"] - 1}).macs
+    smaller, _ = slimming(full, state, DeviceBudget(macs=without_one + 1), space)
+    assert 5 not in smaller.indices["stage6"]
+    assert 9 in smaller.indices["stage6"]
 
 
 def test_a_pruned_network_can_be_pruned_again() -> None:

@@ -12,9 +12,11 @@ from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
 from common.groups import SearchSettings
+from common.initial_weights import fresh
 from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
+from common.seeds import derive_seed
 from dac.baselines import uniform
 from dac.shrink import steps_between
 from dac.supernet import Supernet
@@ -100,3 +102,16 @@ def test_a_budget_below_one_channel_each_is_refused_before_any_training(
 )
 def test_steps_are_counted_by_the_resource_that_lies_farthest(target: DeviceBudget, share: float, steps: int) -> None:
     assert steps_between(Costs(100, 100, 400), target, share) == steps
+
+
+def test_the_first_step_is_no_longer_than_the_rate_and_residual_blocks_begin_as_the_identity(
+    feeds: tuple[Feed, Feed], tmp_path: Path
+) -> None:
+    whole = replace(feeds[0], batch_size=len(feeds[0].images)), feeds[1]  # one step an epoch
+    settings = replace(SETTINGS, warmup_epochs=1, fine_tune_epochs=0, search_weight_decay=0.0, search_momentum=0.0)
+    full = Architecture.full(RESNET)
+    [member] = run(whole, tmp_path, budgets=[DeviceBudget()], settings=settings).members
+    before = fresh(full, derive_seed(0, "supernet")).state_dict()
+    trained = [one.name for one in full.description.tensors if one.trainable]
+    length = sum(float((member.state[name] - before[name]).square().sum()) for name in trained) ** 0.5
+    assert length == pytest.approx(settings.search_learning_rate, rel=1e-3)

@@ -232,3 +232,19 @@ def test_a_training_with_a_teacher_resumes_too_and_not_with_another_one(
     with pytest.raises(CheckpointError):
         run(feeds, MLP, teacher=teacher_that_says(1), checkpoint=place)
     assert same(whole, run(feeds, MLP, teacher=teacher_that_says(2), checkpoint=place))
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e-4])
+def test_a_step_moves_the_weights_no_further_than_the_rate_times_the_longest_gradient(
+    feeds: tuple[Feed, Feed], limit: float
+) -> None:
+    whole = replace(feeds[0], batch_size=len(feeds[0].images)), feeds[1]  # one step an epoch
+    once = TrainSettings(epochs=1, learning_rate=0.5, momentum=0.0, nesterov=False, weight_decay=0.0, warmup_share=0.0)
+
+    def moved(max_gradient_norm: float) -> float:
+        before = CNN.build(0).state_dict()
+        after = run(whole, settings=replace(once, max_gradient_norm=max_gradient_norm), state=before).state
+        return math.sqrt(sum(float((after[name] - value).square().sum()) for name, value in before.items()))
+
+    assert moved(0.0) > 0.5 * limit
+    assert moved(limit) == pytest.approx(0.5 * limit, rel=1e-3)

@@ -185,9 +185,9 @@ def test_widths_are_fast_ones_in_the_whole_space_and_the_papers_elsewhere() -> N
     def multiple(**settings: object) -> int:
         return SearchSpace.of(SearchSettings(**settings)).multiple  # type: ignore[arg-type]
 
-    assert (multiple(), multiple(search_space="all"), multiple(search_space="all", recipe="paper")) == (1, 8, 1)
-    assert (multiple(channel_multiple=3), multiple(search_space="all", channel_multiple=1)) == (3, 1)
-    assert multiple(search_space="all", channel_floor=2) == 2, "a smaller floor is not out of reach"
+    assert (multiple(), multiple(search_space="inner"), multiple(recipe="paper")) == (8, 1, 1)
+    assert (multiple(search_space="inner", channel_multiple=3), multiple(channel_multiple=1)) == (3, 1)
+    assert multiple(channel_floor=2) == 2, "a smaller floor is not out of reach"
 
 
 def test_a_microcontroller_with_77_kb_of_weights_and_64_kb_of_activations_in_int8_is_served(tmp_path: Path) -> None:

@@ -11,17 +11,19 @@ from tests.examples import slow
 
 REFUSED = {
     "strides": (
-        {"max-macs": "1M", "strides": "1,1,1,1,1,1,1", "stem-stride": 1},
+        {"search-space": "inner", "max-macs": "1M", "strides": "1,1,1,1,1,1,1", "stem-stride": 1},
         {"stem-stride": 0, "strides": "auto"},
     ),
-    "width": ({"max-macs": "300k"}, {"width": 0.5}),
-    "bound": ({"max-params": "1000"}, {"max-params": "520K"}),
-    "time": ({"max-latency-ms": 0.1}, {"max-latency-ms": 7.0}),
+    "width": ({"search-space": "inner", "max-macs": "300k"}, {"width": 0.5}),
+    "space": ({"search-space": "inner", "max-params": "30K"}, {"search-space": "all"}),
+    "bound": ({"max-params": "1000"}, {"max-params": "2.4K"}),
+    "bound-inner": ({"search-space": "inner", "max-params": "1000"}, {"max-params": "520K"}),
+    "time": ({"max-latency-ms": 0.1}, {"max-latency-ms": 1.0}),
     "fleet": ({"image-size": 512, "train-images": 60, "test-images": 10}, {"fleet": "phone,workstation"}),
 }
 
 
-@pytest.mark.parametrize("name", ["strides", "width", "bound", "time", *slow("fleet")])
+@pytest.mark.parametrize("name", ["strides", "width", "space", "bound", "bound-inner", "time", *slow("fleet")])
 def test_the_mildest_change_that_works_is_named(name: str) -> None:
     settings, remedy = REFUSED[name]
     config = Config.from_mapping({"train-images": 200, **settings})

@@ -111,6 +111,7 @@ def _start(
     """The architecture to train and the weights to start from."""
     from common.architecture import Architecture
     from common.budget import DeviceBudget, parse_count
+    from common.initial_weights import fresh
     from common.seeds import derive_seed
     from dac.files import Member, load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
@@ -141,5 +142,5 @@ def _start(
     else:
         architecture = Architecture.full(base_network(model, data))
     check_fits(architecture, data, str(file or model.model))  # before anything of its size is built
-    state = architecture.build(derive_seed(seed, "train-init")).state_dict()
+    state = fresh(architecture, derive_seed(seed, "train-init")).state_dict()
     return Member(architecture, DeviceBudget(), state, 0.0)

@@ -107,6 +107,14 @@ def test_the_architecture_steps_by_adam_along_both_losses_with_their_coefficient
     assert not torch.allclose(after, before, atol=RATE / 2)
 
 
+def test_without_either_loss_the_architecture_stays_to_the_bit_whatever_its_decay() -> None:
+    off = {"fednas_training_coefficient": 0.0, "fednas_validation_coefficient": 0.0}
+    one = task(supernet(), SEARCH, fednas_architecture_weight_decay=0.5, **off)
+    before, after = supernet().layout.unflatten(one.weights), tensors(one, run(one))
+    assert torch.equal(after[ALPHAS], before[ALPHAS])
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
 def test_weights_step_once_on_the_training_half_at_the_new_architecture() -> None:
     one = task(supernet(), SEARCH)
     after = tensors(one, run(one))

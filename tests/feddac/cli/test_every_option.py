@@ -49,7 +49,8 @@ BUDGETS = f"{HERE}::test_a_device_of_the_fleet_has_the_budget_that_the_settings_
 
 FEDGKT = "tests/client/methods/test_fedgkt.py::test_the_order_decides_how_a_device_trains"
 FEDGKT_SENDS = "tests/client/methods/test_fedgkt.py::test_it_is_what_the_server_admits"
-FEDGKT_SERVER = "tests/server/methods/test_fedgkt.py::test_its_settings_change_what_the_server_learns"
+GKT = "tests/server/methods/test_fedgkt.py"
+FEDGKT_SERVER = f"{GKT}::test_its_settings_change_what_the_server_learns"
 FEDNAS = "tests/server/methods/test_fednas.py"
 CELL_STEPS = "tests/client/methods/test_fednas.py"
 CELLS = f"{FEDNAS}::test_devices_are_told_how_to_train_cells_and_charged_for_it"
@@ -110,6 +111,7 @@ COVERED_BY = {
     "fednas-drop-path": CELLS,
     "fednas-auxiliary-coefficient": f"{CELL_STEPS}::test_the_auxiliary_heads_loss_has_its_coefficient",
     "fednas-search-rounds": f"{FEDNAS}::test_the_stages_follow_with_a_genotype_after_each_round_of_the_search",
+    "fednas-warmup-rounds": f"{FEDNAS}::test_in_warm_up_rounds_weights_alone_are_trained_and_paid_for",
     "fednas-search-epochs": CELLS,
     "fednas-genotype": f"{FEDNAS}::test_a_given_genotype_is_trained_from_the_first_round",
     "fednas-channels": f"{FEDNAS}::test_a_device_that_cannot_hold_the_supernet_is_told_how_many_channels_it_could",
@@ -130,6 +132,7 @@ COVERED_BY = {
     "fedgkt-server-optimizer": FEDGKT_SERVER,
     "fedgkt-server-learning-rate": FEDGKT_SERVER,
     "fedgkt-server-distillation": FEDGKT_SERVER,
+    "fedgkt-score": f"{GKT}::test_the_small_network_is_scored_instead_where_that_is_asked_for",
     "rounds": TASKS,
     "local-epochs": TASKS,
     "local-batch-size": TASKS,
@@ -200,14 +203,14 @@ FLIP: dict[str, Scalar] = {
 # setting: (value that is not the default, what the run needs beside it for the setting to matter)
 CHANGES: dict[str, tuple[Scalar, dict[str, Scalar]]] = {
     "recipe": ("paper", MOBILE),
-    "search-space": ("all", MOBILE),
+    "search-space": ("inner", MOBILE),
     "channel-multiple": (64, SHRINKING),
     "warmup-epochs": (2, {}),
     "epochs-per-step": (3, SHRINKING),
     "step-share": (0.05, SHRINKING),
     "fine-tune-epochs": (2, {}),
     "joint-epochs": (2, TWO_COHORTS),
-    "search-learning-rate": (0.05, {}),
+    "search-learning-rate": (0.02, {}),
     "search-momentum": (0.5, {}),
     "search-weight-decay": (0.1, {}),
     "entropy-coefficient": (5.0, {}),

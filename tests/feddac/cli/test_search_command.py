@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from common.budget import DeviceBudget
+from common.errors import ArchitectureError
 from dac.files import load_member
-from dac.published import read_published
+from dac.published import read_published, write_published
 from feddac.cli.main import run
 from server.run_folder import RunFolder
 from tests.feddac.cli.errors import assert_one_clear_line
@@ -57,10 +58,20 @@ def test_a_finished_search_is_resumed_without_work(found: Path, capsys: pytest.C
     assert "validation" in output
 
 
+def test_what_the_published_format_cannot_say_is_not_written_in_it(tmp_path: Path) -> None:
+    assert run([*SLIM, "--max-macs", "150k", "--step-share", "0.9", "--out", str(tmp_path / "run")]) == 0
+    found = load_member(tmp_path / "run" / "architectures" / "budget-1.json").architecture
+    assert found.removed or found.sizes["head"] < found.description.full_sizes["head"]
+    assert not (tmp_path / "run" / "net_cfg.json").exists()
+    with pytest.raises(ArchitectureError, match="cannot say what x is"):
+        write_published(tmp_path / "net_cfg.json", {"x": found})
+
+
 def test_mobilenet_families_are_also_written_in_the_published_format(tmp_path: Path) -> None:
     budgets = tmp_path / "budgets.toml"
     budgets.write_text('[[budget]]\nname = "small"\nmacs = "150k"\n[[budget]]\nname = "large"\nmacs = "170k"\n')
-    assert run([*SLIM, "--step-share", "0.9", "--budgets", str(budgets), "--out", str(tmp_path / "run")]) == 0
+    command = [*SLIM, "--search-space", "inner", "--step-share", "0.9", "--budgets", str(budgets)]
+    assert run([*command, "--out", str(tmp_path / "run")]) == 0
     member = load_member(tmp_path / "run" / "architectures" / "small.json")
     entries = read_published(tmp_path / "run" / "net_cfg.json", member.architecture.base)
     assert list(entries) == ["large", "small"]

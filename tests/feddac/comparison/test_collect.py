@@ -1,6 +1,7 @@
 """From run folders to numbers and rows, against numbers worked out by hand."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.plan import Experiment
 from feddac.comparison.tables import HEADINGS, cell_tables, rich_table
-from server.report.wording import MISSING
+from feddac.comparison.unserved import Fleet
+from server.report.wording import MISSING, percent
 from server.run_folder import RunFolder
 
 SETTINGS = "[settings]\ndevices = 3\nrounds = 2\n"
@@ -49,7 +51,11 @@ def result(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellR
             folder.append("evaluation", round=0, cohort="cohort-1", test_accuracy=0.3)
             folder.append("evaluation", round=0, cohort="cohort-0", test_accuracy=0.6 + shift)
             folder.append("evaluation", round=1, cohort="cohort-1", test_accuracy=0.6 + shift)
-    finish(RunFolder(tmp_path / "all/small/seed-0"), [cohort("cohort-0", 2, 100, 0.5)], 0.5)
+    with RunFolder.create(tmp_path / "all/small/seed-0") as folder:
+        folder.append("run", class_names=["cat", "dog", "hat", "log"])
+        finish(folder, [cohort("cohort-0", 2, 100, 0.5)], 0.5)
+        folder.append("evaluation", round=0, cohort="cohort-0", test_accuracy=0.25)
+        folder.append("evaluation", round=1, cohort="cohort-0", test_accuracy=0.55)
     (one,) = collect(plan, tmp_path)
     return one
 
@@ -59,6 +65,7 @@ def test_means_over_devices_and_seeds(result: CellResult) -> None:
     means = {measure: value.mean for measure, value in large.spreads.items()}
     assert means == {
         "accuracy": pytest.approx(0.73),
+        "fleet_accuracy": pytest.approx(0.73),
         "worst_accuracy": pytest.approx(0.63),
         "macs": 200,
         "params": 400,
@@ -102,7 +109,40 @@ def test_accuracy_of_a_part_of_the_devices_says_so(result: CellResult) -> None:
     assert small[HEADINGS.index("devices with a model")] == "2 of 3"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 16)])
+def test_devices_without_a_model_guess(result: CellResult) -> None:
+    """Two of three devices have 50 %, the third one of four classes: in plots, differences and targets too."""
+    large, small = result.methods
+    (outcome,) = small.outcomes
+    assert outcome.worst_accuracy == 0.25
+    assert outcome.fleet_accuracy == pytest.approx((2 * 0.5 + 0.25) / 3)
+    assert [point.accuracy for point in outcome.progress] == pytest.approx([0.25, (2 * 0.55 + 0.25) / 3])
+    assert small.difference is not None
+    assert small.difference.mean == pytest.approx(outcome.fleet_accuracy - large.outcomes[0].accuracy)
+    assert cell_tables([result])[0].rows[1][HEADINGS.index("of all devices")] == percent(outcome.fleet_accuracy)
+
+
+@pytest.mark.parametrize(("target", "count"), [(0.3, 2), (0.41, 0)])
+def test_a_cost_to_the_target_is_of_all_seeds_or_of_none(
+    target: float, count: int, small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    """The seeds reach 40 and 42 %: the mean over those that reach 41 % would be that of the fast ones."""
+    top = f"seeds = [0, 1]\ntarget = {target}"
+    plan = small_experiment(top=top, settings=SETTINGS, rest='[methods.one]\nmethod = "fedavg"\n')
+    for seed, accuracy in ((0, 0.40), (1, 0.42)):
+        with RunFolder.create(tmp_path / f"all/one/seed-{seed}") as folder:
+            finish(folder, [cohort("cohort-0", 3, 100, accuracy)], accuracy)
+            folder.append("evaluation", round=1, cohort="cohort-0", test_accuracy=accuracy)
+    (result,) = collect(plan, tmp_path)
+    assert result.methods[0].to_target["round"].count == count
+
+
+def test_what_guessing_is_worth_is_unknown_without_the_classes() -> None:
+    assert math.isnan(Fleet.of(3, 2, []).over_all(0.5))
+    assert Fleet.of(3, 3, []).over_all(0.5) == 0.5
+    assert Fleet.of(3, 0, [{"event": "run", "class_names": ["a", "b"]}]).over_all(math.nan) == 0.5
+
+
+@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 17)])
 def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, result: CellResult) -> None:
     assert len(rich_table(cell_tables([result])[0], width).columns) == columns
 

@@ -69,6 +69,7 @@ def test_two_methods_by_two_seeds(
     for outside in ("<script", "<link", "http://", "https://", "url(http"):
         assert outside not in page
     assert (out / "comparison.svg").read_text().startswith("<?xml")
+    assert "MACs per device and round" in (out / "costs.svg").read_text()
     links = re.findall(r'<a href="([^"]+)"', page)
     assert links == [f"all/{name}/seed-{n}/report.html" for name in ("plain", "scratch") for n in (0, 1)]
     assert all((out / link).is_file() for link in links)

@@ -10,10 +10,13 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ConfigurationError
 from common.fleet import virtual_fleet
+from common.methods.fednas import FedNASSettings
+from common.models.bottleneck import DEVICE_NETWORK
 from common.models.description import BaseNetwork
 from dac.plan import check_feasible
 from feddac.comparison.plan import SHIPPED, Experiment, find_experiment, read_experiment
 from feddac.comparison.sharing import search_key
+from server.methods.cell_networks import needs
 
 METHODS = "[methods.plain]\n[methods.fast]\nlearning-rate = 0.1\n"
 
@@ -153,6 +156,8 @@ def test_shipped_experiments_are_sound(path: Path) -> None:
         assert config == Config.from_mapping(config.to_mapping())
         if config.model.model == "two_cnn":
             base = BaseNetwork("two_cnn", (3, 24, 24), 10)
+        elif path.stem == "peers":
+            base = BaseNetwork("resnet8", (3, 16, 16), 10)
         else:
             base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
             assert config.model.stem_stride == 2
@@ -170,6 +175,16 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
         full = Architecture.full(base).costs
         admitted = [budget.admits(full) for budget in dict.fromkeys(budgets)]
         assert admitted == [False, False, False, True]
+
+
+def test_half_of_the_peers_fleet_can_hold_the_networks_of_fednas_and_fedgkt() -> None:
+    """Whose size does not follow from the budgets; the others have one for every device."""
+    runs = {run.method: run.config for run in read_experiment(find_experiment("peers")).runs}
+    base = BaseNetwork("resnet8", (3, 16, 16), 10)
+    small = Architecture.full(BaseNetwork(DEVICE_NETWORK, base.input_shape, 10)).costs
+    supernet = needs(runs["fednas"].of(FedNASSettings), base, None)
+    for costs in (small, supernet):
+        assert sum(device.budget.admits(costs) for device in virtual_fleet(runs["fednas"].fleet)) == 8
 
 
 @pytest.mark.parametrize("name", ["figure4", "figure4-growing", "figure5"])

@@ -14,6 +14,7 @@ from common.arrays import Arrays
 from common.config import Config
 from common.errors import BudgetError, ConfigurationError
 from common.knowledge import taught
+from common.learning import evaluate
 from common.messages import WEIGHTS, Result
 from common.methods.fedgkt import FEATURES, IDS, LABELS, LOGITS, TransferOrder, epochs_in
 from common.optimizers import make_optimizer
@@ -27,6 +28,7 @@ from server.run import Run
 from server.strategy import MethodStrategy
 from tests.examples import examples
 
+CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {
     "method": "fedgkt",
     "fedgkt_server": "resnet11",
@@ -236,6 +238,19 @@ def test_what_is_scored_is_the_devices_stem_below_the_servers_network(start: Sta
         assert not torch.equal(pair.features(images), other.features(images))  # type: ignore[operator]
     rest = {name: values for name, values in pair.state_dict().items() if not name.startswith("stem_")}
     assert all(torch.equal(values, other.state_dict()[name]) for name, values in rest.items())
+
+
+def test_the_small_network_is_scored_instead_where_that_is_asked_for(start: Start, devices: list[Device]) -> None:
+    method, other = start(fedgkt_score="device"), start()
+    for one in (method, other):
+        round_of(one, devices)
+    cohort = method.cohorts[0]
+    small, scored = (one.state_dict() for one in (cohort.module(CPU), method.module(cohort)))
+    assert all(torch.equal(values, scored[name]) for name, values in small.items())
+    test = method.run.reference.test
+    assert method.notes(cohort) == {"pair_accuracy": evaluate(other.module(other.cohorts[0]), test, CPU).accuracy}
+    assert server_weights(method) == server_weights(other)
+    assert sorted(one.name for one in method.models(cohort)) == ["cohort-0", "cohort-0-device"]
 
 
 def test_the_run_folder_keeps_the_pair_and_what_a_device_takes_home(start: Start) -> None:

@@ -156,6 +156,19 @@ def test_devices_are_told_how_to_train_cells_and_charged_for_it(make_server: Cal
     assert "fednas-genotype" not in step.order(devices[0]).settings.to_mapping()  # a path of this machine
 
 
+def test_in_warm_up_rounds_weights_alone_are_trained_and_paid_for(make_server: Callable[..., Any]) -> None:
+    method, devices = make_server(fednas_warmup_rounds=1, fednas_training_coefficient=0.5)
+    warm, search = (method.steps(number)[0].order(devices[0]) for number in (1, 2))
+    coefficients = [
+        (one.settings.fednas_training_coefficient, one.settings.fednas_validation_coefficient)
+        for one in (warm, search)
+        if isinstance(one.settings, CellOrder)
+    ]
+    assert coefficients == [(0.0, 0.0), (0.5, 1.0)]
+    macs = method.cohorts[0].network.costs.macs
+    assert (warm.macs_per_sample, search.macs_per_sample) == (3 * macs // 2, 7 * macs // 2)
+
+
 @pytest.mark.parametrize("value", [20.5, -20.5, 1e4])
 def test_alphas_that_no_search_makes_are_refused(value: float, make_server: Callable[..., Any]) -> None:
     method, devices = make_server()
@@ -216,6 +229,7 @@ def test_an_auxiliary_head_counts_before_the_search() -> None:
     ("changes", "error", "message"),
     [
         ({"rounds": 2}, ConfigurationError, "leaves none to train what it finds: raise --rounds"),
+        ({"fednas_warmup_rounds": 2}, ConfigurationError, "leaves none that moves the architecture: lower it"),
         ({"learning_rate": 0.0005}, ConfigurationError, "fednas-lowest-learning-rate = 0.001 is above learning-rate"),
         ({"fednas_genotype": "DARTS_V9"}, ConfigurationError, "neither a file nor one of FedNAS_V1, DARTS_V2"),
         ({"fednas_auxiliary_coefficient": 0.4}, ArchitectureError, "images of at least 32 pixels"),

@@ -1,0 +1,111 @@
+"""The results as a page: what they say in words, a table, and how they were made."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.quality.plot import draw
+from benchmarks.quality.rows import Row, read_lines
+from benchmarks.quality.summary import COSTS, LABELS, Result, summarise
+from feddac.comparison.statistics import paired_difference
+
+REFERENCE = ("dac", "searched")
+
+
+def write_page(results_file: Path, key: str) -> tuple[Path, Path]:
+    """Table and plot beside the results file; returns both paths."""
+    rows = [row for row in read_lines(results_file) if row.get("protocol") == key]
+    page, plot = results_file.with_suffix(".md"), results_file.with_suffix(".svg")
+    results = summarise(rows)
+    draw(results, plot)
+    protocol = next(row for row in rows if row["event"] == "protocol")
+    page.write_text(as_markdown(results, rows, protocol, results_file, plot), encoding="utf-8")
+    return page, plot
+
+
+def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, results_file: Path, plot: Path) -> str:
+    """The whole page."""
+    known = {(one.budget, one.method, one.rule): one for one in results}
+    shown = ", ".join(
+        f"{name} {value}" for name, value in protocol.items() if name not in ("protocol", "event", "data")
+    )
+    lines = [
+        f"# Accuracy at equal budget: {protocol['data']}",
+        "",
+        *_reading(results, known),
+        "",
+        f"![accuracy against costs]({plot.name})",
+        "",
+        "Test accuracy after the last epoch in per cent, mean ± sample standard deviation over seeds. Rules: *family*",
+        "cells train for the search's epochs, divided by the budgets it served, longer; *alone* cells for the epochs",
+        "that the search had when it found the network of this budget; *work* cells for as many as the search's MACs,",
+        "divided by the budgets, are worth to a network of this size; *searched* cells had that search (L1 magnitude",
+        "and slimming as many epochs of the whole network) before. Compute is in epochs of the whole network, with the",
+        "share of what came before. Difference: DAC minus this row, mean over the seeds that both have and 95 %",
+        "confidence interval (paired t).",
+        "",
+        "| budget | method | rule | seeds | MACs (M) | parameters (k) | peak (kB) | epochs | compute | accuracy "
+        "| DAC ahead by |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for one in results:
+        costs = " | ".join(f"{one.costs[name] * scale:.2f}" for name, _, scale in COSTS)
+        lines.append(
+            f"| {one.budget} | {LABELS[one.method]} | {one.rule} | {len(one.by_seed)} | {costs} | {one.epochs} | "
+            f"{one.compute:.1f} | {_accuracy(one)} | {_ahead(one, known)} |"
+        )
+    return "\n".join([*lines, "", *_found(rows), f"Protocol: {shown}.", "", f"Made from `{results_file.name}`.", ""])
+
+
+def _accuracy(one: Result) -> str:
+    deviation = f" ± {one.accuracy.deviation:.2f}" if one.accuracy.count > 1 else ""
+    return f"{one.accuracy.mean:.2f}{deviation}"
+
+
+def _ahead(one: Result, known: Mapping[tuple[str, str, str], Result]) -> str:
+    reference = known.get((one.budget, *REFERENCE))
+    if reference is None or reference is one:
+        return ""
+    difference = paired_difference(reference.by_seed, one.by_seed)
+    if not difference.pairs:
+        return ""
+    interval = f" ± {difference.half_width:.2f}" if difference.half_width == difference.half_width else ""
+    return f"{difference.mean:+.2f}{interval}"
+
+
+def _reading(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
+    """For each baseline and rule, the budgets at which DAC is ahead, behind, and neither by more than the spread."""
+    lines = []
+    for method, rule in dict.fromkeys((one.method, one.rule) for one in results if not one.method.startswith("dac")):
+        verdicts: dict[str, list[str]] = {"ahead of": [], "behind": [], "within the spread of": []}
+        for one in results:
+            reference = known.get((one.budget, *REFERENCE))
+            if (one.method, one.rule) != (method, rule) or reference is None:
+                continue
+            difference = paired_difference(reference.by_seed, one.by_seed)
+            if difference.pairs < 2:
+                continue
+            widest = max(reference.accuracy.deviation, one.accuracy.deviation)
+            clear = abs(difference.mean) > widest
+            verdict = "within the spread of" if not clear else "ahead of" if difference.mean > 0 else "behind"
+            verdicts[verdict].append(f"{one.budget} ({difference.mean:+.1f})")
+        said = [f"{verdict} it at {', '.join(budgets)}" for verdict, budgets in verdicts.items() if budgets]
+        if said:
+            lines.append(f"- Against {LABELS[method]} ({rule}) DAC is {'; '.join(said)}.")
+    return lines or ["- Fewer than two seeds are done: nothing is compared yet."]
+
+
+def _found(rows: Iterable[Row]) -> list[str]:
+    """What the searches found and cost."""
+    lines = []
+    for row in rows:
+        if row["event"] == "search":
+            members = "; ".join(
+                f"{budget}: {len(one['blocks_removed'])} blocks out after {one['epochs']} epochs"
+                for budget, one in row["found"].items()
+            )
+            lines.append(
+                f"- Search {row['group']}, seed {row['seed']}: {row['epochs']} epochs, as much as "
+                f"{row['whole_network_epochs']} of the whole network, {row['cpu_seconds']:.0f} s of a processor. "
+                f"{members}."
+            )
+    return [*lines, ""]

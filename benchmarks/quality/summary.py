@@ -1,0 +1,76 @@
+"""Results over seeds: one for each method and rule at each budget."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.quality.rows import Row
+from benchmarks.quality.tasks import DRAWS
+from feddac.comparison.statistics import Spread, spread
+
+LABELS = {
+    "whole": "whole network",
+    "dac": "DAC",
+    "dac-fresh": "DAC's network, fresh weights",
+    "uniform": "uniform scaling",
+    "width": "width multiplier",
+    "random": "random widths",
+    "magnitude": "L1 magnitude",
+    "slimming": "slimming",
+    "dac-taught": "DAC, taught by the whole network",
+    "uniform-taught": "uniform scaling, taught alike",
+}
+COSTS = (
+    ("macs", "MACs (M)", 1e-6),
+    ("params", "parameters (k)", 1e-3),
+    ("peak_memory_bytes", "peak memory (kB)", 1e-3),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method and rule at one budget over its seeds; accuracies in per cent."""
+
+    budget: str
+    method: str
+    rule: str
+    by_seed: Mapping[int, float]
+    accuracy: Spread
+    costs: Mapping[str, float]
+    epochs: str
+    compute: float  # in epochs of the whole network, its share of a search or pretraining included
+
+
+def summarise(rows: Iterable[Row]) -> list[Result]:
+    """Mean and deviation over seeds, in the order of the rows; random draws of a seed count as their mean."""
+    searches = {(row["group"], row["seed"]): row for row in rows if row["event"] == "search"}
+    cells: dict[tuple[str, str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["event"] in ("cell", "whole"):
+            method = "random" if row["method"] in DRAWS else row["method"]
+            cells[row["budget"], method, row["rule"]][row["seed"]].append(row)
+    results = []
+    for (budget, method, rule), by_seed in cells.items():
+        every = [row for rows_of_seed in by_seed.values() for row in rows_of_seed]
+        accuracies = {
+            seed: 100 * sum(row["test_accuracy"] for row in found) / len(found) for seed, found in by_seed.items()
+        }
+        costs = {name: sum(row[name] for row in every) / len(every) for name, _, _ in COSTS}
+        compute = sum(row["whole_network_epochs"] + _before(row, searches) for row in every) / len(every)
+        epochs = sorted({f"{row['epochs_before']} + {row['epochs']}" for row in every})
+        results.append(
+            Result(
+                budget, method, rule, accuracies, spread(list(accuracies.values())), costs, ", ".join(epochs), compute
+            )
+        )
+    order = {budget: number for number, budget in enumerate(dict.fromkeys(one.budget for one in results))}
+    return sorted(results, key=lambda one: (order[one.budget], list(LABELS).index(one.method), one.rule))
+
+
+def _before(row: Row, searches: Mapping[tuple[str, int], Row]) -> float:
+    """What came before a cell, in epochs of the whole network, divided among the budgets that it served."""
+    if not row["epochs_before"]:
+        return 0.0
+    search = searches[row["group"], row["seed"]]
+    spent = search["whole_network_epochs"] if row["method"].startswith("dac") else search["epochs"]
+    return float(spent) / len(search["found"])

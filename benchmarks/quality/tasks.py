@@ -1,0 +1,143 @@
+"""What there is to do: searches, trainings of whole networks, and cells; what each waits for, and in which order.
+
+Rules make the compute of a cell equal to DAC's, whose final training follows a search. `family`: the epochs of the
+search, divided by the number of budgets that it serves, are added to the final training. `alone`: the epochs that the
+search had when it found this budget's network are added, as if it had served nobody else. `work`: as many epochs are
+added as the search's MACs, divided by the number of budgets, are worth to a network of this size.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.quality.budgets import GROUPS
+from benchmarks.quality.protocol import Protocol
+from benchmarks.quality.rows import Row
+
+RULES = ("family", "alone", "work", "searched")
+"""`searched` cells have the epochs of the search, or as many of the whole network, before their final training."""
+
+WHOLE = "100%"
+DRAWS = ("random-1", "random-2", "random-3")
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "dac": ("searched",),
+    "uniform": ("family", "alone", "work"),
+    "dac-fresh": ("family", "alone"),
+    "width": ("family", "alone"),
+    "dac-taught": ("searched",),
+    "uniform-taught": ("family",),
+    "magnitude": ("searched",),
+    "slimming": ("searched",),
+    **dict.fromkeys(DRAWS, ("family",)),
+}
+"""The rules that each method is trained by, in the order in which cells are worked off."""
+
+FEWER = ("uniform", "dac", "dac-fresh", "width")  # in the groups `joint` and `memory`
+
+
+@dataclass(frozen=True)
+class Task:
+    """`kind` is search, whole (a whole network, which is a cell of its own and teacher), pretrain or cell."""
+
+    kind: str
+    seed: int
+    group: str
+    method: str = ""
+    budget: str = ""
+    rule: str = ""
+    epochs: int = 0  # of the final training
+    epochs_before: int = 0
+
+    @property
+    def key(self) -> tuple[str, int, str, str, str, str]:
+        """What tells it apart."""
+        return self.kind, self.seed, self.group, self.method, self.budget, self.rule
+
+    def __str__(self) -> str:
+        words = [self.kind, f"seed {self.seed}", self.budget or self.group, self.method, self.rule]
+        return "  ".join(word for word in words if word)
+
+
+class Plan:
+    """All tasks of some seeds, groups and methods; `ready` are those whose needs are among the rows."""
+
+    def __init__(self, protocol: Protocol, seeds: Sequence[int], groups: Sequence[str], methods: Sequence[str]) -> None:
+        self.protocol, self.seeds, self.groups, self.methods = protocol, seeds, groups, methods
+
+    def tasks(self, rows: Iterable[Row]) -> Iterator[tuple[Task, bool]]:
+        """Every task that no row reports, in order, and whether it can begin."""
+        done = {key_of(row): row for row in rows}
+        for task, ready in self._all(done):
+            if task.key not in done:
+                yield task, ready
+
+    def _all(self, done: Mapping[Any, Row]) -> Iterator[tuple[Task, bool]]:
+        for group in self.groups:
+            yield from ((Task("search", seed, group), True) for seed in self.seeds)
+        for group in self.groups:
+            for method in self.methods:
+                if group != "macs" and method not in FEWER:
+                    continue
+                for rule in METHODS[method]:
+                    for seed in self.seeds:
+                        yield from self._cells(seed, group, method, rule, done)
+        for seed in self.seeds:
+            yield self._whole(seed, done)
+
+    def _whole(self, seed: int, done: Mapping[Any, Row]) -> tuple[Task, bool]:
+        search = done.get(Task("search", seed, "macs").key)
+        more = 0 if search is None else family_share(search)
+        return Task("whole", seed, "macs", "whole", WHOLE, "family", self.protocol.epochs + more), search is not None
+
+    def _cells(
+        self, seed: int, group: str, method: str, rule: str, done: Mapping[Any, Row]
+    ) -> Iterator[tuple[Task, bool]]:
+        search = done.get(Task("search", seed, group).key)
+        pruned = method in ("magnitude", "slimming")
+        before = 0 if search is None else int(search["epochs"])
+        pretrained = Task("pretrain", seed, group, method, epochs=before)
+        if pruned:
+            yield pretrained, search is not None
+        ready = search is not None and (not pruned or pretrained.key in done)
+        if method.endswith("-taught"):
+            ready = ready and self._whole(seed, done)[0].key in done
+        for budget in GROUPS[group]:
+            if search is None:
+                yield Task("cell", seed, group, method, budget, rule), False
+                continue
+            more = {
+                "family": family_share(search),
+                "alone": int(search["found"][budget]["epochs"]),
+                "work": work_share(search, budget),
+                "searched": 0,
+            }[rule]
+            yield (
+                Task(
+                    "cell",
+                    seed,
+                    group,
+                    method,
+                    budget,
+                    rule,
+                    self.protocol.epochs + more,
+                    before if rule == "searched" else 0,
+                ),
+                ready,
+            )
+
+
+def family_share(search: Row) -> int:
+    """The epochs of a search that fall to each budget that it served, rounded up."""
+    return math.ceil(int(search["epochs"]) / len(search["found"]))
+
+
+def work_share(search: Row, budget: str) -> int:
+    """The work of a search that falls to each budget, in epochs of a network as large as what it found for this one."""
+    whole, own = int(search["curve"][0]["macs"]), int(search["found"][budget]["macs"])
+    return math.ceil(float(search["whole_network_epochs"]) / len(search["found"]) * whole / own)
+
+
+def key_of(row: Row) -> tuple[Any, ...]:
+    """The key of the task that a row reports."""
+    return tuple(row.get(name, "") for name in ("event", "seed", "group", "method", "budget", "rule"))
