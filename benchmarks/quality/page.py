@@ -53,7 +53,8 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
             f"| {one.budget} | {LABELS[one.method]} | {one.rule} | {len(one.by_seed)} | {costs} | {one.epochs} | "
             f"{one.compute:.1f} | {_accuracy(one)} | {_ahead(one, known)} |"
         )
-    return "\n".join([*lines, "", *_found(rows), f"Protocol: {shown}.", "", f"Made from `{results_file.name}`.", ""])
+    made = f"Made from `{results_file.name}`, which `python benchmarks/quality --data {protocol['data']}` writes."
+    return "\n".join([*lines, "", *_found(rows), f"Protocol: {shown}.", "", made, ""])
 
 
 def _accuracy(one: Result) -> str:
