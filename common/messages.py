@@ -37,6 +37,8 @@ WEIGHTS = "weights"
 """The array that holds a network's weights as one flat float32 vector."""
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
+LARGEST_NUMBER = 1e18
+"""Of what a device reports: a finite number near the largest overflows once it is weighted and summed."""
 
 
 @cache
@@ -431,6 +433,8 @@ def _number(values: Any, key: str, minimum: float | None = None) -> float:
         raise MessageError(f"{key} must be a finite number, not {value!r:.60}")
     if minimum is not None and value < minimum:
         raise MessageError(f"{key} must be at least {minimum:g}, not {value}")
+    if abs(value) > LARGEST_NUMBER:
+        raise MessageError(f"{key} must be at most {LARGEST_NUMBER:g}, not {value}")
     return float(value)
 
 

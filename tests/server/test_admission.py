@@ -115,6 +115,7 @@ def test_only_variances_have_a_lowest_value(device: Device) -> None:
         (replace(GOOD, samples=10**18), "claims 1000000000000000000 samples"),
         (replace(GOOD, loss=float("nan")), "loss must be a finite number"),
         (replace(GOOD, loss=float("inf")), "loss must be a finite number"),
+        (replace(GOOD, loss=9e306), "loss must be at most 1e\\+18"),
         (replace(GOOD, seconds=-1.0), "negative"),
         (replace(GOOD, peak_rss_bytes=-1), "negative"),
         (with_weights(WEIGHTS[:-1]), rf"weights must be <f4 of shape \({LAYOUT.size}\), not <f4 of"),
