@@ -12,7 +12,7 @@ from client.models import module_for
 from client.steps import Here, Work
 from common.data.images import Images
 from common.errors import FederationError
-from common.learning import CrossEntropy, Feed, Loss, train_epoch
+from common.learning import CrossEntropy, Feed, Loss, shorten_gradient, train_epoch
 from common.messages import WEIGHTS, Task
 from common.methods.training import TrainingOrder
 from common.optimizers import make_optimizer
@@ -59,9 +59,6 @@ def training_epochs(
     """
     parameters = list(module.parameters() if moved is None else moved)
     optimizer = make_optimizer(order.optimizer, parameters, order.learning_rate, order.momentum, order.weight_decay)
-    shorten = None
-    if order.max_gradient_norm > 0:
-        shorten = partial(nn.utils.clip_grad_norm_, parameters, order.max_gradient_norm)
     if loss_of is None:
         mask = mask_for(here.images.labels, task.network.classes, order.masked_loss)
         loss_of = CrossEntropy(mask=mask, penalty=penalty)
@@ -77,10 +74,15 @@ def training_epochs(
             here.generator,
             here.accelerator,
             loss_of,
-            before_step=shorten,
+            before_step=partial(shorten_gradient, parameters, order.max_gradient_norm),
             frozen_norms=order.frozen_norms,
         ).loss
         if not math.isfinite(loss):
-            raise FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")
+            raise diverged(epoch, loss)
         here.check_deadline()
         yield loss
+
+
+def diverged(epoch: int, loss: float) -> FederationError:
+    """The error of a training whose mean loss of an epoch is not finite."""
+    return FederationError(f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate")

@@ -1,6 +1,6 @@
 """One epoch of training and one pass of evaluation: the loops that the search, the devices and the server share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -142,10 +142,7 @@ def train_epoch(
     before each step of the optimizer (to set its learning rate or to clip gradients, say); with `frozen_norms` batch
     norms use, and keep, the running statistics they have.
     """
-    module.train()
-    if frozen_norms:
-        for norm in _norms(module):
-            norm.eval()
+    begin_training(module, frozen_norms)
     loss_sum = torch.zeros((), dtype=torch.float64, device=accelerator)
     correct = torch.zeros((), dtype=torch.int64, device=accelerator)
     for batch in feed.training(generator, accelerator):
@@ -158,6 +155,20 @@ def train_epoch(
         loss_sum += answer.loss.detach().double() * len(batch.labels)
         correct += (answer.logits.detach().argmax(1) == batch.labels).sum()
     return Score(float(loss_sum) / len(feed.images), int(correct) / len(feed.images), len(feed.images))
+
+
+def begin_training(module: nn.Module, frozen_norms: bool) -> None:
+    """Put the module in training mode; `frozen_norms` stay in evaluation mode."""
+    module.train()
+    if frozen_norms:
+        for norm in _norms(module):
+            norm.eval()
+
+
+def shorten_gradient(parameters: Sequence[nn.Parameter], longest: float) -> None:
+    """Scale the gradient of the parameters together down to the L2 norm `longest` if it is longer; 0 does not."""
+    if longest > 0:
+        nn.utils.clip_grad_norm_(parameters, longest)
 
 
 @torch.no_grad()

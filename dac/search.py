@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from common.budget import Costs, DeviceBudget
 from common.errors import FedDACError
 from common.groups import SearchSettings
 from common.layout import State
-from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recalibrate, train_epoch
+from common.learning import CrossEntropy, Feed, Teacher, evaluate, place, recalibrate, shorten_gradient, train_epoch
 from common.models.description import BaseNetwork
 from common.optimizers import SGD
 from common.progress import Progress
@@ -249,7 +250,7 @@ class _Search:
     ) -> float:
         """One epoch whose randomness depends on its number alone; returns the mean loss."""
         self.epoch += 1
-        limit = RECIPES[self.settings.recipe].max_gradient_norm
+        longest = RECIPES[self.settings.recipe].max_gradient_norm
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
             generator = torch_generator(self.seed, "search", self.epoch)
@@ -261,7 +262,7 @@ class _Search:
                 generator,
                 self.accelerator,
                 loss,
-                before_step=(lambda: nn.utils.clip_grad_norm_(module.parameters(), limit)) if limit > 0 else None,
+                before_step=partial(shorten_gradient, list(module.parameters()), longest),
             )
         if not math.isfinite(score.loss):
             raise FedDACError(f"the search diverged in epoch {self.epoch}; lower --search-learning-rate")

@@ -25,7 +25,7 @@ from common.errors import FedDACError
 from common.groups import TrainSettings
 from common.initial_weights import fresh
 from common.layout import State
-from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, train_epoch
+from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, shorten_gradient, train_epoch
 from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
@@ -136,10 +136,10 @@ class _Run:
         )
         self.steps_per_epoch = train.training_steps
         self.step = 0
-        parameters = list(module.parameters())
+        self.parameters = list(module.parameters())
         groups = [
-            {"params": [one for one in parameters if one.dim() > 1], "weight_decay": settings.weight_decay},
-            {"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0},
+            {"params": [one for one in self.parameters if one.dim() > 1], "weight_decay": settings.weight_decay},
+            {"params": [one for one in self.parameters if one.dim() <= 1], "weight_decay": 0.0},
         ]
         nesterov = settings.nesterov and settings.momentum > 0
         self.optimizer = SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
@@ -165,8 +165,7 @@ class _Run:
 
     def _before_step(self) -> None:
         """Shorten the gradient, and set the learning rate."""
-        if self.settings.max_gradient_norm > 0:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient_norm)
+        shorten_gradient(self.parameters, self.settings.max_gradient_norm)
         steps = self.settings.epochs * self.steps_per_epoch
         rate = self.settings.learning_rate * learning_rate_factor(self.step, steps, self.settings.warmup_share)
         for group in self.optimizer.param_groups:

@@ -17,8 +17,6 @@ GROUPS = {
 """`macs`: a share of the whole network's MACs. `joint`: at once no more MACs, parameters and peak memory than uniform
 scaling has at that share. `memory`: half of the whole network's peak memory, and nothing else."""
 
-NAMES = tuple(name for names in GROUPS.values() for name in names)
-
 # (convolution MACs, parameters) of the five published architectures, and of the published search space's floor
 PUBLISHED = {
     "26M": (25_078_464, 714_032),

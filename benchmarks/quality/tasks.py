@@ -3,7 +3,8 @@
 Rules make the compute of a cell equal to DAC's, whose final training follows a search. `family`: the epochs of the
 search, divided by the number of budgets that it serves, are added to the final training. `alone`: the epochs that the
 search had when it found this budget's network are added, as if it had served nobody else. `work`: as many epochs are
-added as the search's MACs, divided by the number of budgets, are worth to a network of this size.
+added as the search's MACs, divided by the number of budgets, are worth to a network of this size. Cells of the rule
+`searched` had the search, or as many epochs of the whole network, before their final training.
 """
 
 import math
@@ -14,9 +15,6 @@ from typing import Any
 from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.protocol import Protocol
 from benchmarks.quality.rows import Row
-
-RULES = ("family", "alone", "work", "searched")
-"""`searched` cells have the epochs of the search, or as many of the whole network, before their final training."""
 
 WHOLE = "100%"
 DRAWS = ("random-1", "random-2", "random-3")
@@ -59,6 +57,11 @@ class Task:
         return "  ".join(word for word in words if word)
 
 
+def whole_task(seed: int, epochs: int = 0) -> Task:
+    """The training of the whole network, which is the teacher of this seed's taught cells."""
+    return Task("whole", seed, "macs", "whole", WHOLE, "family", epochs)
+
+
 class Plan:
     """All tasks of some seeds, groups and methods; `ready` are those whose needs are among the rows."""
 
@@ -88,7 +91,7 @@ class Plan:
     def _whole(self, seed: int, done: Mapping[Any, Row]) -> tuple[Task, bool]:
         search = done.get(Task("search", seed, "macs").key)
         more = 0 if search is None else family_share(search)
-        return Task("whole", seed, "macs", "whole", WHOLE, "family", self.protocol.epochs + more), search is not None
+        return whole_task(seed, self.protocol.epochs + more), search is not None
 
     def _cells(
         self, seed: int, group: str, method: str, rule: str, done: Mapping[Any, Row]
@@ -101,7 +104,7 @@ class Plan:
             yield pretrained, search is not None
         ready = search is not None and (not pruned or pretrained.key in done)
         if method.endswith("-taught"):
-            ready = ready and self._whole(seed, done)[0].key in done
+            ready = ready and whole_task(seed).key in done
         for budget in GROUPS[group]:
             if search is None:
                 yield Task("cell", seed, group, method, budget, rule), False

@@ -12,10 +12,9 @@ from benchmarks.quality.budgets import budgets_of
 from benchmarks.quality.material import Material, material_of
 from benchmarks.quality.protocol import Protocol
 from benchmarks.quality.rows import Row, read_lines
-from benchmarks.quality.tasks import DRAWS, Task
+from benchmarks.quality.tasks import DRAWS, Task, whole_task
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
-from common.costs import thop_macs
 from common.layout import State
 from common.learning import evaluate, place
 from common.progress import Silent
@@ -88,8 +87,7 @@ class _Worker:
         rate = self.protocol.learning_rate if state is None else self.protocol.inherited_learning_rate
         teacher = None
         if task.method.endswith("-taught"):
-            whole = Task("whole", task.seed, "macs", "whole", "100%", "family")
-            weights = torch.load(self._weights(whole), weights_only=True)
+            weights = torch.load(self._weights(whole_task(task.seed)), weights_only=True)
             teacher = Architecture.full(self.base).build_from(weights)
         seed = derive_seed(task.seed, task.method, task.budget, task.rule)
         checkpoint = self._file(task, "checkpoint.safetensors")
@@ -100,7 +98,6 @@ class _Worker:
         costs, full = architecture.costs, Architecture.full(self.base).costs
         return {
             **{resource: costs.get(resource) for resource in RESOURCES},
-            "thop_macs": thop_macs(architecture),
             "epochs": task.epochs,
             "epochs_before": task.epochs_before,
             "whole_network_epochs": round(task.epochs * costs.macs / full.macs, 2),

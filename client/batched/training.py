@@ -20,9 +20,10 @@ from client.batched.network import StackedNetwork
 from client.masked_loss import mask_for
 from client.methods.heterofl import scaled_convolutions
 from client.steps import Here, Work
+from client.training import diverged
 from common.errors import FederationError
 from common.layout import Layout
-from common.learning import Batch, Feed
+from common.learning import Batch, Feed, begin_training, shorten_gradient
 from common.optimizers import make_optimizer
 
 Outcome: TypeAlias = Work | FederationError
@@ -76,23 +77,19 @@ class _Training:
     def run(self) -> list[Outcome]:
         """Train, and answer for each device."""
         count = len(self._members)
-        module = self._network.module.train()
-        if self._order.frozen_norms:
-            for layer in module.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        diverged: dict[int, FederationError] = {}
+        module = self._network.module
+        begin_training(module, self._order.frozen_norms)
+        errors: dict[int, FederationError] = {}
         losses = [math.nan] * count
         with scaled_convolutions(module, self._members[0].job.activation_scale):
             for epoch in range(1, self._order.epochs + 1):
                 losses = self._epoch()
                 for device, loss in enumerate(losses):
-                    if not math.isfinite(loss) and device not in diverged:
-                        reason = f"training diverged in epoch {epoch} (loss {loss}); use a lower learning-rate"
-                        diverged[device] = FederationError(reason)
+                    if not math.isfinite(loss) and device not in errors:
+                        errors[device] = diverged(epoch, loss)
                 self._members[0].here.check_deadline()
         return [
-            diverged[device] if device in diverged else member.job.answer(self._network.vector(device), losses[device])
+            errors[device] if device in errors else member.job.answer(self._network.vector(device), losses[device])
             for device, member in enumerate(self._members)
         ]
 
@@ -142,8 +139,7 @@ class _Training:
             row.grad = self._network.gradients[device] if device < devices else None
             if row.grad is not None:
                 self._adjust[device](row.grad, row.detach())
-                if self._order.max_gradient_norm > 0:
-                    nn.utils.clip_grad_norm_([row], self._order.max_gradient_norm)
+                shorten_gradient([row], self._order.max_gradient_norm)
         self._optimizer.step()
 
 

@@ -26,6 +26,7 @@ from server.cohorts import FederationState
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
+from tests.altered_client import altered_client
 from tests.server.helpers import architecture_of
 
 CULPRIT = 1
@@ -35,20 +36,11 @@ Corrupt = Callable[[Message, Message], Message]
 
 def faulty_app(corrupt: Corrupt, culprits: Iterable[int] = (CULPRIT,)) -> ClientApp:
     """The real client, except that the replies of the culprits' training go through `corrupt(request, reply)`."""
-    app = ClientApp()
 
-    @app.query("handshake")
-    def handshake(message: Message, context: Context) -> Message:
-        return real_client(message, context)
+    def alter(request: Message, reply: Message, context: Context) -> Message:
+        return corrupt(request, reply) if int(context.node_config["partition-id"]) in culprits else reply
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        reply = real_client(message, context)
-        if int(context.node_config["partition-id"]) in culprits:
-            return corrupt(message, reply)
-        return reply
-
-    return app
+    return altered_client(alter)
 
 
 def raises(request: Message, reply: Message) -> Message:

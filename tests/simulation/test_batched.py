@@ -23,6 +23,7 @@ from common.progress import Progress, Silent
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.engines import run_federation
+from tests.altered_client import altered_client
 from tests.examples import slow
 
 DEVICES = 5
@@ -85,33 +86,14 @@ def require_near(ours: dict[str, dict[str, np.ndarray]], theirs: dict[str, dict[
 Corrupt = Callable[[Message], Message]
 
 
-def around(change: Callable[[Message, Context], Message]) -> ClientApp:
-    """The real client, but that the replies of training go through `change`."""
-    app = ClientApp()
-
-    @app.query("handshake")
-    def handshake(message: Message, context: Context) -> Message:
-        return real_client(message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        return change(real_client(message, context), context)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        return real_client(message, context)
-
-    return app
-
-
 class Watched:
     """The real client, and of every training whether it was done beside others."""
 
     def __init__(self) -> None:
         self.together: list[bool] = []
-        self.app = around(self._watch)
+        self.app = altered_client(self._watch)
 
-    def _watch(self, reply: Message, context: Context) -> Message:
+    def _watch(self, request: Message, reply: Message, context: Context) -> Message:
         self.together.append(isinstance(context, Ahead))
         return reply
 
@@ -202,7 +184,9 @@ def test_too_many_devices_for_the_memory_are_told_what_helps(tmp_path: Path) -> 
 
 def faulty(corrupt: Corrupt) -> ClientApp:
     """The real client, but that device 1's training goes through `corrupt`."""
-    return around(lambda reply, context: corrupt(reply) if context.node_config["partition-id"] == 1 else reply)
+    return altered_client(
+        lambda request, reply, context: corrupt(reply) if context.node_config["partition-id"] == 1 else reply
+    )
 
 
 def raises(reply: Message) -> Message:
