@@ -55,13 +55,21 @@ class Cut:
         ]
         tensor[torch.meshgrid(*index, indexing="ij") if index else ()] = part
 
-    def places(self, tensor: Tensor) -> NDArray[np.int64]:
-        """Where in the flattened larger `tensor` the values that are kept stand, in their order; shape (kept,)."""
-        found = np.zeros(1, np.int64)
-        for size, dimension in zip(tensor.shape_at(self.sizes), tensor.dimensions, strict=True):
+    def write_places(self, tensor: Tensor, start: int, places: NDArray[np.signedinteger[Any]]) -> None:
+        """Where in a larger flat vector that has `tensor` from `start` the values that are kept stand, in their order.
+
+        `places` has shape (kept,) and is filled.
+        """
+        found = np.full(1, start, places.dtype)
+        shape = tensor.shape_at(self.sizes)
+        for place, (size, dimension) in enumerate(zip(shape, tensor.dimensions, strict=True)):
             index = self._index(dimension).numpy() if dimension else np.arange(size)
-            found = (found[:, None] * size + index).reshape(-1)
-        return found
+            stride = math.prod(shape[place + 1 :])
+            offsets = (index * stride).astype(places.dtype)
+            last = place == len(shape) - 1
+            found = np.add(found[:, None], offsets, out=places.reshape(-1, len(offsets)) if last else None).reshape(-1)
+        if not shape:
+            places[:] = found
 
     def _index(self, dimension: Dimension) -> torch.Tensor:
         stretches, start = [], 0
@@ -107,12 +115,12 @@ def coordinates(architecture: Architecture) -> NDArray[np.signedinteger[Any]]:
     """
     full = Architecture.full(architecture.base)
     kept, layout = cut(full, architecture), full.layout
-    dtype = np.int32 if layout.size <= np.iinfo(np.int32).max else np.int64
+    dtype: type[np.signedinteger[Any]] = np.int32 if layout.size <= np.iinfo(np.int32).max else np.int64
     sizes = [math.prod(shape) for shape in layout.shapes]
     starts = dict(zip(layout.names, itertools.accumulate(sizes, initial=0), strict=False))
-    return np.concatenate(
-        [
-            (starts[name] + kept.places(full.description.tensor_by_name[name])).astype(dtype)
-            for name in architecture.layout.names
-        ]
-    )
+    places, done = np.empty(architecture.layout.size, dtype), 0
+    for name, shape in zip(architecture.layout.names, architecture.layout.shapes, strict=True):
+        part = places[done : done + math.prod(shape)]
+        kept.write_places(full.description.tensor_by_name[name], starts[name], part)
+        done += len(part)
+    return places

@@ -25,7 +25,17 @@ from common.errors import FedDACError
 from common.groups import TrainSettings
 from common.initial_weights import fresh
 from common.layout import State
-from common.learning import CrossEntropy, Feed, Score, Teacher, evaluate, place, shorten_gradient, train_epoch
+from common.learning import (
+    CrossEntropy,
+    Feed,
+    Score,
+    Teacher,
+    evaluate,
+    place,
+    recalibrate,
+    shorten_gradient,
+    train_epoch,
+)
 from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
@@ -57,13 +67,15 @@ def train_architecture(
     record: Callable[[dict[str, Any]], None] | None = None,
     penalty: Callable[[nn.Module], torch.Tensor] | None = None,
     teacher: nn.Module | None = None,
+    recalibrated: bool = False,
 ) -> Trained:
     """Train `architecture` from `state`, or from fresh weights of `seed` where it is None.
 
     Resumes from the file `checkpoint` if a training was cut short there, and ends with the same weights to the bit.
     `record` is given one dictionary per epoch (epoch, train_loss, train_accuracy, validation_accuracy, learning_rate);
     without it the validation images are looked at once, at the end. `penalty` of the module is added to the loss; with
-    a `teacher` the share `settings.distillation` of the loss is the distance from its answers.
+    a `teacher` the share `settings.distillation` of the loss is the distance from its answers. With `recalibrated` the
+    statistics of batch norms are measured anew on the training images at the end.
     Raises CheckpointError for a damaged or foreign checkpoint and FedDACError if training diverges.
     """
     module = fresh(architecture, derive_seed(seed, "train-init"))
@@ -97,6 +109,8 @@ def train_architecture(
             1,
             f"epoch {epoch} of {settings.epochs}: loss {score.loss:.3f}, training accuracy {score.accuracy:.1%}",
         )
+    if recalibrated:
+        recalibrate(module, train, accelerator)
     accuracy = evaluate(module, validation, accelerator).accuracy
     progress.finish("train", f"validation accuracy {accuracy:.1%}")
     return Trained(state_of(module), accuracy)

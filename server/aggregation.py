@@ -16,9 +16,9 @@ class Total:
     weighted: NDArray[np.float64]
     samples: int
 
-    def mean(self) -> Vector:
-        """The sample-weighted mean as float32."""
-        return (self.weighted / self.samples).astype(np.float32)
+    def mean(self, part: slice | NDArray[np.bool_] = slice(None)) -> Vector:
+        """The sample-weighted mean as float32, of all weights or of a part of them."""
+        return (self.weighted[part] / self.samples).astype(np.float32)
 
 
 class CohortMean:

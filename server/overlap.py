@@ -46,18 +46,27 @@ def average_across(
     for cohort, architecture in zip(cohorts, architectures, strict=True):
         if cohort.name in totals:
             sums[architecture.base].add(architecture, totals[cohort.name], cohort.weights if updates else None)
-    for one in sums.values():
-        one.divide()
     averaged = []
     for cohort, architecture in zip(cohorts, architectures, strict=True):
-        total = totals.get(cohort.name)
-        own, own_samples = (total.mean(), total.samples) if total else (cohort.weights, 0)
-        weights = sums[architecture.base].shared(architecture, own, own_samples, cohort.weights if updates else None)
+        own = _Own(cohort, totals.get(cohort.name))
+        weights = sums[architecture.base].shared(architecture, own, cohort.weights if updates else None)
         if updates or not batch_norms:
             apart = batch_norm_positions(architecture, statistics_only=batch_norms)
-            weights[apart] = own[apart]
+            weights[apart] = own.mean(apart)
         averaged.append(weights)
     return averaged
+
+
+class _Own:
+    """What a cohort's devices make of its model without the others; what it was where nobody trained it."""
+
+    def __init__(self, cohort: Cohort, total: Total | None) -> None:
+        self._cohort, self._total = cohort, total
+        self.samples = total.samples if total else 0
+
+    def mean(self, part: slice | NDArray[np.bool_]) -> Vector:
+        """Those of its weights."""
+        return self._total.mean(part) if self._total else self._cohort.weights[part]
 
 
 @lru_cache(maxsize=64)
@@ -86,34 +95,34 @@ class _Sums:
 
     def add(self, architecture: Architecture, total: Total, origin: Vector | None) -> None:
         """Add a cohort's devices, each counted from `origin`, shape (size,), or from 0."""
+        scratch = np.empty(_STRETCH)
         for part, held in self._stretches(architecture):
             change = total.weighted[part]
             if origin is not None:
-                change = change - np.multiply(origin[part], total.samples, dtype=np.float64)
+                before = np.multiply(origin[part], total.samples, out=scratch[: len(change)], dtype=np.float64)
+                change = np.subtract(change, before, out=before)
             _add(self._weighted, held, change)
             if self._samples is not None:
                 _add(self._samples, held, np.full(len(change), float(total.samples)))
         self._all_samples += total.samples
 
-    def divide(self) -> None:
-        """Make quotients of the sums; 0 where there are no samples."""
-        for part in blocks(len(self._weighted), _STRETCH):
-            samples = self._all_samples if self._samples is None else self._samples[part]
-            self._weighted[part] /= np.maximum(samples, 1)
+    def shared(self, architecture: Architecture, own: _Own, origin: Vector | None) -> Vector:
+        """The cohort's new weights, shape (size,): the sums' quotients, added to `origin` where that is given.
 
-    def shared(self, architecture: Architecture, own: Vector, own_samples: int, origin: Vector | None) -> Vector:
-        """The cohort's new weights, shape (size,): the quotients, added to `origin` where that is given.
-
-        Where nobody else counts it is `own`: exactly the mean, which the detour over updates is only nearly.
+        Where nobody else counts it is the cohort's own mean: exactly, which the detour over updates is only nearly.
         """
-        if self._samples is None and self._all_samples == own_samples:
-            return own.copy()
-        weights = np.empty_like(own)
+        if self._samples is None and self._all_samples == own.samples:
+            return own.mean(slice(None)).copy()
+        weights = np.empty(architecture.layout.size, np.float32)
         for part, held in self._stretches(architecture):
+            samples = self._all_samples if self._samples is None else _at(self._samples, held)
             mean = _at(self._weighted, held)
-            weights[part] = mean if origin is None else mean + origin[part]
+            mean /= np.maximum(samples, 1)
+            if origin is not None:
+                mean += origin[part]
+            weights[part] = mean
             if self._samples is not None:
-                np.copyto(weights[part], own[part], where=_at(self._samples, held) == own_samples)
+                np.copyto(weights[part], own.mean(part), where=samples == own.samples)
         return weights
 
     def _stretches(self, architecture: Architecture) -> Iterator[tuple[slice, _Places]]:
@@ -133,7 +142,8 @@ def _add(sums: NDArray[np.float64], places: _Places, values: NDArray[np.float64]
 
 
 def _at(values: NDArray[np.float64], places: _Places) -> NDArray[np.float64]:
+    """A copy of the values at `places`."""
     if isinstance(places, slice):
-        return values[places]
+        return values[places].copy()
     found: NDArray[np.float64] = torch.from_numpy(values).index_select(0, torch.from_numpy(places)).numpy()
     return found

@@ -162,6 +162,7 @@ BLOCKED = (
     "tensorboard",
     "matplotlib",
     "jinja2",
+    "loky",
 )
 NEEDS_MORE = {"common.messages", "common.fleet", "common.data.partition"}
 

@@ -1,0 +1,105 @@
+"""Final trainings beside the search: the same networks as one after the other, and nothing left over."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.architecture import Architecture
+from common.errors import FedDACError
+from common.groups import SearchSettings
+from common.learning import Feed
+from common.models.description import BaseNetwork
+from common.slicing import state_of
+from dac.finals import Begun, Finals
+from tests.dac.test_search import assert_same, run
+
+NETWORK = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
+BEGUN = Begun("0", NETWORK, state_of(NETWORK.build(0)), None)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def finals(feeds: tuple[Feed, Feed], **settings: float) -> Finals:
+    return Finals(*feeds, SearchSettings(fine_tune_epochs=1, **settings), 0, torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_search_with_processes_beside_it_finds_the_same_family(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
+    beside = run(feeds, tmp_path / "beside")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert_same(beside, run(feeds, tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_a_killed_process_did_not_finish_is_trained_by_the_search(feeds: tuple[Feed, Feed]) -> None:
+    with finals(feeds) as beside:
+        before = beside.start(BEGUN)
+        assert beside.result(before, BEGUN).validation_accuracy > 0
+        (process,) = children()
+        os.kill(process, signal.SIGKILL)
+        trained = [beside.result(beside.start(BEGUN), BEGUN) for _ in range(3)]
+    for one in trained:
+        assert all(torch.equal(value, before.result().state[name]) for name, value in one.state.items())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_training_that_diverges_says_what_to_change(feeds: tuple[Feed, Feed]) -> None:
+    with (
+        finals(feeds, search_learning_rate=1e12) as beside,
+        pytest.raises(FedDACError, match="lower --search-learning-rate"),
+    ):
+        beside.result(beside.start(BEGUN), BEGUN)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_processes_of_a_killed_search_end_too() -> None:
+    program = """
+import time
+import torch
+from common.groups import SearchSettings
+from dac.finals import Finals
+
+torch.set_num_threads(2)
+with Finals(None, None, SearchSettings(), 0, torch.device("cpu")) as finals:
+    finals._pool.submit(int).result()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+    search = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert search.stdout is not None
+    assert search.stdout.readline() == "begun\n"
+    processes = children(search.pid)
+    assert processes
+    search.kill()
+    search.wait()
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{one}").exists() for one in processes):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def children(parent: int | None = None) -> list[int]:
+    """The processes of a pool, whose command names loky."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            command = (status.parent / "cmdline").read_text()
+            ancestor = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if ancestor == (parent or os.getpid()) and "LokyProcess" in command:
+            found.append(int(status.parent.name))
+    return found
