@@ -83,7 +83,7 @@ class Finals:
         self._threads = torch.get_num_threads()
         beside = accelerator.type == "cpu" and settings.fine_tune_epochs > 0
         self._processes = self._threads // 2 if beside else 0
-        self._pool: "ProcessPoolExecutor | None" = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         if self._processes:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-MEASURES = ("start", "step", "batched", "rounds", "aggregation", "search", "handshake", "message")
+MEASURES = ("start", "step", "batched", "rounds", "stock", "aggregation", "search", "handshake", "message")
 
 
 def measure(name: str, checkout: Path) -> dict[str, float]:
