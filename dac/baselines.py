@@ -10,7 +10,7 @@ very code that DAC uses, importance per cost down to the last channel that fits,
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -57,16 +57,17 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     return at(steps[count - 1])
 
 
-def uniform(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
+def uniform(base: BaseNetwork, budget: DeviceBudget, removed: Collection[str] = ()) -> Architecture:
     """The first ceil(w * size) channels of every group that can be reduced, for the largest w that fits.
 
-    Raises BudgetError if not even one channel of each fits.
+    The blocks `removed` are left out, for a shallower network. Raises BudgetError if not even one channel of each fits.
     """
     reducible = describe(base).reducible
     rates = sorted({Fraction(kept, group.size) for group in reducible for kept in range(1, group.size + 1)})
 
     def at(rate: Fraction) -> Architecture:
-        return Architecture.with_kept(base, {one.name: range(math.ceil(rate * one.size)) for one in reducible})
+        kept = {one.name: range(math.ceil(rate * one.size)) for one in reducible}
+        return Architecture.with_kept(base, kept, removed)
 
     # costs grow with the rate, so the first that is too large is found by halving
     count = bisect_left(rates, True, key=lambda rate: not budget.admits(at(rate).costs))

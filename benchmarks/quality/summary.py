@@ -13,6 +13,7 @@ LABELS = {
     "dac": "DAC",
     "dac-fresh": "DAC's network, fresh weights",
     "uniform": "uniform scaling",
+    "shallow": "uniform scaling without the blocks that may vanish",
     "width": "width multiplier",
     "random": "random widths",
     "magnitude": "L1 magnitude",

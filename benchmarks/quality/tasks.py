@@ -21,6 +21,7 @@ DRAWS = ("random-1", "random-2", "random-3")
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dac": ("searched",),
     "uniform": ("family", "alone", "work"),
+    "shallow": ("family",),
     "dac-fresh": ("family", "alone"),
     "width": ("family", "alone"),
     "dac-taught": ("searched",),

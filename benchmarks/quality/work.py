@@ -17,6 +17,7 @@ from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
 from common.layout import State
 from common.learning import evaluate, place
+from common.models import describe
 from common.progress import Silent
 from common.seeds import derive_seed
 from dac.baselines import magnitude, random_widths, slimming, slimming_penalty, uniform, width_multiplier
@@ -122,6 +123,8 @@ class _Worker:
     def _scaled(self, method: str, seed: int, budget: DeviceBudget) -> Architecture:
         if method in DRAWS:
             return random_widths(self.base, budget, derive_seed(seed, method), self.space)
+        if method == "shallow":
+            return uniform(self.base, budget, describe(self.base).block_by_name)
         return (width_multiplier if method == "width" else uniform)(self.base, budget)
 
     def _family(self, task: Task, record: Callable[[dict[str, Any]], None]) -> dict[str, Member]:

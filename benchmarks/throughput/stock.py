@@ -48,7 +48,8 @@ def run(devices: int) -> None:
         )
         events = [json.loads(line) for line in (Path(done.folder) / "metrics.jsonl").read_text().splitlines()]
     trained = [event["samples"] for event in events if event["event"] == "round"]
-    assert len(trained) == ROUNDS and min(trained) >= devices, trained
+    assert len(trained) == ROUNDS, trained
+    assert min(trained) >= devices, trained
 
 
 def cpu_seconds(command: list[str]) -> float:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
 from common.errors import ArchitectureError, BudgetError
+from common.models import describe
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
 from dac.baselines import (
@@ -84,6 +85,17 @@ def test_uniform_by_hand() -> None:
     half = uniform(BaseNetwork("resnet8", (3, 32, 32), 10), DeviceBudget(macs=3_300_000))
     assert {half.sizes[name] for name in ("stem_conv", "blocks.0.conv1")} == {8}
     assert half.sizes["blocks.2.conv2"] == 32
+
+
+def test_uniform_without_blocks_spends_what_they_cost_on_width() -> None:
+    budget = DeviceBudget(macs=FULL.macs // 4)
+    blocks = list(describe(BASE).block_by_name)
+    deep, shallow = uniform(BASE, budget), uniform(BASE, budget, blocks)
+    assert shallow.removed == tuple(blocks)
+    assert shallow.costs.macs <= budget.bound("macs")
+    kept = [(shallow.sizes[group], size) for group, size in deep.sizes.items() if shallow.indices[group]]
+    assert all(wider >= size for wider, size in kept)
+    assert sum(wider for wider, _ in kept) > sum(size for _, size in kept)
 
 
 def test_uniform_below_one_channel_is_refused() -> None:
