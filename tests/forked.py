@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 
-from feddac.comparison.execute import OUTPUT
+from feddac.comparison.processes import OUTPUT
 from server.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def done_forked(
 
 
 def start_run(folder: RunFolder, engine: str, workers: int) -> Forked:
-    """In place of `feddac.comparison.execute._start`: go on with the run in `folder`."""
+    """In place of `feddac.comparison.processes.start_run`: go on with the run in `folder`."""
     command = ["simulate", "--resume", str(folder.path.resolve()), "--engine", engine, "--workers", str(workers)]
     output = folder.path / OUTPUT
     return Forked(partial(_feddac, command), Path.cwd(), os.environ, output, output)

@@ -4,36 +4,26 @@ A finished run is left alone and one that was cut short goes on where it stopped
 completes a comparison. A run that fails does not stop the others.
 """
 
-import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from common.config import Config
 from common.errors import ConfigurationError
 from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
+from feddac.comparison import processes
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
-from feddac.parent import PARENT
 from server.report.wording import NARROW_SPACE, number_of, percent
 from server.run_folder import RunFolder
-from simulation.environment import CODE_ROOT
-
-OUTPUT = "output.txt"
-"""What the process of a run printed, in its run folder."""
 
 PLACES = ("out", "data-folder")
 """Settings in which a run that is there already may differ from the plan."""
 
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 10.0
 _STAGE = "runs"
 
 
@@ -95,19 +85,20 @@ def execute(
         progress.advance(_STAGE, len(tasks) - len(pending), f"{len(tasks) - len(pending)} were there already")
     active: dict[subprocess.Popen[bytes], _Task] = {}
     failures: list[Failure] = []
-    with _ended_at_exit(active):
+    with processes.ended_at_exit(active):
         while pending or active:
             while len(active) < jobs and (task := _next(pending, list(active.values()))):
                 pending.remove(task)
                 _take_over_search(task, tasks)
-                active[_start(task.folder, engine, workers)] = task
+                active[processes.start_run(task.folder, engine, workers)] = task
             time.sleep(_POLL_SECONDS)
             for process in [one for one in active if one.poll() is not None]:
                 task = active.pop(process)
                 if process.returncode == 0:
                     message = f"{task.run.title}: {_accuracy(task.folder)}"
                 else:
-                    failures.append(Failure(task.run, _reason(task.folder.path / OUTPUT, process.returncode)))
+                    output = task.folder.path / processes.OUTPUT
+                    failures.append(Failure(task.run, processes.reason_of(output, process.returncode)))
                     message = f"{task.run.title}: failed"
                 progress.advance(_STAGE, 1, message)
     progress.finish(_STAGE, f"{len(tasks) - len(failures)} of {len(tasks)} finished")
@@ -128,62 +119,6 @@ def _take_over_search(task: _Task, tasks: Iterable[_Task]) -> None:
         copy_search(source.folder, task.folder)
 
 
-def _start(folder: RunFolder, engine: str, workers: int) -> "subprocess.Popen[bytes]":
-    """Go on with the run in `folder`; one that has only its settings goes on from the beginning."""
-    # -P: the working folder may have packages of the same names.
-    command = [sys.executable, "-P", "-m", "feddac.cli.main", "simulate", "--resume", str(folder.path.resolve())]
-    command += ["--engine", engine, "--workers", str(workers)]
-    path = os.pathsep.join(filter(None, (str(CODE_ROOT), os.environ.get("PYTHONPATH"))))
-    with open(folder.path / OUTPUT, "wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", PARENT: str(os.getpid())},
-            start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others.
-        )
-
-
-@contextmanager
-def _ended_at_exit(active: "dict[subprocess.Popen[bytes], _Task]") -> Iterator[None]:
-    """End the processes that are still active when the block is left, also by SIGTERM; their runs can be resumed."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for process in active:
-            _signal(process, signal.SIGINT)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        for process in active:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                deadline = 0.0
-            _signal(process, signal.SIGKILL)  # also what the process itself may have left behind
-            process.wait()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
 def _accuracy(folder: RunFolder) -> str:
     accuracy = number_of(folder.read_summary().get("test_accuracy"))
     return f"accuracy {percent(accuracy).replace(NARROW_SPACE, ' ')}"
-
-
-def _reason(output: Path, code: int) -> str:
-    """The last line that the process began with `Error:`, else its last line, else its exit code."""
-    lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines()]
-    lines = [line for line in lines if line]
-    errors = [line.removeprefix("Error:").strip() for line in lines if line.startswith("Error:")]
-    return (errors or lines or [f"ended with exit code {code}"])[-1]

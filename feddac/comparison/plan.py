@@ -15,7 +15,7 @@
 
 An axis of the grid is a setting with its values, or a free name with tables of settings that vary together. Several
 grids over the same axes, [[grid]], have the cells of all of them. Files named in the experiment are looked for beside
-it first, then in the working folder.
+it first, then in the working folder. A table [tune] is for `feddac tune` (feddac/tuning/ranges.py) and changes no run.
 """
 
 import difflib
@@ -40,7 +40,7 @@ from server.sampling import epoch_range
 SHIPPED = Path(__file__).resolve().parent / "experiments"
 """Experiment files that come with FedDAC; `feddac compare NAME` finds NAME.toml there."""
 
-KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods")
+KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods", "tune")
 RESERVED = {"seed": "give seeds = [...] at the top of the file", "out": "give --out on the command line"}
 FILE_SETTINGS = ("data", "fleet", "architectures")
 
@@ -119,7 +119,7 @@ def read_experiment(
 def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Sequence[int] | None) -> Experiment:
     for key in content:
         if key not in KEYS:
-            raise ConfigurationError(f"unknown key {key!r}{_nearest(key, KEYS)}")
+            raise ConfigurationError(f"unknown key {key!r}{nearest(key, KEYS)}")
     title = content.get("title", path.stem)
     if not isinstance(title, str):
         raise ConfigurationError(f"title must be a text, not {title!r}")
@@ -138,7 +138,7 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
                 raise ConfigurationError(f"[methods.{name}] {key} is varied by [grid] {varied[key]}; drop one of them")
     baseline = content.get("baseline", next(iter(methods)))
     if not isinstance(baseline, str) or baseline not in methods:
-        raise ConfigurationError(f"baseline {baseline!r} is none of the methods{_nearest(str(baseline), methods)}")
+        raise ConfigurationError(f"baseline {baseline!r} is none of the methods{nearest(str(baseline), methods)}")
     cells: list[Cell] = []
     runs: list[PlannedRun] = []
     unused = set(settings)
@@ -180,14 +180,14 @@ def _config(settings: Table, own: Table, path: Path, where: str) -> tuple[Config
 
 
 def _whole(settings: Table, path: Path) -> Config:
-    return with_absolute_paths(Config.from_mapping(fit_to_fleet_file(_beside(settings, path.parent))))
+    return with_absolute_paths(Config.from_mapping(fit_to_fleet_file(beside(settings, path.parent))))
 
 
 def _chosen(settings: Table, keys: set[str]) -> Table:
     return {key: value for key, value in settings.items() if key in keys}
 
 
-def _beside(settings: Table, folder: Path) -> Table:
+def beside(settings: Table, folder: Path) -> Table:
     """`settings` with the files that lie in `folder` by their absolute paths."""
     from common.data.sources import NAMES
 
@@ -246,7 +246,7 @@ def _axes(given: Table) -> Axes:
         if all(isinstance(value, dict) for value in values):
             axes[axis] = [_together(axis, value) for value in values]
         else:
-            axes[axis] = [(_label(value), _settings({axis: value}, "grid")) for value in values]
+            axes[axis] = [(label_of(value), _settings({axis: value}, "grid")) for value in values]
     keys = [key for values in axes.values() for key in {key for _, table in values for key in table}]
     for key in keys:
         if keys.count(key) > 1:
@@ -256,7 +256,7 @@ def _axes(given: Table) -> Axes:
 
 def _together(axis: str, value: Table) -> tuple[str, Table]:
     table = {key: one for key, one in value.items() if key != "label"}
-    label = value.get("label", " ".join(_label(one) for one in table.values()))
+    label = value.get("label", " ".join(label_of(one) for one in table.values()))
     if not isinstance(label, str) or not label.strip():
         raise ConfigurationError(f"[grid] {axis}: label must be a text that is not empty, not {label!r}")
     return label, _settings(table, f"grid.{axis}")
@@ -277,7 +277,8 @@ def _settings(given: Any, where: str) -> Table:
     return settings
 
 
-def _label(value: Any) -> str:
+def label_of(value: Any) -> str:
+    """How a value of a grid is called where the file gives it no label."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
@@ -287,6 +288,7 @@ def _folder_name(labels: Mapping[str, str]) -> str:
     return "_".join(parts) or "all"
 
 
-def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The end of a message about an unknown name: which of the `known` was meant, or all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

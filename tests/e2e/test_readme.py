@@ -132,7 +132,7 @@ def small() -> Iterator[None]:
         assert defaults[1] == "engine"
         patch.setattr(simulate, "__defaults__", ("inline", *simulate.__defaults__[1:]))
         patch.setattr("common.data.download.load_download", made)
-        patch.setattr("feddac.comparison.execute._start", start_run)
+        patch.setattr("feddac.comparison.processes.start_run", start_run)
         yield
 
 

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from common import groups
-from feddac.comparison import execute
+from feddac.comparison import processes
 from tests.forked import start_run
 
 SHORT = (
@@ -32,7 +32,7 @@ def make_short() -> None:
 def run_examples(examples: list[str], results: Path) -> None:
     """Run one after the other; what each printed on standard output and on standard error goes to `results` as JSON."""
     make_short()
-    execute._start = start_run  # type: ignore[assignment]
+    processes.start_run = start_run  # type: ignore[assignment]
     done = []
     for example in examples:
         out, err = io.StringIO(), io.StringIO()

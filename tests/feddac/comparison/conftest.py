@@ -31,7 +31,7 @@ initial-weights = "random"
 
 @pytest.fixture(autouse=True)
 def _forked_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feddac.comparison.execute._start", start_run)
+    monkeypatch.setattr("feddac.comparison.processes.start_run", start_run)
 
 
 @pytest.fixture
