@@ -31,6 +31,7 @@ from feddac.cli.commands import (
     submit,
     supernode,
     train,
+    tune,
     up,
 )
 from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, is_ctrl_c, say_error
@@ -57,6 +58,7 @@ def application(own: Sequence[type[Settings]] = ()) -> typer.Typer:
     command = partial(app.command, cls=GroupedCommand)
     command(epilog=simulate.EXAMPLES)(with_settings(*groups)(simulate.simulate))
     command(epilog=compare.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(compare.compare))
+    command(epilog=tune.EXAMPLES)(with_settings(*groups, omit=("seed", "out"))(tune.tune))
     command(epilog=search.EXAMPLES)(search.search)
     command(epilog=train.EXAMPLES)(train.train)
     command(epilog=export.EXAMPLES)(export.export)

@@ -1,0 +1,104 @@
+"""`feddac tune`: settings of every method of an experiment, chosen by the same procedure on validation images."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from feddac.cli.failures import FAILED, INTERRUPTED, say
+
+EXAMPLES = """
+Examples:
+  feddac tune methods --out runs/tuned
+  feddac tune experiment.toml --trials 20 --out runs/tuned
+  feddac tune experiment.toml --trials 2 --rounds 2 --out runs/trial
+  feddac compare runs/tuned/tuned.toml --out runs/compared
+
+The experiment file may say what is tried, and in which range, for all methods
+and for single ones; without that the learning rate is tried, 0.003 to 0.3:
+  [tune]
+  learning-rate = {low = 0.003, high = 0.3, log = true}
+  momentum = [0.0, 0.5, 0.9]
+  [tune.methods.fedprox]
+  proximal-coefficient = {low = 0.001, high = 1.0, log = true}
+"""
+
+
+def tune(
+    settings: dict[str, Any],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Experiment file as for feddac compare, or one that FedDAC ships: methods, peers, figure5.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials and result are kept.", show_default=False)],
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Trials of every method.")] = 10,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Of data, runs and trials; none of the experiment's (default: one above its largest).",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Methods at a time, one trial of each; 0 is one per CPU.")
+    ] = 0,
+    engine: Annotated[
+        str, typer.Option(metavar="ray|inline|batched", help="Where the devices of a run live, as for feddac simulate.")
+    ] = "inline",
+) -> None:
+    """Tune the methods of an experiment on validation images: as many trials for each, and never the test set.
+
+    A trial is a run of the method on every setting of the grid; the first has the experiment's own settings. FOLDER
+    gets tuned.toml, which feddac compare takes, and trials.jsonl. The same command, given again, does what is missing.
+    """
+    from feddac.cli.display import result_console, show_progress
+    from feddac.comparison.plan import find_experiment
+    from feddac.tuning.plan import read_tuning
+    from feddac.tuning.study import require_optuna
+    from feddac.tuning.tables import choices_table
+    from feddac.tuning.tune import tune as run_tuning
+    from feddac.tuning.write import TRIALS, write_tuned
+    from simulation.engines import check_engine
+
+    check_engine(engine)
+    require_optuna()
+    tuning = read_tuning(find_experiment(experiment), settings, seed)
+    cpus = os.cpu_count() or 1
+    at_a_time = jobs or cpus
+    workers = max(1, cpus // min(at_a_time, len(tuning.methods)))
+    try:
+        with show_progress(Console(stderr=True)) as progress:
+            choices = run_tuning(tuning, out, trials, at_a_time, engine, progress, workers)
+    except KeyboardInterrupt:
+        say("Interrupted; the same command goes on where this one stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    console = result_console()
+    console.print(choices_table(choices))
+    failed = [one for one in choices if one.best is None]
+    paths = [out / TRIALS]
+    if not failed:
+        command = _command(experiment, out, trials, tuning.seed, engine, settings)
+        paths.append(write_tuned(tuning, choices, command, out))
+    for path in paths:
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    for one in failed:
+        say(f"Failed: {one.method}: no trial came to its end, so there is no tuned.toml; first: {one.why_none}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _command(experiment: str, out: Path, trials: int, seed: int, engine: str, settings: Mapping[str, Any]) -> str:
+    """The command line that makes these choices."""
+    words = ["feddac", "tune", experiment, "--trials", str(trials), "--seed", str(seed), "--out", str(out)]
+    words += [] if engine == "inline" else ["--engine", engine]
+    for key, value in settings.items():
+        words += [f"--{'' if value else 'no-'}{key}"] if isinstance(value, bool) else [f"--{key}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""Settings of every method of an experiment, chosen by the same procedure on validation images."""

@@ -1,0 +1,233 @@
+"""Make the trials: those of a method one after another, methods beside each other, each run a process of its own.
+
+A run that is there already is not made again, one that was cut short goes on where it stopped, and a search that
+several trials share is done once. A trial that falls behind is ended, and one that fails is a trial all the same.
+"""
+
+import math
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import ConfigurationError
+from common.progress import Progress
+from feddac.comparison import processes
+from feddac.comparison.execute import prepare_folders
+from feddac.comparison.sharing import copy_search, has_searched, search_key
+from feddac.tuning.plan import TrialRun
+from feddac.tuning.score import after_rounds, at_the_end
+from feddac.tuning.study import MethodStudy, OpenTrial
+from server.report.wording import NARROW_SPACE, percent
+from server.run_folder import RunFolder
+
+_POLL_SECONDS = 0.1
+_LOOK_SECONDS = 0.5
+_STAGE = "trials"
+
+
+@dataclass
+class _Attempt:
+    """An open trial: its runs, how many of them are over with which scores, and the process of the one that is not."""
+
+    study: MethodStudy
+    trial: OpenTrial
+    runs: list[TrialRun]
+    out: Path
+    scores: list[float] = field(default_factory=list)
+    process: "subprocess.Popen[bytes] | None" = None
+    seen_bytes: int = -1
+    next_look: float = 0.0
+    ended_by: float = math.inf
+    is_over: bool = False
+    message: str = ""
+
+    @property
+    def run(self) -> TrialRun:
+        return self.runs[len(self.scores)]
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.out / self.run.folder)
+
+    @property
+    def title(self) -> str:
+        return f"{self.study.method.name}, trial {self.trial.number}"
+
+
+class _Searches:
+    """Who has done which search, so that nobody does it again."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, RunFolder] = {}
+
+    def is_awaited(self, one: _Attempt, active: Sequence[_Attempt]) -> bool:
+        """Whether another run is at the search that this one needs."""
+        key = search_key(one.run.config)
+        if not key or key in self._done or has_searched(one.folder):
+            return False
+        return any(search_key(other.run.config) == key and not has_searched(other.folder) for other in active)
+
+    def take_over(self, one: _Attempt) -> None:
+        """Give the run the search of an earlier one, if there is one."""
+        source = self._done.get(search_key(one.run.config))
+        if source is not None and not has_searched(one.folder):
+            copy_search(source, one.folder)
+
+    def note(self, one: _Attempt) -> None:
+        """Remember the run's search, if it is over."""
+        key = search_key(one.run.config)
+        if key and key not in self._done and has_searched(one.folder):
+            self._done[key] = one.folder
+
+
+def make_trials(
+    studies: Sequence[MethodStudy], trials: int, out: Path, jobs: int, engine: str, progress: Progress, workers: int = 1
+) -> None:
+    """Make `trials` trials of each study below `out`, `jobs` runs at a time; interrupted, it ends its processes first.
+
+    Raises ConfigurationError if there are more already: then not all methods would have had as many.
+    """
+    waiting: list[_Attempt] = []
+    active: list[_Attempt] = []
+    processes_of: dict[subprocess.Popen[bytes], _Attempt] = {}
+    searches = _Searches()
+    left = {study.method.name: trials - _finished(study, trials) for study in studies}
+    progress.start(_STAGE, trials * len(studies))
+    if (before := trials * len(studies) - sum(left.values())) > 0:
+        progress.advance(_STAGE, before, f"{before} were there already")
+
+    def open_next(study: MethodStudy) -> None:
+        while left[study.method.name] > 0:
+            left[study.method.name] -= 1
+            attempt = _open(study, out)
+            if not attempt.is_over:
+                waiting.append(attempt)
+                return
+            progress.advance(_STAGE, 1, attempt.message)
+
+    with processes.ended_at_exit(processes_of):
+        for study in studies:
+            open_next(study)
+        while waiting or active:
+            waiting.sort(key=lambda one: one.trial.number)  # no method runs ahead of the others
+            while len(active) < jobs:
+                ready = next((one for one in waiting if not searches.is_awaited(one, active)), None)
+                if ready is None:
+                    break
+                waiting.remove(ready)
+                active.append(ready)
+                searches.take_over(ready)
+                _go_on(ready, engine, workers, processes_of)
+            time.sleep(_POLL_SECONDS)
+            for one in list(active):
+                _look(one, searches)
+                if one.process is None:
+                    active.remove(one)
+                    if one.is_over:
+                        progress.advance(_STAGE, 1, one.message)
+                        open_next(one.study)
+                    else:
+                        waiting.append(one)
+            for process in [process for process, one in processes_of.items() if one.process is not process]:
+                del processes_of[process]
+    progress.finish(_STAGE, f"{trials * len(studies)} trials, {trials} of each method")
+
+
+def _finished(study: MethodStudy, trials: int) -> int:
+    over = sum(one.state != "running" for one in study.trials())
+    if over > trials:
+        raise ConfigurationError(
+            f"--out holds {over} trials of {study.method.name} already: every method must have as many, so give "
+            f"--trials {over} or more, or another --out"
+        )
+    return over
+
+
+def _open(study: MethodStudy, out: Path) -> _Attempt:
+    """The next trial of the study with its folders; it is over at once if its settings exclude each other."""
+    trial = study.next()
+    try:
+        runs = study.method.runs(trial.number, trial.settings)
+    except ConfigurationError as error:
+        attempt = _Attempt(study, trial, [], out)
+        _fail(attempt, str(error))
+        return attempt
+    prepare_folders(runs, out)
+    return _Attempt(study, trial, runs, out)
+
+
+def _go_on(one: _Attempt, engine: str, workers: int, processes_of: "dict[subprocess.Popen[bytes], _Attempt]") -> None:
+    """Start the process of the attempt's run, unless the run is finished."""
+    one.seen_bytes = -1
+    if not one.folder.summary_path.exists():
+        one.process = processes.start_run(one.folder, engine, workers)
+        processes_of[one.process] = one
+
+
+def _look(one: _Attempt, searches: _Searches) -> None:
+    """See what the run has come to; afterwards the attempt has no process if its run, or all of it, is over."""
+    process, now = one.process, time.monotonic()
+    code = 0 if process is None else process.poll()
+    if one.is_over:  # it was pruned, and its process is ending
+        if process is not None and code is None and now > one.ended_by:
+            processes.send(process, signal.SIGKILL)
+        if code is not None:
+            one.process = None
+        return
+    if code is None and now < one.next_look:
+        return
+    one.next_look = now + _LOOK_SECONDS
+    if has_searched(one.folder):
+        searches.note(one)
+    if _is_hopeless(one):
+        one.study.prune(one.trial)
+        one.is_over, one.message = True, f"{one.title}: pruned"
+        if process is not None and code is None:
+            processes.send(process, signal.SIGINT)
+            one.ended_by = now + processes.GRACE_SECONDS
+        else:
+            one.process = None
+    elif code is not None:
+        one.process = None
+        _end_of_run(one, code)
+
+
+def _is_hopeless(one: _Attempt) -> bool:
+    """Whether the accuracies after the rounds that are new say so; the last round of all is left to the end."""
+    size = one.folder.metrics_path.stat().st_size if one.folder.metrics_path.exists() else 0
+    if size == one.seen_bytes:
+        return False
+    one.seen_bytes = size
+    rounds = [run.config.federation.rounds for run in one.runs]
+    before = sum(rounds[: len(one.scores)])
+    for number, accuracy in after_rounds(one.folder, one.run.config.fleet.devices).items():
+        step = before + number
+        mean = (sum(one.scores) + accuracy) / (len(one.scores) + 1)
+        if step < sum(rounds) and one.study.is_hopeless(one.trial, step, mean):
+            return True
+    return False
+
+
+def _end_of_run(one: _Attempt, code: int) -> None:
+    """The run is over: go on to the next cell, or tell the study what became of the trial."""
+    if code:
+        _fail(one, processes.reason_of(one.folder.path / processes.OUTPUT, code))
+        return
+    score = at_the_end(one.folder, one.run.config.fleet.devices)
+    if math.isnan(score):
+        _fail(one, "the run has no accuracy on validation images")
+        return
+    one.scores.append(score)
+    if len(one.scores) == len(one.runs):
+        accuracy = sum(one.scores) / len(one.scores)
+        one.study.complete(one.trial, accuracy)
+        shown = percent(accuracy).replace(NARROW_SPACE, " ")
+        one.is_over, one.message = True, f"{one.title}: validation accuracy {shown}"
+
+
+def _fail(one: _Attempt, reason: str) -> None:
+    one.study.fail(one.trial, reason)
+    one.is_over, one.message = True, f"{one.title}: failed ({reason})"

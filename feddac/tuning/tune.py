@@ -1,0 +1,78 @@
+"""A tuning from beginning to end: checked first, then every trial of every method, then what is chosen."""
+
+from pathlib import Path
+
+from common.errors import BudgetError, ConfigurationError, FedDACError
+from common.progress import Progress
+from feddac.comparison.announce import estimated_seconds
+from feddac.tuning.execute import make_trials
+from feddac.tuning.plan import Tuning
+from feddac.tuning.study import MethodStudy, open_storage, require_optuna
+from feddac.tuning.trials import Choice
+from feddac.tuning.write import write_trials
+from server.report.wording import NARROW_SPACE, duration, plural
+from server.run_lock import RunLock
+from simulation.preflight import check
+
+
+def tune(
+    tuning: Tuning, out: Path, trials: int, jobs: int, engine: str, progress: Progress, workers: int = 1
+) -> list[Choice]:
+    """Make `trials` trials of each method below `out`, `jobs` runs at a time, and choose the best of each method.
+
+    Trials that are there already are not made again. Whatever happens, trials.jsonl has those that are over. Raises
+    ConfigurationError if `out` cannot be written or holds trials of something else, CheckpointError if another process
+    works there, and, before any work, what the runs of the experiment's own settings would end with.
+    """
+    require_optuna()
+    _check(tuning)
+    lock = _lock(out)
+    try:
+        storage = open_storage(out)
+        studies = [MethodStudy(method, tuning.seed, storage) for method in tuning.methods]
+        progress.note(_announcement(tuning, trials, jobs))
+        try:
+            make_trials(studies, trials, out, jobs, engine, progress, workers)
+        finally:
+            choices = [Choice.of(study.method.name, study.trials()) for study in studies]
+            write_trials(choices, out)
+            storage.remove_session()
+        return choices
+    finally:
+        lock.release()
+
+
+def _lock(out: Path) -> RunLock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return RunLock(out)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write in {out} ({error.strerror or error}): choose another --out") from None
+
+
+def _check(tuning: Tuning) -> None:
+    """Raise the error that a run of the experiment's own settings would end with, which names its method."""
+    for method in tuning.methods:
+        for config in method.configs.values():
+            try:
+                check(config)
+            except BudgetError as error:
+                raise BudgetError(f"method {method.name}: {error}", error.remedy) from None
+            except FedDACError as error:
+                raise type(error)(f"method {method.name}: {error}") from None
+
+
+def _announcement(tuning: Tuning, trials: int, jobs: int) -> str:
+    """How many trials there will be, and about how long they take if none is pruned and none is there already."""
+    cells = len(tuning.experiment.cells)
+    configs = [config for method in tuning.methods for config in method.configs.values()]
+    first = estimated_seconds(configs)
+    another = estimated_seconds([*configs, *configs]) - first  # without the searches, which are done once
+    at_a_time = min(jobs, len(tuning.methods))
+    rough = float(f"{max((first + (trials - 1) * another) / at_a_time, 1.0):.1g}")
+    return (
+        f"{plural(trials, 'trial')} of each of {plural(len(tuning.methods), 'method')} on seed {tuning.seed}"
+        + (f", each of {plural(cells, 'run')}" if cells > 1 else "")
+        + (f", {at_a_time} at a time" if at_a_time > 1 else "")
+        + f": at most about {duration(rough).replace(NARROW_SPACE, ' ')}, by the speed of this machine"
+    )
