@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import ConfigurationError
+from common.errors import CheckpointError, ConfigurationError
 from common.progress import Progress
 from feddac.comparison import processes
 from feddac.comparison.execute import prepare_folders
@@ -26,6 +26,8 @@ from server.run_folder import RunFolder
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
 _STAGE = "trials"
+_RELEASE_SECONDS = 30.0
+"""So long is waited for a process of an earlier command, which was killed, to leave its run folder."""
 
 
 @dataclass
@@ -40,6 +42,7 @@ class _Attempt:
     process: "subprocess.Popen[bytes] | None" = None
     seen_bytes: int = -1
     next_look: float = 0.0
+    opened: float = field(default_factory=time.monotonic)
     ended_by: float = math.inf
     is_over: bool = False
     message: str = ""
@@ -88,13 +91,13 @@ def make_trials(
 ) -> None:
     """Make `trials` trials of each study below `out`, `jobs` runs at a time; interrupted, it ends its processes first.
 
-    Raises ConfigurationError if there are more already: then not all methods would have had as many.
+    Raises ConfigurationError for folders that hold runs with other settings.
     """
     waiting: list[_Attempt] = []
     active: list[_Attempt] = []
     processes_of: dict[subprocess.Popen[bytes], _Attempt] = {}
     searches = _Searches()
-    left = {study.method.name: trials - _finished(study, trials) for study in studies}
+    left = {study.method.name: trials - count_finished(study) for study in studies}
     progress.start(_STAGE, trials * len(studies))
     if (before := trials * len(studies) - sum(left.values())) > 0:
         progress.advance(_STAGE, before, f"{before} were there already")
@@ -114,7 +117,7 @@ def make_trials(
         while waiting or active:
             waiting.sort(key=lambda one: one.trial.number)  # no method runs ahead of the others
             while len(active) < jobs:
-                ready = next((one for one in waiting if not searches.is_awaited(one, active)), None)
+                ready = next((one for one in waiting if _is_free(one) and not searches.is_awaited(one, active)), None)
                 if ready is None:
                     break
                 waiting.remove(ready)
@@ -136,14 +139,9 @@ def make_trials(
     progress.finish(_STAGE, f"{trials * len(studies)} trials, {trials} of each method")
 
 
-def _finished(study: MethodStudy, trials: int) -> int:
-    over = sum(one.state != "running" for one in study.trials())
-    if over > trials:
-        raise ConfigurationError(
-            f"--out holds {over} trials of {study.method.name} already: every method must have as many, so give "
-            f"--trials {over} or more, or another --out"
-        )
-    return over
+def count_finished(study: MethodStudy) -> int:
+    """How many trials of the study are over."""
+    return sum(one.state != "running" for one in study.trials())
 
 
 def _open(study: MethodStudy, out: Path) -> _Attempt:
@@ -157,6 +155,17 @@ def _open(study: MethodStudy, out: Path) -> _Attempt:
         return attempt
     prepare_folders(runs, out)
     return _Attempt(study, trial, runs, out)
+
+
+def _is_free(one: _Attempt) -> bool:
+    """Whether no process writes in the run's folder, or one that will not end, which the run then says itself."""
+    if time.monotonic() > one.opened + _RELEASE_SECONDS:
+        return True
+    try:
+        one.folder.__enter__().close()
+    except CheckpointError:
+        return False
+    return True
 
 
 def _go_on(one: _Attempt, engine: str, workers: int, processes_of: "dict[subprocess.Popen[bytes], _Attempt]") -> None:

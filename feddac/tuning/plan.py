@@ -37,22 +37,33 @@ class TunedMethod:
     ranges: Mapping[str, Range]
     configs: Mapping[str, Config]
 
+    def reads(self, key: str) -> bool:
+        """Whether the method reads a setting."""
+        return contract_of(next(iter(self.configs.values())).method.method).reads_setting(key)
+
     def own(self) -> dict[str, Scalar]:
         """The experiment's own values of the settings that are tried."""
         mapping = next(iter(self.configs.values())).to_mapping()
         return {key: mapping[key] for key in self.ranges}
 
+    def idle(self, values: Mapping[str, Scalar]) -> set[str]:
+        """Changed settings, of the experiment or of `values`, that have no effect beside `values` in some cell."""
+        return {key for config in self.configs.values() for key in without_effect(config.changed(values))}
+
     def effective(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Those of `values` that have an effect beside the others; a comparison would refuse the rest."""
-        idle = {key for config in self.configs.values() for key in without_effect(config.changed(values))}
+        idle = self.idle(values)
         return {key: value for key, value in values.items() if key not in idle}
 
     def runs(self, trial: int, values: Mapping[str, Scalar]) -> list[TrialRun]:
         """The runs of a trial, one per cell; raises ConfigurationError for values that exclude each other."""
-        return [
-            TrialRun(cell, self.name, config.run.seed, config.changed(values), trial)
-            for cell, config in self.configs.items()
-        ]
+        idle = self.idle(values)
+        runs = []
+        for cell, config in self.configs.items():
+            defaults = Config.from_mapping({"method": config.method.method}).to_mapping()
+            whole = config.changed({**values, **{key: defaults[key] for key in idle}})
+            runs.append(TrialRun(cell, self.name, config.run.seed, whole, trial))
+        return runs
 
     def identity(self) -> dict[str, Any]:
         """All that the trials of this method depend on, by readable names and ready for JSON."""

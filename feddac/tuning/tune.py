@@ -1,11 +1,12 @@
 """A tuning from beginning to end: checked first, then every trial of every method, then what is chosen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import BudgetError, ConfigurationError, FedDACError
 from common.progress import Progress
 from feddac.comparison.announce import estimated_seconds
-from feddac.tuning.execute import make_trials
+from feddac.tuning.execute import count_finished, make_trials
 from feddac.tuning.plan import Tuning
 from feddac.tuning.study import MethodStudy, open_storage, require_optuna
 from feddac.tuning.trials import Choice
@@ -30,6 +31,7 @@ def tune(
     try:
         storage = open_storage(out)
         studies = [MethodStudy(method, tuning.seed, storage) for method in tuning.methods]
+        _require_as_many(studies, trials)
         progress.note(_announcement(tuning, trials, jobs))
         try:
             make_trials(studies, trials, out, jobs, engine, progress, workers)
@@ -40,6 +42,16 @@ def tune(
         return choices
     finally:
         lock.release()
+
+
+def _require_as_many(studies: Sequence[MethodStudy], trials: int) -> None:
+    """Raise ConfigurationError if a method had more trials already: the others would not have had as many."""
+    most = max(count_finished(study) for study in studies)
+    if most > trials:
+        raise ConfigurationError(
+            f"--out holds {most} trials of a method already, and every method must have as many: give --trials {most} "
+            "or more, or another --out"
+        )
 
 
 def _lock(out: Path) -> RunLock:

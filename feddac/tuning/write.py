@@ -45,7 +45,7 @@ def _how(tuning: Tuning, choices: Sequence[Choice], command: str) -> list[str]:
     over = f", as the mean over the {cells} settings of the grid" if cells > 1 else ""
     lines = [
         f"Settings chosen by `feddac tune` in the same way for every method: {len(choices[0].trials)} trials of each,",
-        f"on seed {tuning.seed}, which is none of the seeds below. The first trial has the experiment's own settings, TPE",
+        f"on seed {tuning.seed}, which is none of those below. The first trial has the experiment's own settings, TPE",
         f"draws the others (it learns from those before once there are {RANDOM_TRIALS}), and a median pruner ends what",
         f"falls behind once {SPARED_TRIALS} trials of the method are complete.",
         "A trial's score is the accuracy on the server's validation images after the last round, as the mean over all",
@@ -77,10 +77,16 @@ def _content(tuning: Tuning, choices: Sequence[Choice]) -> dict[str, Any]:
         grids = given["grid"] if isinstance(given["grid"], list) else [given["grid"]]
         found["grid"] = [{axis: _axis(axis, values, folder) for axis, values in one.items()} for one in grids]
     found["methods"] = {}
-    for choice in choices:
+    unused = set(settings)
+    for choice, method in zip(choices, tuning.methods, strict=True):
         assert choice.best is not None
         own = _with_absolute_files(without_preset(given["methods"][choice.method]), folder)
-        found["methods"][choice.method] = {**own, **choice.best.settings}
+        idle = method.idle(choice.best.settings)  # beside what was chosen; a comparison would refuse them
+        kept = {key: value for key, value in own.items() if key not in idle}
+        found["methods"][choice.method] = {**kept, **choice.best.settings}
+        unused -= {key for key in settings if method.reads(key)} - idle
+    for key in unused:
+        del found["settings"][key]
     return found
 
 
