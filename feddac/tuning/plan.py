@@ -105,7 +105,7 @@ def read_tuning(path: Path, flags: Mapping[str, Any] | None = None, seed: int | 
     try:
         shared, own = read_ranges(content.get("tune"), experiment.methods)
         methods = tuple(_method(name, on_seed, shared, own.get(name, {})) for name in experiment.methods)
-        _require_known(shared, on_seed, methods)
+        _require_use(shared, on_seed, methods)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     return Tuning(path, content, flags or {}, experiment, chosen, methods)
@@ -132,10 +132,6 @@ def _method(name: str, plan: Experiment, shared: Ranges, own: Ranges) -> TunedMe
         if key not in useful:
             reason = without_effect(first.changed({key: _other_value(ranges[key], first.to_mapping()[key])})).get(key)
             raise ConfigurationError(f"[tune.methods.{name}] {reason or f'{key} has one value alone'}")
-    if not useful:
-        raise ConfigurationError(
-            f"nothing of [tune] has an effect on the method {name}: give it a range in [tune.methods.{name}]"
-        )
     return TunedMethod(name, useful, configs)
 
 
@@ -153,11 +149,20 @@ def _other_value(one: Range, own: Scalar) -> Scalar:
     return next((value for value in one.extremes() if value != own), own)
 
 
-def _require_known(shared: Ranges, plan: Experiment, methods: tuple[TunedMethod, ...]) -> None:
-    """Raise ConfigurationError for a range that no method has taken."""
+def _require_use(shared: Ranges, plan: Experiment, methods: tuple[TunedMethod, ...]) -> None:
+    """Raise ConfigurationError for a range that no method has taken, and for a method without any."""
     for key in shared:
         if not any(key in method.ranges for method in methods):
             known = plan.runs[0].config.to_mapping()
             if key not in known:
                 raise ConfigurationError(f"[tune] unknown setting {key!r}{nearest(key, known)}")
-            raise ConfigurationError(f"[tune] {key} has no effect: none of the methods reads it as it is set up")
+            raise ConfigurationError(
+                f"[tune] {key} has no effect: none of the methods reads it as it is set up, or the range has the "
+                "experiment's own value alone"
+            )
+    for method in methods:
+        if not method.ranges:
+            raise ConfigurationError(
+                f"nothing of [tune] has an effect on the method {method.name}: give it a range in "
+                f"[tune.methods.{method.name}]"
+            )

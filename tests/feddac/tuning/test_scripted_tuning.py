@@ -1,10 +1,11 @@
-"""Which trials `feddac tune` makes and what becomes of them; the runs are scripted, so that each one's score is known."""
+"""Which trials `feddac tune` makes and what becomes of them, with scripted runs whose scores are known."""
 
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 
 from common.config import Config
+from common.errors import CheckpointError
 from feddac.cli.main import run
 from feddac.comparison.plan import read_experiment
 from server.run_folder import RunFolder
+from server.run_lock import LOCK_NAME, RunLock
+from tests.examples import slow
 from tests.feddac.tuning.scripted import CHANCE, EXPERIMENT, SERVED, TIDY, quality, starter, tune_scripted
 from tests.forked import Forked
 
@@ -94,7 +98,7 @@ def test_the_choice_depends_on_the_seed_alone(
     assert trials_of(tmp_path / "more") == one
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *slow(signal.SIGINT)])
 def test_the_same_command_goes_on_after_its_end(number: int, write_experiment: Write, tmp_path: Path) -> None:
     experiment = write_experiment()
     arguments = [str(experiment), "--trials", "5", "--jobs", "2", "--out"]
@@ -114,6 +118,12 @@ def test_the_same_command_goes_on_after_its_end(number: int, write_experiment: W
     if number == signal.SIGINT:
         assert code == 130
         assert err.read_text().endswith("Interrupted; the same command goes on where this one stopped\n")
+    until = time.monotonic() + 60
+    while (tmp_path / "cut" / LOCK_NAME).exists():  # what was forked off holds it until it ends
+        assert time.monotonic() < until
+        with suppress(CheckpointError):
+            RunLock(tmp_path / "cut").release()
+        time.sleep(0.1)
     done = sorted((tmp_path / "cut").rglob("summary.json"))
     before = {path: path.stat().st_mtime_ns for path in done}
     assert len(done) >= 3
