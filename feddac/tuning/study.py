@@ -48,11 +48,17 @@ def require_optuna() -> Any:
 
 
 def open_storage(folder: Path) -> "optuna.storages.BaseStorage":
-    """The file of all studies in `folder`, made where there is none; raises CheckpointError if it is damaged."""
+    """The file of all studies in `folder`, made where there is none; raises CheckpointError if it is damaged.
+
+    Raises ConfigurationError for a folder whose name the address of a database cannot hold.
+    """
     library = require_optuna()
     path = folder / FILE
+    if "?" in str(path.resolve()):
+        raise ConfigurationError(f"trials cannot be kept in {folder}: choose an --out without '?'")
+    address = f"sqlite:///{path.resolve()}".replace("{", "{{").replace("}", "}}")  # Optuna fills in what is in braces
     try:
-        storage: optuna.storages.BaseStorage = library.storages.RDBStorage(f"sqlite:///{path.resolve()}")
+        storage: optuna.storages.BaseStorage = library.storages.RDBStorage(address)
     except Exception as error:  # of Optuna, SQLAlchemy, Alembic or SQLite, whoever finds it first
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is damaged ({reason}): choose another --out, or delete that folder") from None

@@ -6,7 +6,8 @@ One of each kind in the README runs always; its others, those of the other pages
 Left out, and why:
 
 - the comparisons that FedDAC ships (`feddac compare methods`, `peers`, `figure4`, `figure4-growing`, `figure5`,
-  `autoflip-published`) are dozens of runs, hours even when held down; tests/feddac/comparison runs smaller ones;
+  `autoflip-published`) and their tuning are dozens of runs, hours even when held down; tests/feddac/comparison and
+  tests/feddac/tuning run smaller ones;
 - `feddac up`, `submit`, `supernode`, `register` and `unregister`, and `flwr` and `flower-...`, need a SuperLink and
   processes of their own: tests/feddac/deployment (which also checks the flags of every such command in
   docs/deployment.md) and tests/e2e/test_flwr_run.py;
@@ -54,7 +55,7 @@ EPOCHS = ("local_epochs", "fedgkt_server_epochs")
 SETTINGS_FILE = 'rounds = 2\npartition = "classes:2"\n'
 BUDGETS_FILE = '[[budget]]\nname = "phone"\nmacs = "6M"\n[[budget]]\nmemory = "120KB"\n'
 ELSEWHERE = re.compile(
-    r"feddac (compare (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b)"
+    r"feddac ((compare|tune) (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b)"
     r"|feddac simulate --ray-address"
 )
 PLACEHOLDER = re.compile(r"\b(FILE|FOLDER|RUN_FOLDER|KEY|NAME)\b|package\.module")
@@ -104,7 +105,7 @@ IN_PAGES = [(name, command) for name, text in PAGES.items() for command in comma
 # In this order: some continue what others began.
 HELP = [
     command
-    for module in ("simulate", "search", "train", "export", "compare", "describe", "device", "listings", "keys")
+    for module in ("simulate", "search", "train", "export", "compare", "tune", "describe", "device", "listings", "keys")
     for command in examples_of(module)
     if not ELSEWHERE.match(command)
 ]
@@ -248,7 +249,7 @@ def test_help_example(
 ) -> None:
     if command == "feddac export runs/mine":
         assert_runs("feddac simulate --out runs/mine", helped, monkeypatch, capfd)
-    if "compare experiment" in command:
+    if "experiment.toml" in command:
         example = README.partition("# experiment.toml\n")[2].partition("```")[0]
         (helped / "experiment.toml").write_text(example)
     assert_runs(command, helped, monkeypatch, capfd)

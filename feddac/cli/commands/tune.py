@@ -14,8 +14,8 @@ from feddac.cli.failures import FAILED, INTERRUPTED, say
 EXAMPLES = """
 Examples:
   feddac tune methods --out runs/tuned
-  feddac tune experiment.toml --trials 20 --out runs/tuned
-  feddac tune experiment.toml --trials 2 --rounds 2 --out runs/trial
+  feddac tune experiment.toml --trials 3 --out runs/tuned
+  feddac tune experiment.toml --trials 2 --rounds 2 --jobs 1 --out runs/trial
   feddac compare runs/tuned/tuned.toml --out runs/compared
 
 The experiment file may say what is tried, and in which range, for all methods

@@ -231,6 +231,15 @@ def test_own_settings_outside_the_range_are_tried_too_and_can_be_chosen(
     assert plan.methods["first"] == {"learning-rate": 0.3}
 
 
+@pytest.mark.parametrize(("name", "code"), [("a {b} #c %d", 0), ("what?", 2)])
+def test_the_folder_may_have_any_name_that_a_database_can(
+    name: str, code: int, write_experiment: Write, tmp_path: Path, behave: Callable[..., None]
+) -> None:
+    behave()
+    assert tune(write_experiment(), tmp_path / name, trials=1) == code
+    assert (tmp_path / name / "study.db").exists() == (code == 0)
+
+
 def test_a_damaged_file_of_trials_is_one_line(
     write_experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
