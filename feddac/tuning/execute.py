@@ -46,6 +46,7 @@ class _Attempt:
     ended_by: float = math.inf
     is_over: bool = False
     message: str = ""
+    """What it has come to last, in words."""
 
     @property
     def run(self) -> TrialRun:
@@ -126,7 +127,10 @@ def make_trials(
                 _go_on(ready, engine, workers, processes_of)
             time.sleep(_POLL_SECONDS)
             for one in list(active):
+                before_look = one.message
                 _look(one, searches)
+                if one.message != before_look and not one.is_over:
+                    progress.advance(_STAGE, 0, one.message)
                 if one.process is None:
                     active.remove(one)
                     if one.is_over:
@@ -215,6 +219,8 @@ def _is_hopeless(one: _Attempt) -> bool:
     for number, accuracy in after_rounds(one.folder, one.run.config.fleet.devices).items():
         step = before + number
         mean = (sum(one.scores) + accuracy) / (len(one.scores) + 1)
+        shown = percent(accuracy).replace(NARROW_SPACE, " ")
+        one.message = f"{one.title}: {shown} after round {number} of {one.run.config.federation.rounds}"
         if step < sum(rounds) and one.study.is_hopeless(one.trial, step, mean):
             return True
     return False
