@@ -34,7 +34,8 @@ def compare(
         str,
         typer.Argument(
             metavar="EXPERIMENT",
-            help="Experiment file, or one of FedDAC's: methods, peers, skewed, figure4, figure4-growing, figure5.",
+            help="Experiment file, or one that FedDAC ships: methods, peers, skewed, figure4, figure4-growing, "
+            "figure5.",
         ),
     ],
     out: Annotated[
