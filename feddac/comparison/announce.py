@@ -27,6 +27,8 @@ from server.sampling import epoch_range
 from simulation.preflight import check_budgets
 
 BATCH = 32
+START_SECONDS = 6.0
+"""What the process of a run takes before its work begins, most of it to import PyTorch."""
 
 
 def announcement(plan: Experiment, out: Path | None, jobs: int) -> str:
@@ -50,11 +52,11 @@ def announcement(plan: Experiment, out: Path | None, jobs: int) -> str:
 
 
 def estimated_seconds(configs: Sequence[Config]) -> float:
-    """Seconds of training in all runs, one after the other; a search that several share counts once.
+    """Seconds of start and training of all runs, one after the other; a search that several share counts once.
 
     From the time that one image takes on this machine, and how many are trained on. That every network should take as
-    long as the whole base network makes it too long, what is no training makes it too short. Runs that would end at
-    once, and say so, take no time; raises the FedDACError of the first where none could begin.
+    long as the whole base network makes it too long, what is neither start nor training makes it too short. Runs that
+    would end at once, and say so, take no time; raises the FedDACError of the first where none could begin.
     """
     total, searched = 0.0, set[str]()
     problems: list[FedDACError] = []
@@ -71,7 +73,7 @@ def estimated_seconds(configs: Sequence[Config]) -> float:
             except FedDACError as error:
                 problems.append(error)
                 continue
-            total += _seconds_of(config, base, len(data.train), search_key(config) in searched)
+            total += START_SECONDS + _seconds_of(config, base, len(data.train), search_key(config) in searched)
             searched |= {search_key(config)} - {""}
     if problems and len(problems) == len(configs):
         raise problems[0]
