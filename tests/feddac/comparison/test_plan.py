@@ -205,6 +205,7 @@ def test_skewed_compares_two_fleets_on_four_partitions() -> None:
         assert {config.data.partition for config in configs} == {cell.labels["partition"]}
         assert {Path(config.fleet.fleet).stem for config in configs} == {f"resnet8-{cell.labels['fleet']}"}
     assert len(plan.seeds) >= LEAST_PAIRS
+    assert len(plan.runs) == 2 * 4 * 9 * 3
     assert {run.config.federation.evaluate_every for run in plan.runs} == {1}
 
 
