@@ -223,7 +223,7 @@ def _folded(heading: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:g}" if math.isfinite(value) else MISSING
+    return f"{round(value, 1):g}" if math.isfinite(value) else MISSING
 
 
 def _p(p: float) -> str:
