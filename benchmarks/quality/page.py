@@ -41,7 +41,7 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
         "divided by the budgets, are worth to a network of this size; *searched* cells had that search (L1 magnitude",
         "and slimming as many epochs of the whole network) before. Compute is in epochs of the whole network, with the",
         "share of what came before. Difference: DAC minus this row, mean over the seeds that both have and 95 %",
-        "confidence interval (paired t).",
+        "confidence interval (paired t; none of fewer than three seeds).",
         "",
         "| budget | method | rule | seeds | MACs (M) | parameters (k) | peak (kB) | epochs | compute | accuracy "
         "| DAC ahead by |",

@@ -19,52 +19,74 @@ from common.learning import pick_accelerator
 from common.methods import contract_of
 from common.models.description import BaseNetwork
 from feddac.comparison.plan import Experiment
+from feddac.comparison.remaining import unfinished
 from feddac.comparison.sharing import search_key
 from server.reference import base_network
 from server.report.wording import NARROW_SPACE, duration, plural
-from server.run_folder import RunFolder
 from server.sampling import epoch_range
 from simulation.preflight import check_budgets
 
 BATCH = 32
+START_SECONDS = 6.0
+"""What the process of a run takes before its work begins, most of it to import PyTorch."""
 
 
-def announcement(plan: Experiment, out: Path, jobs: int) -> str:
-    """How many runs there are, how many of them are done, and about how long the others take, `jobs` at a time."""
-    pending = [run for run in plan.runs if not RunFolder(out / run.folder).summary_path.exists()]
+def announcement(plan: Experiment, out: Path | None, jobs: int) -> str:
+    """How many runs there are, how many of them are done, and about how long the others take, `jobs` at a time.
+
+    Without a folder nothing is done yet.
+    """
+    pending = unfinished(plan.runs, out)
     counts = plural(len(plan.methods), "method"), plural(len(plan.seeds), "seed"), plural(len(plan.cells), "setting")
     done = len(plan.runs) - len(pending)
     text = f"{plural(len(plan.runs), 'run')} ({', '.join(counts)})" + (f", {done} of them done" if done else "")
     if not pending:
         return text
-    seconds = estimated_seconds([run.config for run in pending]) / min(jobs, len(pending))
+    try:
+        seconds = estimated_seconds([run.config for run in pending]) / min(jobs, len(pending))
+    except FedDACError as error:
+        return f"{text}; how long they take is not known: {error}"
     rough = float(f"{max(seconds, 1.0):.1g}")
     together = f", {jobs} at a time" if jobs > 1 else ""
     return f"{text}{together}: about {duration(rough).replace(NARROW_SPACE, ' ')}, by the speed of this machine"
 
 
 def estimated_seconds(configs: Sequence[Config]) -> float:
-    """Seconds of training in all runs, one after the other; a search that several share counts once.
+    """Seconds of start and training of all runs, one after the other; a search that several share counts once.
 
     From the time that one image takes on this machine, and how many are trained on. That every network should take as
-    long as the whole base network makes it too long, what is no training makes it too short.
+    long as the whole base network makes it too long, what is neither start nor training makes it too short. Runs that
+    would end at once, and say so, take no time; raises the FedDACError of the first where none could begin.
     """
     total, searched = 0.0, set[str]()
-    for config in configs:
+    problems: list[FedDACError] = []
+    for settings in dict.fromkeys(config.data for config in configs):
+        sharing = [config for config in configs if config.data == settings]
         try:
-            data = load(config.data)
-            base = base_network(check_budgets(config, data).model, data)
-        except FedDACError:  # this run ends at once, and says so
+            data = load(settings)
+        except FedDACError as error:
+            problems += [error] * len(sharing)
             continue
-        accelerator = pick_accelerator(config.run.accelerator)
-        share, key = config.data.reference_fraction, search_key(config)
-        epochs = 0.0 if key in searched else _epochs_on_reference(config, base)
-        searched |= {key} - {""}
-        reference = share * len(data.train) * (1 - config.data.validation_fraction) * epochs
-        devices = (1 - share) * len(data.train) * config.federation.fraction
-        local = devices * config.federation.rounds * sum(epoch_range(config.federation.local_epochs)) / 2
-        total += (reference + local) * _seconds_per_image(base, accelerator)
+        for config in sharing:
+            try:
+                base = base_network(check_budgets(config, data).model, data)
+            except FedDACError as error:
+                problems.append(error)
+                continue
+            total += START_SECONDS + _seconds_of(config, base, len(data.train), search_key(config) in searched)
+            searched |= {search_key(config)} - {""}
+    if problems and len(problems) == len(configs):
+        raise problems[0]
     return total
+
+
+def _seconds_of(config: Config, base: BaseNetwork, images: int, searched: bool) -> float:
+    share = config.data.reference_fraction
+    epochs = 0.0 if searched else _epochs_on_reference(config, base)
+    reference = share * images * (1 - config.data.validation_fraction) * epochs
+    devices = (1 - share) * images * config.federation.fraction
+    local = devices * config.federation.rounds * sum(epoch_range(config.federation.local_epochs)) / 2
+    return (reference + local) * _seconds_per_image(base, pick_accelerator(config.run.accelerator))
 
 
 def _epochs_on_reference(config: Config, base: BaseNetwork) -> float:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from feddac.comparison.holm import corrected
+from feddac.comparison.late import late_accuracy
 from feddac.comparison.plan import Cell, Experiment, PlannedRun
 from feddac.comparison.sharing import search_key
 from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
@@ -17,6 +19,7 @@ from server.run_folder import RunFolder
 MEASURES = (
     "accuracy",
     "fleet_accuracy",
+    "late_accuracy",
     "worst_accuracy",
     "macs",
     "params",
@@ -43,17 +46,19 @@ TO_TARGET = ("round", "simulated_seconds", "bytes", "device_macs")
 class Outcome:
     """One finished run. Accuracies are of the test set, 0 to 1; costs are means over the devices that are served.
 
-    `accuracy` is that of the served devices; `fleet_accuracy`, `worst_accuracy` and those of `progress`, which is what
-    each evaluated round had cost, are of all: one that is left without a model guesses. `cohort_accuracies` are those
-    of each cohort with devices, largest architecture first. `macs_range` is over devices. `device_macs_per_round`,
-    bytes and what the server spent are those of summary.json; both kinds of seconds include a search that was done by
-    another run of the comparison. `over_budget` devices had to hold more than they can.
+    `accuracy` is that of the served devices; `fleet_accuracy`, `late_accuracy` (mean of the last 20 % of rounds),
+    `worst_accuracy` and those of `progress`, which is what each evaluated round had cost, are of all: one that is left
+    without a model guesses. `cohort_accuracies` are those of each cohort with devices, largest architecture first.
+    `macs_range` is over devices. `device_macs_per_round`, bytes and what the server spent are those of summary.json;
+    both kinds of seconds include a search that was done by another run of the comparison. `over_budget` devices had to
+    hold more than they can.
     """
 
     seed: int
     folder: str
     accuracy: float
     fleet_accuracy: float
+    late_accuracy: float
     worst_accuracy: float
     cohort_accuracies: tuple[float, ...]
     cohort_devices: tuple[int, ...]
@@ -79,8 +84,9 @@ class Outcome:
 class MethodResult:
     """A method in one cell: its finished runs and their spread; `difference` is None for the baseline itself.
 
-    `to_target` is the spread of TO_TARGET, NaN where a run did not get there; `curve` is (round, mean accuracy,
-    deviation, mean simulated seconds) over the seeds.
+    What is compared with the baseline in one cell is the family that p values are corrected for. `to_target` is the
+    spread of TO_TARGET, NaN where a run did not get there; `curve` is (round, mean accuracy, deviation, mean simulated
+    seconds) over the seeds.
     """
 
     name: str
@@ -120,15 +126,11 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
             for name in experiment.methods
         }
         target = _target(experiment, [one for runs in outcomes.values() for one in runs])
-        baseline = {one.seed: one.fleet_accuracy for one in outcomes[experiment.baseline]}
+        differences = _differences(outcomes, experiment.baseline)
         for name, runs in outcomes.items():
-            difference = paired_difference({one.seed: one.fleet_accuracy for one in runs}, baseline)
             plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
-            methods.append(
-                _method_result(
-                    name, plan.config.fleet.devices, runs, None if name == experiment.baseline else difference, target
-                )
-            )
+            devices = plan.config.fleet.devices
+            methods.append(_method_result(name, devices, runs, differences.get(name), target))
         results.append(CellResult(cell, tuple(methods), target))
     return results
 
@@ -142,13 +144,17 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
     macs = [number_of(one.get("macs")) for one in cohorts]
     own_search = number_of(summary.get("stages", {}).get("search", 0.0))
     events = RunFolder(out / run.folder).events()
+    by_cohort = {str(one["cohort"]): int(one["devices"]) for one in cohorts}
+    steps, evaluations = ([one for one in events if one["event"] == kind] for kind in ("step", "evaluation"))
     fleet = Fleet.of(run.config.fleet.devices, sum(devices), events)
+    progress = fleet.progress(progress_of(steps, evaluations, by_cohort))
     down, up = number_of(summary.get("bytes_down")), number_of(summary.get("bytes_up"))
     return Outcome(
         seed=run.seed,
         folder=run.folder.as_posix(),
         accuracy=number_of(summary.get("test_accuracy")),
         fleet_accuracy=fleet.over_all(number_of(summary.get("test_accuracy"))),
+        late_accuracy=late_accuracy(progress),
         worst_accuracy=fleet.worst(accuracies),
         cohort_accuracies=tuple(accuracies),
         cohort_devices=tuple(devices),
@@ -167,70 +173,16 @@ def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_
         seconds=number_of(summary.get("seconds_total")) + max(0.0, search_seconds - own_search),
         over_budget=sum(number_of(one.get("over_budget", 0)) for one in cohorts),
         devices_served=float(sum(devices)),
-        progress=fleet.progress(
-            progress_of(
-                [one for one in events if one["event"] == "step"],
-                [one for one in events if one["event"] == "evaluation"],
-                {str(one["cohort"]): int(one["devices"]) for one in cohorts},
-            )
-        ),
+        progress=progress,
     )
 
 
-def to_json(experiment: Experiment, results: Sequence[CellResult], failed: Mapping[str, str]) -> dict[str, Any]:
-    """All numbers, ready for comparison.json; `failed` maps a run's folder to the reason."""
-    return {
-        "title": experiment.title,
-        "seeds": list(experiment.seeds),
-        "baseline": experiment.baseline,
-        "methods": {name: dict(settings) for name, settings in experiment.methods.items()},
-        "cells": [
-            {
-                "cell": one.cell.name,
-                "labels": dict(one.cell.labels),
-                "target": one.target,
-                "methods": [_method_json(m) for m in one.methods],
-            }
-            for one in results
-        ],
-        "failed": dict(failed),
-    }
-
-
-def _method_json(result: MethodResult) -> dict[str, Any]:
-    return {
-        "method": result.name,
-        "devices": result.devices,
-        "seeds": [one.seed for one in result.outcomes],
-        **{measure: _spread_json(value) for measure, value in result.spreads.items()},
-        "cohort_accuracies": [_spread_json(value) for value in result.ranks],
-        "macs_range": list(result.macs_range),
-        "difference": None
-        if result.difference is None
-        else {
-            "mean": result.difference.mean,
-            "confidence_95": [
-                result.difference.mean - result.difference.half_width,
-                result.difference.mean + result.difference.half_width,
-            ],
-            "p": result.difference.p,
-            "pairs": result.difference.pairs,
-        },
-        "to_target": {measure: _spread_json(value) for measure, value in result.to_target.items()},
-        "curve": [
-            {"round": n, "mean": mean, "deviation": deviation, "simulated_seconds": seconds}
-            for n, mean, deviation, seconds in result.curve
-        ],
-        "runs": [_outcome_json(one) for one in result.outcomes],
-    }
-
-
-def _spread_json(value: Spread) -> dict[str, Any]:
-    return {"mean": value.mean, "deviation": value.deviation, "count": value.count}
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
+def _differences(outcomes: Mapping[str, Sequence[Outcome]], baseline: str) -> dict[str, Difference]:
+    """Of every other method to the baseline, with p corrected for how many methods are compared with it here."""
+    by_seed = {name: {one.seed: one.fleet_accuracy for one in runs} for name, runs in outcomes.items()}
+    alone = {name: paired_difference(by_seed[name], by_seed[baseline]) for name in outcomes if name != baseline}
+    family = corrected([one.p for one in alone.values()])
+    return {name: replace(one, corrected_p=p) for (name, one), p in zip(alone.items(), family, strict=True)}
 
 
 def _target(experiment: Experiment, outcomes: Sequence[Outcome]) -> float:

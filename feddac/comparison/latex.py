@@ -6,8 +6,8 @@ from feddac.comparison.tables import HEADINGS, CellTable, columns
 from server.report.wording import NARROW_SPACE
 
 COLUMNS = columns(
-    *("method", "accuracy", "difference [95 %]", "p", "MACs (range)", "MACs per device and round"),
-    *("bytes down", "bytes up"),
+    *("method", "accuracy", "difference [95 %]", "p (Holm)", "effect size", "MACs (range)"),
+    *("MACs per device and round", "bytes down", "bytes up"),
 )
 _SPECIAL = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},

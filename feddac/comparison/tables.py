@@ -11,17 +11,20 @@ from rich.table import Table
 
 from feddac.comparison.collect import CellResult, MethodResult
 from feddac.comparison.plan import Cell, Experiment
-from feddac.comparison.statistics import Difference, Spread
+from feddac.comparison.statistics import LEAST_PAIRS, Difference, Spread
 from server.report.wording import MISSING, NARROW_SPACE, count, duration, percent, size
 
 HEADINGS = (
     "method",
     "accuracy",
-    "of all devices",
+    "accuracy of all devices",
+    "last 20 % of rounds",
     "worst device",
+    "per cohort",
     "difference [95 %]",
     "p",
-    "per cohort",
+    "p (Holm)",
+    "effect size",
     "MACs (range)",
     "parameters",
     "peak memory",
@@ -51,26 +54,27 @@ def columns(*headings: str) -> tuple[int, ...]:
 
 
 QUALITY = columns(*HEADINGS[: HEADINGS.index("per cohort") + 1], "devices with a model", "seeds")
+TESTS = columns(
+    "method", "accuracy of all devices", *HEADINGS[HEADINGS.index("difference [95 %]") : HEADINGS.index("MACs (range)")]
+)
 COST = columns("method", *HEADINGS[HEADINGS.index("MACs (range)") : HEADINGS.index("simulated time")], "over budget")
 TIME = columns("method", *HEADINGS[HEADINGS.index("simulated time") : HEADINGS.index("time") + 1])
 PACE = columns("method", *HEADINGS[HEADINGS.index("target accuracy") : -1])
-TABLES = (QUALITY, COST, TIME, PACE)
+TABLES = (QUALITY, TESTS, COST, TIME, PACE)
 """Columns of the tables that a page has for each cell; each fits a screen of 1280 pixels."""
 
 ON_TERMINAL = columns(
-    *("method", "accuracy", "of all devices", "difference [95 %]", "p", "worst device", "MACs (range)"),
     *(
-        "MACs per device and round",
-        "bytes down",
-        "bytes up",
-        "simulated time",
-        "epochs on reference",
-        "server time",
-        "server memory",
-        "parameters",
-        "peak memory",
+        "method",
+        "accuracy of all devices",
+        "difference [95 %]",
+        "p (Holm)",
+        "effect size",
+        "last 20 % of rounds",
+        "accuracy",
     ),
-    "time",
+    *("worst device", "p", "MACs (range)", "MACs per device and round", "bytes down", "bytes up", "simulated time"),
+    *("epochs on reference", "server time", "server memory", "parameters", "peak memory", "time"),
 )
 """Columns in the order in which a terminal should have them."""
 
@@ -100,13 +104,20 @@ def notes(experiment: Experiment) -> list[str]:
     return [
         f"Mean ± standard deviation over {several}.",
         "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
-        "Where not all devices have a model, it says of how many it is; of all devices: those without one guess (one "
-        "over the number of classes). The worst device, plots, differences and targets are of all devices. "
+        "Where not all devices have a model, it says of how many it is; in the accuracy of all devices those without "
+        "one guess (one over the number of classes). The worst device, plots, differences and targets are of all. "
         "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
-        "confidence interval and the p of the two-sided paired t-test, not corrected for the number of comparisons; "
-        f"{MISSING} where fewer than two seeds are shared. Where the difference is exactly the same for all of them, "
-        "no deviation can be estimated and there is neither interval nor test.",
+        f"confidence interval and the p of the two-sided paired t-test. {MISSING} where fewer than {LEAST_PAIRS} seeds "
+        "are shared, for two leave one degree of freedom, of which an interval says nothing; and where the difference "
+        "is exactly the same for all seeds, so that no deviation can be estimated.",
+        "p (Holm): corrected by Holm's step-down procedure for all methods that are compared with "
+        f"{experiment.baseline} in the same setting, the question that one table answers. Settings are not corrected "
+        "for each other: of many, some show a difference by chance. Intervals are of one comparison each.",
+        "Effect size: mean over standard deviation of the paired differences (Cohen's d_z), with Hedges' correction "
+        "for few seeds. It is large where seeds agree, however small the difference.",
+        "Last 20 % of rounds: mean accuracy over all devices of those of them that were evaluated, at least of the "
+        "last; one round alone is up or down by chance.",
         "MACs per device and round: of its whole work, all passes over all its images. Server time and memory: of the "
         "method itself, search or pretraining included, without waiting and testing; epochs on reference: passes over "
         "the server's images that the most trained model has behind it.",
@@ -141,7 +152,7 @@ def rich_table(table: CellTable, width: int) -> Table:
     for columns in (ON_TERMINAL[:last] for last in range(len(ON_TERMINAL), 1, -1)):
         shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
         for column in columns:
-            shown.add_column(HEADINGS[column], justify="right" if column else "left", no_wrap=True)
+            shown.add_column(_folded(HEADINGS[column]), justify="right" if column else "left", no_wrap=True)
         for row in table.rows:
             shown.add_row(*(row[column].replace(NARROW_SPACE, " ") for column in columns))
         if Measurement.get(Console(width=10 * width), Console(width=10 * width).options, shown).maximum <= width:
@@ -163,9 +174,10 @@ def _row(method: MethodResult, target: float) -> tuple[str, ...]:
         method.name,
         with_deviation(of["accuracy"], percent) + partly,
         with_deviation(of["fleet_accuracy"], percent),
+        with_deviation(of["late_accuracy"], percent),
         with_deviation(of["worst_accuracy"], percent),
-        *_difference(method.difference),
         " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,
+        *_difference(method.difference),
         f"{count(of['macs'].mean)} ({count(low)} to {count(high)})" if low < high else count(of["macs"].mean),
         count(of["params"].mean),
         size(of["peak_memory_bytes"].mean),
@@ -188,17 +200,30 @@ def _row(method: MethodResult, target: float) -> tuple[str, ...]:
     )
 
 
-def _difference(value: Difference | None) -> tuple[str, str]:
+def _difference(value: Difference | None) -> tuple[str, str, str, str]:
+    """Mean and interval, p, p of the family, and effect size."""
     if value is None:
-        return "baseline", ""
+        return "baseline", "", "", ""
     if math.isnan(value.half_width):
-        return f"{100 * value.mean:+.1f}" if value.pairs > 1 else MISSING, MISSING
+        return f"{100 * value.mean:+.1f} [{MISSING}]" if value.pairs else MISSING, MISSING, MISSING, MISSING
     low, high = value.mean - value.half_width, value.mean + value.half_width
-    return f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", _p(value.p)
+    interval = f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return interval, _p(value.p), _p(value.corrected_p), f"{value.effect:+.2f}"
+
+
+def _folded(heading: str) -> str:
+    r"""On two lines, cut at the space that leaves them shortest; on one if it has no space.
+
+    >>> _folded("MACs per device and round")
+    'MACs per device\nand round'
+    """
+    words = heading.split(" ")
+    cuts = (tuple(" ".join(part) for part in (words[:place], words[place:])) for place in range(1, len(words)))
+    return "\n".join(min(cuts, key=lambda lines: max(map(len, lines)), default=(heading,)))
 
 
 def _number(value: float) -> str:
-    return f"{value:g}" if math.isfinite(value) else MISSING
+    return f"{round(value, 1):g}" if math.isfinite(value) else MISSING
 
 
 def _p(p: float) -> str:

@@ -5,9 +5,9 @@ One of each kind in the README runs always; its others, those of the other pages
 
 Left out, and why:
 
-- the comparisons that FedDAC ships (`feddac compare methods`, `peers`, `figure4`, `figure4-growing`, `figure5`,
-  `autoflip-published`) and their tuning are dozens of runs, hours even when held down; tests/feddac/comparison and
-  tests/feddac/tuning run smaller ones;
+- the comparisons that FedDAC ships (`feddac compare methods`, `peers`, `skewed`, `figure4`, `figure4-growing`,
+  `figure5`, `autoflip-published`) and their tuning are dozens of runs, hours even when held down; tests/feddac/comparison
+  and tests/feddac/tuning run smaller ones;
 - `feddac up`, `submit`, `supernode`, `register` and `unregister`, and `flwr` and `flower-...`, need a SuperLink and
   processes of their own: tests/feddac/deployment (which also checks the flags of every such command in
   docs/deployment.md) and tests/e2e/test_flwr_run.py;
@@ -55,7 +55,7 @@ EPOCHS = ("local_epochs", "fedgkt_server_epochs")
 SETTINGS_FILE = 'rounds = 2\npartition = "classes:2"\n'
 BUDGETS_FILE = '[[budget]]\nname = "phone"\nmacs = "6M"\n[[budget]]\nmemory = "120KB"\n'
 ELSEWHERE = re.compile(
-    r"feddac ((compare|tune) (methods|peers|figure|autoflip)|(up|submit|supernode|register|unregister)\b)"
+    r"feddac ((compare|tune) (methods|peers|skewed|figure|autoflip)|(up|submit|supernode|register|unregister)\b)"
     r"|feddac simulate --ray-address"
 )
 PLACEHOLDER = re.compile(r"\b(FILE|FOLDER|RUN_FOLDER|KEY|NAME)\b|package\.module")

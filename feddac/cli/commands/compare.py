@@ -15,6 +15,7 @@ Examples:
   feddac compare methods --out runs/methods
   feddac compare methods --out runs/quick --seeds 0,1 --rounds 5 --train-images 6000
   feddac compare experiment.toml --out runs/experiment --jobs 4
+  feddac compare experiment.toml --out runs/experiment --show
 
 An experiment file names seeds, settings of every run, and methods by the
 settings in which they differ:
@@ -33,15 +34,19 @@ def compare(
         str,
         typer.Argument(
             metavar="EXPERIMENT",
-            help="Experiment file, or one that FedDAC ships: methods, figure4, figure4-growing, figure5.",
+            help="Experiment file, or one that FedDAC ships: methods, peers, skewed, figure4, figure4-growing, "
+            "figure5.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and results are kept.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where runs and results are kept.", show_default=False)
+    ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=0, help="Runs at a time; 0 is one per CPU.")] = 0,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Instead of the file's seeds.", show_default=False)] = "",
     engine: Annotated[
         str, typer.Option(metavar="ray|inline|batched", help="Where the devices of a run live, as for feddac simulate.")
     ] = "inline",
+    show: Annotated[bool, typer.Option("--show", help="Only say what is left to do and how long it takes.")] = False,
 ) -> None:
     """Compare methods over seeds: accuracy, cost, and whether differences are more than chance.
 
@@ -53,6 +58,7 @@ def compare(
     from feddac.comparison.collect import collect
     from feddac.comparison.execute import execute, prepare_folders
     from feddac.comparison.plan import find_experiment, read_experiment
+    from feddac.comparison.remaining import remaining, remaining_table
     from feddac.comparison.tables import cell_tables, rich_table
     from feddac.comparison.write import write_comparison
     from server.damage import values_as_written
@@ -62,6 +68,13 @@ def compare(
     plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
     cpus = os.cpu_count() or 1
     at_a_time = jobs or cpus
+    console = result_console()
+    if show:
+        console.print(announcement(plan, out, at_a_time), soft_wrap=True, markup=False, highlight=False)
+        console.print(remaining_table(remaining(plan, out)))
+        return
+    if out is None:
+        raise ConfigurationError("--out FOLDER is missing: it says where runs and results are kept")
     try:
         with show_progress(Console(stderr=True)) as progress:
             progress.note(announcement(plan, out, at_a_time))
@@ -72,7 +85,6 @@ def compare(
         raise typer.Exit(INTERRUPTED) from None
     with values_as_written(out):
         results = collect(plan, out)
-    console = result_console()
     for table in cell_tables(results):
         console.print(rich_table(table, console.width))
     for path in write_comparison(plan, results, failures, out):

@@ -1,8 +1,10 @@
 """From run folders to numbers and rows, against numbers worked out by hand."""
 
+import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.plan import Experiment
 from feddac.comparison.tables import HEADINGS, cell_tables, rich_table
 from feddac.comparison.unserved import Fleet
+from feddac.comparison.write import write_comparison
 from server.report.wording import MISSING, percent
 from server.run_folder import RunFolder
 
@@ -66,6 +69,7 @@ def test_means_over_devices_and_seeds(result: CellResult) -> None:
     assert means == {
         "accuracy": pytest.approx(0.73),
         "fleet_accuracy": pytest.approx(0.73),
+        "late_accuracy": pytest.approx((2 * 0.3 + 0.63) / 3),
         "worst_accuracy": pytest.approx(0.63),
         "macs": 200,
         "params": 400,
@@ -96,9 +100,11 @@ def test_the_curve_is_the_mean_over_devices_of_rounds_that_all_cohorts_evaluated
 
 def test_with_one_shared_seed_there_is_no_significance(result: CellResult) -> None:
     large, small = cell_tables([result])[0].rows
-    difference, p = HEADINGS.index("difference [95 %]"), HEADINGS.index("p")
-    assert (large[difference], large[p]) == ("baseline", "")
-    assert (small[difference], small[p]) == (MISSING, MISSING)
+    difference = HEADINGS.index("difference [95 %]")
+    assert large[difference : difference + 4] == ("baseline", "", "", "")
+    (outcome,), other = result.methods[1].outcomes, result.methods[0].outcomes[0]
+    mean = 100 * (outcome.fleet_accuracy - other.fleet_accuracy)
+    assert small[difference : difference + 4] == (f"{mean:+.1f} [{MISSING}]", MISSING, MISSING, MISSING)
     assert small[HEADINGS.index("seeds")] == "1"
 
 
@@ -116,9 +122,76 @@ def test_devices_without_a_model_guess(result: CellResult) -> None:
     assert outcome.worst_accuracy == 0.25
     assert outcome.fleet_accuracy == pytest.approx((2 * 0.5 + 0.25) / 3)
     assert [point.accuracy for point in outcome.progress] == pytest.approx([0.25, (2 * 0.55 + 0.25) / 3])
+    assert outcome.late_accuracy == pytest.approx((2 * 0.55 + 0.25) / 3)
     assert small.difference is not None
     assert small.difference.mean == pytest.approx(outcome.fleet_accuracy - large.outcomes[0].accuracy)
-    assert cell_tables([result])[0].rows[1][HEADINGS.index("of all devices")] == percent(outcome.fleet_accuracy)
+    assert cell_tables([result])[0].rows[1][HEADINGS.index("accuracy of all devices")] == percent(
+        outcome.fleet_accuracy
+    )
+
+
+COMPARED = {"base": (0.30, 0.32, 0.34), "far": (0.40, 0.42, 0.46), "near": (0.31, 0.33, 0.38), "new": (0.35, 0.36)}
+
+
+@pytest.fixture
+def compared(small_experiment: Callable[..., Experiment], tmp_path: Path) -> CellResult:
+    """Three methods with three seeds, one with two; far is 10, 10 and 12 points ahead of base, near 1, 1 and 4."""
+    methods = "".join(f'[methods.{name}]\nmethod = "fedavg"\n' for name in COMPARED)
+    plan = small_experiment(top="seeds = [0, 1, 2]", settings=SETTINGS, rest=methods)
+    for name, accuracies in COMPARED.items():
+        for seed, accuracy in enumerate(accuracies):
+            with RunFolder.create(tmp_path / f"all/{name}/seed-{seed}") as folder:
+                finish(folder, [cohort("cohort-0", 3, 100, accuracy)], accuracy)
+    (one,) = collect(plan, tmp_path)
+    return one
+
+
+def test_p_is_corrected_for_what_is_compared_in_one_setting(compared: CellResult) -> None:
+    """Two tests were made: the smaller p counts twice, the other once. Two seeds of `new` allow no test."""
+    base, far, near, new = (one.difference for one in compared.methods)
+    assert base is None
+    assert far
+    assert near
+    assert new
+    assert far.mean == pytest.approx(0.32 / 3)
+    # t = mean / (deviation / sqrt(3)) with two degrees of freedom, where p = 1 - t / sqrt(2 + t^2).
+    for found, mean, variance in ((far, 0.32 / 3, 0.0004 / 3), (near, 0.02, 0.0003)):
+        t = mean / math.sqrt(variance / 3)
+        assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+        assert found.effect == pytest.approx(mean / math.sqrt(variance * math.pi))
+    assert far.corrected_p == pytest.approx(2 * far.p)
+    assert near.corrected_p == pytest.approx(near.p)
+    assert new.mean == pytest.approx(0.045)
+    assert all(math.isnan(one) for one in (new.p, new.corrected_p, new.half_width, new.effect))
+
+
+def test_the_row_of_a_comparison(compared: CellResult) -> None:
+    _, far, near, new = cell_tables([compared])[0].rows
+    difference = HEADINGS.index("difference [95 %]")
+    assert HEADINGS[difference : difference + 4] == ("difference [95 %]", "p", "p (Holm)", "effect size")
+    assert far[difference : difference + 4] == ("+10.7 [+7.8, +13.5]", "0.004", "0.008", "+5.21")
+    assert near[difference : difference + 4] == ("+2.0 [-2.3, +6.3]", "0.184", "0.184", "+0.65")
+    assert new[difference : difference + 4] == (f"+4.5 [{MISSING}]", MISSING, MISSING, MISSING)
+
+
+def test_every_file_has_interval_corrected_p_and_effect_size(
+    compared: CellResult, small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    methods = "".join(f'[methods.{name}]\nmethod = "fedavg"\n' for name in COMPARED)
+    plan = small_experiment(top="seeds = [0, 1, 2]", settings=SETTINGS, rest=methods)
+    write_comparison(plan, [compared], [], tmp_path)
+    for name in ("comparison.md", "comparison.html", "comparison.tex"):
+        text = (tmp_path / name).read_text()
+        for shown in ("+10.7 [+7.8, +13.5]", "0.008", "+5.21", "p (Holm)", "effect size", "fewer than 3 seeds"):
+            assert shown in text, (name, shown)
+    rows = {row["method"]: row for row in csv.DictReader((tmp_path / "differences.csv").open())}
+    assert list(rows) == ["far", "near", "new"]
+    assert (rows["far"]["cell"], rows["far"]["baseline"], rows["far"]["pairs"]) == ("all", "base", "3")
+    assert float(rows["far"]["p_holm"]) == pytest.approx(2 * float(rows["far"]["p"]))
+    assert float(rows["far"]["low_95"]) == pytest.approx(0.0780, abs=1e-4)
+    assert float(rows["far"]["high_95"]) == pytest.approx(0.1353, abs=1e-4)
+    assert float(rows["near"]["effect_size"]) == pytest.approx(0.02 / math.sqrt(0.0003 * math.pi))
+    assert [rows["new"][name] for name in ("low_95", "high_95", "p", "p_holm", "effect_size")] == [""] * 5
 
 
 @pytest.mark.parametrize(("target", "count"), [(0.3, 2), (0.41, 0)])
@@ -142,9 +215,16 @@ def test_what_guessing_is_worth_is_unknown_without_the_classes() -> None:
     assert Fleet.of(3, 0, [{"event": "run", "class_names": ["a", "b"]}]).over_all(math.nan) == 0.5
 
 
-@pytest.mark.parametrize(("width", "columns"), [(30, 2), (90, 6), (300, 17)])
+@pytest.mark.parametrize(("width", "columns"), [(30, 2), (80, 6), (400, 20)])
 def test_a_terminal_gets_the_columns_it_has_room_for(width: int, columns: int, result: CellResult) -> None:
     assert len(rich_table(cell_tables([result])[0], width).columns) == columns
+
+
+def test_80_letters_have_room_for_interval_corrected_p_and_effect_size(compared: CellResult) -> None:
+    name = "uniform-overlap"  # as long as any in the experiments that come with FedDAC
+    longest = replace(compared, methods=tuple(replace(one, name=name) for one in compared.methods))
+    shown = [str(column.header).replace("\n", " ") for column in rich_table(cell_tables([longest])[0], 80).columns]
+    assert shown[:5] == ["method", "accuracy of all devices", "difference [95 %]", "p (Holm)", "effect size"]
 
 
 def test_a_run_folder_without_a_summary_does_not_count(

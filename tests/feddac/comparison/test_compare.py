@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -32,37 +33,40 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "models").glob("*.safetensors"))}
 
 
-def test_two_methods_by_two_seeds(
+def test_two_methods_by_three_seeds(
     write_experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment, out = write_experiment(top='title = "Small & quick"\nseeds = [0, 1]'), tmp_path / "out"
+    experiment, out = write_experiment(top='title = "Small & quick"\nseeds = [0, 1, 2]'), tmp_path / "out"
     command = ["compare", str(experiment), "--out", str(out), "--jobs", "2"]
     assert run(command) == 0
     shown = capsys.readouterr()
     for text in ("all runs", "plain", "scratch", "baseline", "comparison.html"):
         assert text in shown.out
-    assert "4/4" in shown.err
-    assert re.search(r"note: 4 runs \(2 methods, 2 seeds, 1 setting\), 2 at a time: about \d+", shown.err)
+    assert "6/6" in shown.err
+    assert re.search(r"note: 6 runs \(2 methods, 3 seeds, 1 setting\), 2 at a time: about \d+", shown.err)
 
     result = json.loads((out / "comparison.json").read_text())
     (cell,) = result["cells"]
     plain, scratch = cell["methods"]
     for method in (plain, scratch):
         summaries = [
-            json.loads((out / "all" / method["method"] / f"seed-{n}/summary.json").read_text()) for n in (0, 1)
+            json.loads((out / "all" / method["method"] / f"seed-{n}/summary.json").read_text()) for n in range(3)
         ]
         accuracies = [one["test_accuracy"] for one in summaries]
-        assert method["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
-        assert method["accuracy"]["deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+        assert method["accuracy"]["mean"] == pytest.approx(mean(accuracies))
+        assert method["accuracy"]["deviation"] == pytest.approx(stdev(accuracies))
         assert method["params"]["mean"] < 15_000
         assert method["over_budget"]["mean"] == 0
         assert [one["round"] for one in method["curve"]] == [0, 1, 2]
         assert method["curve"][-1]["mean"] == pytest.approx(method["accuracy"]["mean"])
+        assert method["late_accuracy"] == pytest.approx(method["accuracy"])  # of two rounds only the last is late
     assert plain["difference"] is None
     assert scratch["difference"]["mean"] == pytest.approx(scratch["accuracy"]["mean"] - plain["accuracy"]["mean"])
     low, high = scratch["difference"]["confidence_95"]
     assert low < scratch["difference"]["mean"] < high
     assert 0 < scratch["difference"]["p"] < 1
+    assert scratch["difference"]["p_holm"] == scratch["difference"]["p"]  # the only comparison
+    assert scratch["difference"]["effect_size"] * scratch["difference"]["mean"] > 0
 
     page = (out / "comparison.html").read_text()
     assert "Small &amp; quick" in page
@@ -72,16 +76,16 @@ def test_two_methods_by_two_seeds(
     assert (out / "comparison.svg").read_text().startswith("<?xml")
     assert "MACs per device and round" in (out / "costs.svg").read_text()
     links = re.findall(r'<a href="([^"]+)"', page)
-    assert links == [f"all/{name}/seed-{n}/report.html" for name in ("plain", "scratch") for n in (0, 1)]
+    assert links == [f"all/{name}/seed-{n}/report.html" for name in ("plain", "scratch") for n in range(3)]
     assert all((out / link).is_file() for link in links)
     rows = list(csv.DictReader((out / "comparison.csv").open()))
-    assert [(row["method"], row["seed"]) for row in rows] == [(m, n) for m in ("plain", "scratch") for n in "01"]
-    assert [float(row["accuracy"]) for row in rows[:2]] == [one["accuracy"] for one in plain["runs"]]
+    assert [(row["method"], row["seed"]) for row in rows] == [(m, n) for m in ("plain", "scratch") for n in "012"]
+    assert [float(row["accuracy"]) for row in rows[:3]] == [one["accuracy"] for one in plain["runs"]]
     tex = (out / "comparison.tex").read_text()
     assert f"{100 * plain['accuracy']['mean']:.1f}\\,\\%" in tex
     assert tex.count(r"\\") == 3
     table = (out / "comparison.md").read_text()
-    assert "over 2 seeds (0, 1)" in table
+    assert "over 3 seeds (0, 1, 2)" in table
     assert f"{100 * plain['accuracy']['mean']:.1f} %" in table
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}

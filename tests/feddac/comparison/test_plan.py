@@ -16,6 +16,7 @@ from common.models.description import BaseNetwork
 from dac.plan import check_feasible
 from feddac.comparison.plan import SHIPPED, Experiment, find_experiment, read_experiment
 from feddac.comparison.sharing import search_key
+from feddac.comparison.statistics import LEAST_PAIRS
 from server.methods.cell_networks import needs
 
 METHODS = "[methods.plain]\n[methods.fast]\nlearning-rate = 0.1\n"
@@ -143,7 +144,7 @@ def test_a_mistake_is_one_line_with_file_and_key(text: str, message: str, tmp_pa
 def test_an_unknown_experiment_names_those_that_exist() -> None:
     with pytest.raises(
         ConfigurationError,
-        match=r"no experiment file nothing; .*: autoflip-published, figure4, figure4-growing, figure5, methods, peers",
+        match=r"nothing; .*: autoflip-published, figure4, figure4-growing, figure5, methods, peers, skewed",
     ):
         find_experiment("nothing")
 
@@ -156,7 +157,7 @@ def test_shipped_experiments_are_sound(path: Path) -> None:
         assert config == Config.from_mapping(config.to_mapping())
         if config.model.model == "two_cnn":
             base = BaseNetwork("two_cnn", (3, 24, 24), 10)
-        elif path.stem == "peers":
+        elif path.stem in ("peers", "skewed"):
             base = BaseNetwork("resnet8", (3, 16, 16), 10)
         else:
             base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
@@ -185,6 +186,33 @@ def test_half_of_the_peers_fleet_can_hold_the_networks_of_fednas_and_fedgkt() ->
     supernet = needs(runs["fednas"].of(FedNASSettings), base, None)
     for costs in (small, supernet):
         assert sum(device.budget.admits(costs) for device in virtual_fleet(runs["fednas"].fleet)) == 8
+
+
+def test_skewed_compares_two_fleets_on_four_partitions() -> None:
+    plan = read_experiment(find_experiment("skewed"))
+    fleets = {
+        run.config.fleet.fleet: [device.profile for device in virtual_fleet(run.config.fleet)] for run in plan.runs
+    }
+    budgets = ("large", "medium", "small", "tiny")
+    counts = {Path(file).stem: [names.count(name) for name in budgets] for file, names in fleets.items()}
+    assert counts == {"resnet8-even": [5, 5, 5, 5], "resnet8-skewed": [1, 2, 5, 12]}  # of 20: 5, 10, 25 and 60 %
+    partitions = ["iid", "dirichlet:0.3", "dirichlet:0.1", "classes:2"]
+    assert [dict(cell.labels) for cell in plan.cells] == [
+        {"fleet": fleet, "partition": one} for fleet in ("even", "skewed") for one in partitions
+    ]
+    for cell in plan.cells:
+        configs = [run.config for run in plan.runs if run.cell == cell.name]
+        assert {config.data.partition for config in configs} == {cell.labels["partition"]}
+        assert {Path(config.fleet.fleet).stem for config in configs} == {f"resnet8-{cell.labels['fleet']}"}
+    assert len(plan.seeds) >= LEAST_PAIRS
+    assert len(plan.runs) == 2 * 4 * 9 * 3
+    assert {run.config.federation.evaluate_every for run in plan.runs} == {1}
+
+
+def test_skewed_shares_its_searches_among_partitions_and_ways_to_average() -> None:
+    """One search for each fleet, seed and recipe."""
+    plan = read_experiment(find_experiment("skewed"))
+    assert len({search_key(run.config) for run in plan.runs} - {""}) == 2 * len(plan.seeds) * 2
 
 
 @pytest.mark.parametrize("name", ["figure4", "figure4-growing", "figure5"])
