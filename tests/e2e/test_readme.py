@@ -6,8 +6,8 @@ One of each kind in the README runs always; its others, those of the other pages
 Left out, and why:
 
 - the comparisons that FedDAC ships (`feddac compare methods`, `peers`, `skewed`, `figure4`, `figure4-growing`,
-  `figure5`, `autoflip-published`) and their tuning are dozens of runs, hours even when held down; tests/feddac/comparison
-  and tests/feddac/tuning run smaller ones;
+  `figure5`, `autoflip-published`) and their tuning are dozens of runs, hours even when held down;
+  tests/feddac/comparison and tests/feddac/tuning run smaller ones;
 - `feddac up`, `submit`, `supernode`, `register` and `unregister`, and `flwr` and `flower-...`, need a SuperLink and
   processes of their own: tests/feddac/deployment (which also checks the flags of every such command in
   docs/deployment.md) and tests/e2e/test_flwr_run.py;
