@@ -109,14 +109,23 @@ class Finals:
                 return training
             except BrokenProcessPool:
                 pass
-        return finished(self._trainer(begun))
+        return finished(self._here(begun))
 
     def result(self, training: Future[Trained], begun: Begun) -> Trained:
         """Wait for it; what a process could not finish, for want of memory, is trained here."""
         try:
             return training.result()
         except BrokenProcessPool:
+            return self._here(begun)
+
+    def _here(self, begun: Begun) -> Trained:
+        """Train it in this process, with one thread where the others of the search are trained with one."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1 if self._processes else before)
+        try:
             return self._trainer(begun)
+        finally:
+            torch.set_num_threads(before)
 
 
 def finished(trained: Trained) -> "Future[Trained]":

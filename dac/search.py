@@ -221,7 +221,9 @@ class _Search:
         """The weights of the members' teacher, which is waited for."""
         assert self.teacher is not None
         begun, training = self.teacher
-        return self.finals.result(training, begun).state
+        trained = self.finals.result(training, begun)
+        self.teacher = begun, finished(trained)  # as for members: what is trained here is trained once
+        return trained.state
 
     def tell_finished(self, progress: Progress, *, wait: bool = False) -> None:
         """Say how good the networks are whose final training has ended; with `wait` of all."""

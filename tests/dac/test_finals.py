@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.slicing import state_of
 from dac.finals import Begun, Finals
+from dac.train import Trained
 from tests.dac.test_search import assert_same, run
 
 NETWORK = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
@@ -53,6 +56,30 @@ def test_what_a_killed_process_did_not_finish_is_trained_by_the_search(feeds: tu
         trained = [beside.result(beside.start(BEGUN), BEGUN) for _ in range(3)]
     for one in trained:
         assert all(torch.equal(value, before.result().state[name]) for name, value in one.state.items())
+
+
+def test_what_no_process_finished_is_trained_once(
+    feeds: tuple[Feed, Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(feeds, tmp_path / "whole")
+    trained: list[str] = []
+    here = Finals._here
+
+    def broken(finals: Finals, begun: Begun) -> Future[Trained]:
+        future: Future[Trained] = Future()
+        future.set_exception(BrokenProcessPool())
+        return future
+
+    def counted(finals: Finals, begun: Begun) -> Trained:
+        trained.append(begun.name)
+        return here(finals, begun)
+
+    monkeypatch.setattr(Finals, "start", broken)
+    monkeypatch.setattr(Finals, "_here", counted)
+    monkeypatch.setattr("dac.search.SHARE", 1.0)  # a checkpoint after every step, which asks what is trained
+    assert_same(run(feeds, tmp_path / "broken"), expected)
+    assert "teacher" in trained
+    assert len(trained) == len(set(trained))
 
 
 @pytest.mark.usefixtures("two_threads")

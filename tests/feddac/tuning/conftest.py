@@ -5,28 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.feddac.comparison.conftest import SETTINGS
 from tests.feddac.tuning.scripted import EXPERIMENT
 from tests.forked import start_run
 
-SMALL = """
+SMALL = f"""
 seeds = [0, 1]
-[settings]
-model = "mlp"
-devices = 3
-rounds = 2
-fleet = "phone"
-max-params = "15k"
-warmup-epochs = 1
-epochs-per-step = 0
-fine-tune-epochs = 1
-accelerator = "cpu"
-train-images = 300
+{SETTINGS}
 [methods.plain]
 [methods.fedprox]
 method = "fedprox"
 pretraining-epochs = 1
 [tune]
-learning-rate = {low = 0.003, high = 0.3, log = true}
+learning-rate = {{low = 0.003, high = 0.3, log = true}}
 [tune.methods.fedprox]
 proximal-coefficient = [0.001, 0.01, 0.1]
 """
