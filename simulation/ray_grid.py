@@ -4,7 +4,9 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -40,8 +42,9 @@ class RayGrid(LocalGrid):
     Messages wait here until a process is free, each with a thread that waits for it. Replies stay in Ray's memory until
     they are pulled, so a server that pulls one at a time holds one at a time. A process that a device took down is
     replaced, and its message delivered once more; after that it is an error reply, and the next message finds a new
-    process. The images of a `cluster` are put into Ray's memory, which brings them to each machine once. At the end of
-    the block what devices still do is ended at once: nobody waits for their replies any more.
+    process. That is done here, for a process that Ray restarts itself has been seen never to come back. The images of a
+    `cluster` are put into Ray's memory, which brings them to each machine once. At the end of the block what devices
+    still do is ended at once: nobody waits for their replies any more.
     """
 
     def __init__(
@@ -56,11 +59,14 @@ class RayGrid(LocalGrid):
     ) -> None:
         super().__init__(node_configs, run_config, run)
         share = min(1.0, ray.cluster_resources().get("GPU", 1.0) / workers) if gpus else 0.0
-        worker: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1, max_task_retries=1)(_Worker)
+        worker: Any = ray.remote(num_cpus=1, num_gpus=share)(_Worker)
         self._shared: _Shared | None = None
         if cluster is not None:
             self._shared = cluster.settings, [ray.put(_arrays(cluster.data))]
-        self._workers = [worker.remote(client_app, os.getcwd(), self._shared) for _ in range(workers)]
+        self._new_worker = partial(worker.remote, client_app, os.getcwd(), self._shared)
+        self._workers = [self._new_worker() for _ in range(workers)]
+        self._over = False
+        self._replacing = Lock()
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for one in self._workers:
             self._idle.put(one)
@@ -72,8 +78,10 @@ class RayGrid(LocalGrid):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
-            ray.kill(worker)
+        with self._replacing:
+            self._over = True
+            for worker in self._workers:
+                ray.kill(worker)
         self._threads.shutdown()
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -98,11 +106,27 @@ class RayGrid(LocalGrid):
         """A reference to the reply, once there is one; what the device keeps for the next message is kept here."""
         worker = self._idle.get()
         try:
-            reply, state = worker.answer.remote(message, self._context(message))
-            self._keep(message, ray.get(state))
+            for again in (True, False):
+                try:
+                    reply, state = worker.answer.remote(message, self._context(message))
+                    self._keep(message, ray.get(state))
+                    return reply
+                except ray.exceptions.RayActorError:
+                    worker = self._replaced(worker)
+                    if self._over or not again:
+                        raise
         finally:
             self._idle.put(worker)
-        return reply
+
+    def _replaced(self, worker: Any) -> Any:
+        """A new process in place of one that Ray cannot reach, or at the end of the block the same."""
+        with self._replacing:
+            if self._over:
+                return worker
+            ray.kill(worker)
+            new = self._new_worker()
+            self._workers[self._workers.index(worker)] = new
+            return new
 
     def _reply(self, message: Message, delivery: "Future[Any]") -> Message:
         try:
