@@ -29,7 +29,7 @@ from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.page import write_page
 from benchmarks.quality.protocol import add_flags, protocol_of
 from benchmarks.quality.rows import Row, append, read_lines
-from benchmarks.quality.tasks import METHODS, Plan, Task
+from benchmarks.quality.tasks import METHODS, RULES, Plan, Task
 from benchmarks.quality.work import work
 from common.errors import FedDACError
 from common.learning import pick_accelerator
@@ -45,6 +45,7 @@ def main() -> None:
         [int(seed) for seed in arguments.seeds.split(",")],
         listed(arguments.groups, GROUPS),
         listed(arguments.methods, METHODS),
+        listed(arguments.rules, RULES),
     )
     rows = [row for row in read_lines(arguments.out) if row.get("protocol") == key]
     left = [task for task, _ in plan.tasks(rows)]
@@ -113,6 +114,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--groups", default=",".join(GROUPS), help="groups of budgets")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--rules", default=",".join(RULES), help="rules of equal compute")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--show", action="store_true", help="say what is left, and end")
     parser.add_argument("--page", action="store_true", help="only write table and plot")

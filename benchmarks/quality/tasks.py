@@ -32,6 +32,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 """The rules that each method is trained by, in the order in which cells are worked off."""
 
+RULES = ("searched", "family", "alone", "work")
+
 FEWER = ("uniform", "dac", "dac-fresh", "width")  # in the groups `joint` and `memory`
 
 
@@ -64,10 +66,17 @@ def whole_task(seed: int, epochs: int = 0) -> Task:
 
 
 class Plan:
-    """All tasks of some seeds, groups and methods; `ready` are those whose needs are among the rows."""
+    """All tasks of some seeds, groups, methods and rules; `ready` are those whose needs are among the rows."""
 
-    def __init__(self, protocol: Protocol, seeds: Sequence[int], groups: Sequence[str], methods: Sequence[str]) -> None:
-        self.protocol, self.seeds, self.groups, self.methods = protocol, seeds, groups, methods
+    def __init__(
+        self,
+        protocol: Protocol,
+        seeds: Sequence[int],
+        groups: Sequence[str],
+        methods: Sequence[str],
+        rules: Sequence[str] = RULES,
+    ) -> None:
+        self.protocol, self.seeds, self.groups, self.methods, self.rules = protocol, seeds, groups, methods, rules
 
     def tasks(self, rows: Iterable[Row]) -> Iterator[tuple[Task, bool]]:
         """Every task that no row reports, in order, and whether it can begin."""
@@ -84,6 +93,8 @@ class Plan:
                 if group != "macs" and method not in FEWER:
                     continue
                 for rule in METHODS[method]:
+                    if rule not in self.rules:
+                        continue
                     for seed in self.seeds:
                         yield from self._cells(seed, group, method, rule, done)
         for seed in self.seeds:
