@@ -9,7 +9,7 @@ added as the search's MACs, divided by the number of budgets, are worth to a net
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.quality.budgets import GROUPS
@@ -34,7 +34,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 
 RULES = ("searched", "family", "alone", "work")
 
-FEWER = ("uniform", "dac", "dac-fresh", "width")  # in the groups `joint` and `memory`
+FEWER = ("uniform", "dac", "dac-fresh")  # in the groups `joint` and `memory`; few width multipliers fit these
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Task:
     rule: str = ""
     epochs: int = 0  # of the final training
     epochs_before: int = 0
+    found: Row = field(default_factory=dict, compare=False)  # what the search's row says of this budget's network
 
     @property
     def key(self) -> tuple[str, int, str, str, str, str]:
@@ -137,6 +138,7 @@ class Plan:
                     rule,
                     self.protocol.epochs + more,
                     before if rule == "searched" else 0,
+                    search["found"][budget],
                 ),
                 ready,
             )

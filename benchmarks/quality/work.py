@@ -111,9 +111,12 @@ class _Worker:
         if task.kind == "whole":
             return Architecture.full(self.base), None
         budget, method = budgets_of(self.base, task.group)[task.budget], task.method
+        if method == "dac-fresh":
+            kept = {name: range(size) for name, size in task.found["channels"].items() if size}
+            return Architecture.with_kept(self.base, kept, task.found["blocks_removed"]), None
         if method.startswith("dac"):
             member = self._family(task, lambda _: None)[task.budget]
-            return member.architecture, None if method == "dac-fresh" else member.state
+            return member.architecture, member.state
         if method in ("magnitude", "slimming"):
             prune = magnitude if method == "magnitude" else slimming
             state = self._pretrained(task, task.epochs_before).state
