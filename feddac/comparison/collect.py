@@ -116,7 +116,6 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
     searches = _search_seconds(finished, summaries)
     results = []
     for cell in experiment.cells:
-        methods: list[MethodResult] = []
         outcomes = {
             name: [
                 read_outcome(run, out, summaries[run.folder], searches.get(search_key(run.config), 0.0))
@@ -125,14 +124,26 @@ def collect(experiment: Experiment, out: Path) -> list[CellResult]:
             ]
             for name in experiment.methods
         }
-        target = _target(experiment, [one for runs in outcomes.values() for one in runs])
-        differences = _differences(outcomes, experiment.baseline)
-        for name, runs in outcomes.items():
-            plan = next(run for run in experiment.runs if (run.cell, run.method) == (cell.name, name))
-            devices = plan.config.fleet.devices
-            methods.append(_method_result(name, devices, runs, differences.get(name), target))
-        results.append(CellResult(cell, tuple(methods), target))
+        devices = {run.method: run.config.fleet.devices for run in experiment.runs if run.cell == cell.name}
+        results.append(cell_result(cell, outcomes, devices, experiment.baseline, experiment.target))
     return results
+
+
+def cell_result(
+    cell: Cell,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    devices: Mapping[str, int],
+    baseline: str,
+    target: float | None,
+) -> CellResult:
+    """The methods of one cell beside each other, from their finished runs and the number of devices of each.
+
+    Costs are compared at the accuracy `target`, or at the highest that every run had at some time.
+    """
+    at = _highest_of_all(outcomes) if target is None else target
+    differences = _differences(outcomes, baseline)
+    methods = [_method_result(name, devices[name], runs, differences.get(name), at) for name, runs in outcomes.items()]
+    return CellResult(cell, tuple(methods), at)
 
 
 def read_outcome(run: PlannedRun, out: Path, summary: Mapping[str, Any], search_seconds: float) -> Outcome:
@@ -185,12 +196,10 @@ def _differences(outcomes: Mapping[str, Sequence[Outcome]], baseline: str) -> di
     return {name: replace(one, corrected_p=p) for (name, one), p in zip(alone.items(), family, strict=True)}
 
 
-def _target(experiment: Experiment, outcomes: Sequence[Outcome]) -> float:
-    """The experiment's target, or the highest accuracy that every run had at some time; NaN where none is finished."""
-    if experiment.target is not None:
-        return experiment.target
-    best = [max(point.accuracy for point in one.progress) for one in outcomes if one.progress]
-    return min(best, default=math.nan)
+def _highest_of_all(outcomes: Mapping[str, Sequence[Outcome]]) -> float:
+    """The highest accuracy that every run had at some time; NaN where none is finished."""
+    finished = [one for runs in outcomes.values() for one in runs if one.progress]
+    return min((max(point.accuracy for point in one.progress) for one in finished), default=math.nan)
 
 
 def _to_target(outcomes: Sequence[Outcome], measure: str, target: float) -> Spread:

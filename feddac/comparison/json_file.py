@@ -15,6 +15,7 @@ def to_json(experiment: Experiment, results: Sequence[CellResult], failed: Mappi
         "title": experiment.title,
         "seeds": list(experiment.seeds),
         "baseline": experiment.baseline,
+        "target": experiment.target,
         "methods": {name: dict(settings) for name, settings in experiment.methods.items()},
         "cells": [
             {

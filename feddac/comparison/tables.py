@@ -139,8 +139,7 @@ def markdown(experiment: Experiment, results: Sequence[CellResult], failures: Se
     for table in cell_tables(results):
         lines += [f"## {table.title}", ""]
         for columns in TABLES:
-            lines += [_markdown_row(HEADINGS, columns), "|---" + "|---:" * (len(columns) - 1) + "|"]
-            lines += [*(_markdown_row(row, columns) for row in table.rows), ""]
+            lines += [markdown_table(HEADINGS, table.rows, columns)]
     lines += [f"- {note}" for note in notes(experiment)]
     if failures:
         lines += ["", "## Runs that failed", "", *(f"- {run}: {reason}" for run, reason in failures)]
@@ -228,6 +227,12 @@ def _number(value: float) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], columns: Sequence[int]) -> str:
+    """These columns of the rows, the first of them text; ends in a newline."""
+    ruler = "|---" + "|---:" * (len(columns) - 1) + "|"
+    return "\n".join([_markdown_row(headings, columns), ruler, *(_markdown_row(row, columns) for row in rows), ""])
 
 
 def _markdown_row(row: Sequence[str], columns: Iterable[int]) -> str:

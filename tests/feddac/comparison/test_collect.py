@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from feddac.comparison.collect import CellResult, collect
+from feddac.comparison.from_json import read_comparison
 from feddac.comparison.plan import Experiment
 from feddac.comparison.tables import HEADINGS, cell_tables, rich_table
 from feddac.comparison.unserved import Fleet
@@ -235,3 +236,15 @@ def test_a_run_folder_without_a_summary_does_not_count(
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(json.dumps({}))
     assert [method.outcomes for method in collect(plan, tmp_path)[0].methods] == [(), ()]
+
+
+def test_a_comparison_read_from_its_json_is_the_one_that_was_written(
+    small_experiment: Callable[..., Experiment], result: CellResult, tmp_path: Path
+) -> None:
+    plan = small_experiment(top="seeds = [0, 1]", settings=SETTINGS, rest=METHODS)
+    write_comparison(plan, [result], [], tmp_path / "out")
+    experiment, again = read_comparison(tmp_path / "out" / "comparison.json")
+    write_comparison(experiment, again, [], tmp_path / "again")
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix != ".html":  # which also says how many runs were planned
+            assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
