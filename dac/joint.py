@@ -21,7 +21,7 @@ from common.architecture import Architecture
 from common.errors import FedDACError
 from common.groups import SearchSettings
 from common.layout import State
-from common.learning import Batch, Feed, distance, evaluate, place, recalibrate
+from common.learning import Batch, Feed, distance, evaluate, place, recalibrate, shorten_gradient
 from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
@@ -59,7 +59,7 @@ def share_weights(
         {"params": shared.norms, "weight_decay": 0.0},
     ]
     optimizer = SGD(groups, lr=settings.search_learning_rate, momentum=settings.search_momentum)
-    distillation = RECIPES[settings.recipe].distillation
+    recipe = RECIPES[settings.recipe]
     steps = epochs * train.training_steps
     step = 0
     progress.start(STAGE, epochs)
@@ -71,7 +71,8 @@ def share_weights(
                 for group in optimizer.param_groups:
                     group["lr"] = settings.search_learning_rate * learning_rate_factor(step, steps, 0.0)
                 optimizer.zero_grad(set_to_none=True)
-                losses.append(shared.backward(batch, distillation))
+                losses.append(shared.backward(batch, recipe.distillation))
+                shorten_gradient([*shared.parameters.values(), *shared.norms], recipe.max_gradient_norm)
                 optimizer.step()
                 step += 1
             loss = float(torch.stack(losses).mean())

@@ -80,6 +80,19 @@ def test_one_step_is_the_mean_gradient_of_the_members_that_hold_a_weight(feeds: 
         np.testing.assert_allclose(vector(one), expected[coordinates(one.architecture)], atol=1e-6)
 
 
+def test_a_step_is_no_longer_than_the_recipe_allows(feeds: tuple[Feed, Feed]) -> None:
+    whole = replace(feeds[0], batch_size=len(feeds[0].images))
+    large = member(LARGE, 1)
+    wild = replace(large, state={name: 30 * value for name, value in large.state.items()})
+
+    def moved(recipe: str) -> float:
+        found = trained([wild, member(SMALL, 2)], (whole, feeds[1]), replace(SETTINGS, recipe=recipe))
+        return float(np.linalg.norm(vector(found[0]) - vector(wild)))
+
+    assert moved("default") == pytest.approx(0.1 * 1.0, rel=1e-3)
+    assert moved("paper") > 1.0
+
+
 @pytest.mark.parametrize("base", [MLP, MOBILE], ids=["mlp", "mobilenet_v2"])
 def test_members_agree_about_what_they_share_but_for_batch_norms(feeds: tuple[Feed, Feed], base: BaseNetwork) -> None:
     full = Architecture.full(base)
