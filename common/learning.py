@@ -165,7 +165,7 @@ def begin_training(module: nn.Module, frozen_norms: bool) -> None:
             norm.eval()
 
 
-def shorten_gradient(parameters: Sequence[nn.Parameter], longest: float) -> None:
+def shorten_gradient(parameters: Sequence[torch.Tensor], longest: float) -> None:
     """Scale the gradient of the parameters together down to the L2 norm `longest` if it is longer; 0 does not."""
     if longest > 0:
         nn.utils.clip_grad_norm_(parameters, longest)

@@ -6,7 +6,8 @@ from pathlib import Path
 from benchmarks.quality.plot import draw
 from benchmarks.quality.rows import Row, read_lines
 from benchmarks.quality.summary import COSTS, LABELS, Result, summarise
-from feddac.comparison.statistics import paired_difference
+from benchmarks.quality.tasks import WHOLE
+from feddac.comparison.statistics import LEAST_PAIRS, paired_difference
 
 REFERENCE = ("dac", "searched")
 
@@ -32,6 +33,7 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
         f"# Accuracy at equal budget: {protocol['data']}",
         "",
         *_reading(results, known),
+        *_beside_the_whole(results, known),
         "",
         f"![accuracy against costs]({plot.name})",
         "",
@@ -93,6 +95,21 @@ def _reading(results: Sequence[Result], known: Mapping[tuple[str, str, str], Res
         if said:
             lines.append(f"- Against {LABELS[method]} ({rule}) DAC is {'; '.join(said)}.")
     return lines or ["- Fewer than two seeds are done: nothing is compared yet."]
+
+
+def _beside_the_whole(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
+    """What a smaller network of the search gives up."""
+    whole = known.get((WHOLE, "whole", "family"))
+    if whole is None:
+        return []
+    said = []
+    for one in results:
+        if (one.method, one.rule) == REFERENCE:
+            difference = paired_difference(one.by_seed, whole.by_seed)
+            if difference.pairs >= LEAST_PAIRS:
+                said.append(f"{difference.mean:+.1f} ± {difference.half_width:.1f} at {one.budget}")
+    lost = f"The whole network, trained as long as the rule *family* says, has {_accuracy(whole)}. Beside it DAC has"
+    return [f"- {lost} {', '.join(said)}."] if said else []
 
 
 def _found(rows: Iterable[Row]) -> list[str]:

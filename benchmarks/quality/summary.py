@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.rows import Row
-from benchmarks.quality.tasks import DRAWS
+from benchmarks.quality.tasks import DRAWS, WHOLE
 from feddac.comparison.statistics import Spread, spread
 
 LABELS = {
@@ -43,7 +44,7 @@ class Result:
 
 
 def summarise(rows: Iterable[Row]) -> list[Result]:
-    """Mean and deviation over seeds, in the order of the rows; random draws of a seed count as their mean."""
+    """Mean and deviation over seeds, budgets in their order; random draws of a seed count as their mean."""
     searches = {(row["group"], row["seed"]): row for row in rows if row["event"] == "search"}
     cells: dict[tuple[str, str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -64,8 +65,8 @@ def summarise(rows: Iterable[Row]) -> list[Result]:
                 budget, method, rule, accuracies, spread(list(accuracies.values())), costs, ", ".join(epochs), compute
             )
         )
-    order = {budget: number for number, budget in enumerate(dict.fromkeys(one.budget for one in results))}
-    return sorted(results, key=lambda one: (order[one.budget], list(LABELS).index(one.method), one.rule))
+    budgets = [*(budget for group in GROUPS.values() for budget in group), WHOLE]
+    return sorted(results, key=lambda one: (budgets.index(one.budget), list(LABELS).index(one.method), one.rule))
 
 
 def _before(row: Row, searches: Mapping[tuple[str, int], Row]) -> float:
