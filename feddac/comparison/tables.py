@@ -79,6 +79,10 @@ ON_TERMINAL = columns(
 """Columns in the order in which a terminal should have them."""
 
 
+MOST_COHORTS = 5
+"""Accuracies of so many cohorts fit a table."""
+
+
 @dataclass(frozen=True)
 class CellTable:
     """One cell's table: its title, and a row per method as HEADINGS say."""
@@ -106,7 +110,7 @@ def notes(experiment: Experiment) -> list[str]:
         "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
         "Where not all devices have a model, it says of how many it is; in the accuracy of all devices those without "
         "one guess (one over the number of classes). The worst device, plots, differences and targets are of all. "
-        "Per cohort: largest architecture first. MACs, parameters and peak memory: mean over devices.",
+        "Per cohort: largest architecture first, the range of many. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         f"confidence interval and the p of the two-sided paired t-test. {MISSING} where fewer than {LEAST_PAIRS} seeds "
         "are shared, for two leave one degree of freedom, of which an interval says nothing; and where the difference "
@@ -175,7 +179,7 @@ def _row(method: MethodResult, target: float) -> tuple[str, ...]:
         with_deviation(of["fleet_accuracy"], percent),
         with_deviation(of["late_accuracy"], percent),
         with_deviation(of["worst_accuracy"], percent),
-        " / ".join(percent(rank.mean) for rank in method.ranks) or MISSING,
+        _by_cohort([rank.mean for rank in method.ranks]),
         *_difference(method.difference),
         f"{count(of['macs'].mean)} ({count(low)} to {count(high)})" if low < high else count(of["macs"].mean),
         count(of["params"].mean),
@@ -197,6 +201,13 @@ def _row(method: MethodResult, target: float) -> tuple[str, ...]:
         count(at["device_macs"].mean),
         str(len(method.outcomes)),
     )
+
+
+def _by_cohort(accuracies: Sequence[float]) -> str:
+    """Each of them, or the range of many: a method without averaged weights has a cohort for every device."""
+    if len(accuracies) <= MOST_COHORTS:
+        return " / ".join(map(percent, accuracies)) or MISSING
+    return f"{percent(min(accuracies))} to {percent(max(accuracies))}"
 
 
 def _difference(value: Difference | None) -> tuple[str, str, str, str]:

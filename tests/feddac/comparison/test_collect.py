@@ -13,10 +13,11 @@ import pytest
 from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.from_json import read_comparison
 from feddac.comparison.plan import Experiment
+from feddac.comparison.statistics import Spread
 from feddac.comparison.tables import HEADINGS, cell_tables, rich_table
 from feddac.comparison.unserved import Fleet
 from feddac.comparison.write import write_comparison
-from server.report.wording import MISSING, percent
+from server.report.wording import MISSING, NARROW_SPACE, percent
 from server.run_folder import RunFolder
 
 SETTINGS = "[settings]\ndevices = 3\nrounds = 2\n"
@@ -236,6 +237,14 @@ def test_a_run_folder_without_a_summary_does_not_count(
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(json.dumps({}))
     assert [method.outcomes for method in collect(plan, tmp_path)[0].methods] == [(), ()]
+
+
+@pytest.mark.parametrize(("cohorts", "text"), [(2, "90.0 % / 89.0 %"), (8, "83.0 % to 90.0 %"), (0, MISSING)])
+def test_many_cohorts_are_a_range(result: CellResult, cohorts: int, text: str) -> None:
+    ranks = tuple(Spread(0.9 - number / 100, math.nan, 1) for number in range(cohorts))
+    changed = replace(result, methods=(replace(result.methods[0], ranks=ranks),))
+    [table] = cell_tables([changed])
+    assert table.rows[0][HEADINGS.index("per cohort")].replace(NARROW_SPACE, " ") == text
 
 
 def test_a_comparison_read_from_its_json_is_the_one_that_was_written(
