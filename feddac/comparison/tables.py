@@ -110,7 +110,7 @@ def notes(experiment: Experiment) -> list[str]:
         "Accuracy is of the test set, averaged over devices; the test set is only reported, nothing is chosen by it. "
         "Where not all devices have a model, it says of how many it is; in the accuracy of all devices those without "
         "one guess (one over the number of classes). The worst device, plots, differences and targets are of all. "
-        "Per cohort: largest architecture first, the range of many. MACs, parameters and peak memory: mean over devices.",
+        "Per cohort: largest architecture first, a range if many. MACs, parameters and peak memory: mean over devices.",
         f"Difference: to {experiment.baseline}, in percentage points, over the seeds both have, with its 95 % "
         f"confidence interval and the p of the two-sided paired t-test. {MISSING} where fewer than {LEAST_PAIRS} seeds "
         "are shared, for two leave one degree of freedom, of which an interval says nothing; and where the difference "
