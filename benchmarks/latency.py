@@ -150,14 +150,17 @@ def interleaved(files: Sequence[Path], shape: tuple[int, int, int]) -> list[floa
     return least
 
 
-def _exported(architecture: Architecture, folder: Path, number: int) -> tuple[Path, Path]:
+def untrained(architecture: Architecture) -> Classifier:
+    """The network with random weights, ready to be exported."""
     mean = (0.5,) * architecture.input_shape[0]
     preparation = Preparation(mean, mean, tuple(str(one) for one in range(architecture.classes)))
-    model = Model("found", "search", architecture, preparation, "", architecture.build(0).state_dict())
-    classifier = Classifier(model)
-    program = network_program(classifier)
+    return Classifier(Model("found", "search", architecture, preparation, "", architecture.build(0).state_dict()))
+
+
+def _exported(architecture: Architecture, folder: Path, number: int) -> tuple[Path, Path]:
+    classifier = untrained(architecture)
     plain, small = folder / f"{number}.onnx", folder / f"{number}.int8.onnx"
-    export_onnx(classifier, plain, program)
+    export_onnx(classifier, plain, network_program(classifier))
     calibration = torch.randint(0, 255, (16, *architecture.input_shape), dtype=torch.uint8)
     export_int8(classifier, small, calibration, network_program(classifier))
     return plain, small

@@ -4,7 +4,8 @@
 
 Uses every core: one process each, one thread each. Every finished task is a line of --out, from which a run that was
 cut short goes on; unfinished ones go on from checkpoints in --work. `--show` says what is left and does nothing. At the
-end (and with `--page` alone) table and plot are written beside --out, as .md and .svg.
+end (and with `--page` alone) table and plot are written beside --out, as .md and .svg. `--latency` measures how long
+one image takes in each network, which wants an idle machine.
 
 Budgets are shares of the MACs of one MobileNetV2, the same with parameters and peak memory bounded too (`joint`), and
 half the peak memory (`memory`). Every final training has one recipe. What the search costs is given to the others as
@@ -13,6 +14,7 @@ last epoch; nothing is chosen by them.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -26,11 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.quality.budgets import GROUPS
+from benchmarks.quality.latency import latencies
+from benchmarks.quality.material import material_of
 from benchmarks.quality.page import write_page
-from benchmarks.quality.protocol import add_flags, protocol_of
+from benchmarks.quality.protocol import Protocol, add_flags, protocol_of
 from benchmarks.quality.rows import Row, append, read_lines
 from benchmarks.quality.tasks import METHODS, RULES, Plan, Task
 from benchmarks.quality.work import work
+from common.atomic import write_atomically
 from common.errors import FedDACError
 from common.learning import pick_accelerator
 from simulation.environment import restart_with_cpu_tuning
@@ -53,12 +58,14 @@ def main() -> None:
     if arguments.show:
         print(*left, sep="\n")
         return
-    if left and not arguments.page:
+    if left and not (arguments.page or arguments.latency):
         if not rows:
             append(arguments.out, {"protocol": key, "event": "protocol", "data": arguments.data_name, **vars(protocol)})
         folder = arguments.work / key
         folder.mkdir(parents=True, exist_ok=True)
         do_all(plan, rows, arguments, key, folder)
+    if arguments.latency:
+        measure(rows, arguments, protocol, key)
     print(*write_page(arguments.out, key), sep="\n")
 
 
@@ -85,6 +92,16 @@ def do_all(plan: Plan, rows: list[Row], arguments: argparse.Namespace, key: str,
                 append(arguments.out, row)
                 rows.append(row)
                 print(f"{time.monotonic() - begun:7.0f} s  {len(tasks) - 1:4} left  {described(row)}", flush=True)
+
+
+def measure(rows: list[Row], arguments: argparse.Namespace, protocol: Protocol, key: str) -> None:
+    """Add the latency of every network; what was measured before is another machine's and goes."""
+    kept = [row for row in read_lines(arguments.out) if row["protocol"] != key or row["event"] != "latency"]
+    base = material_of(arguments.data, protocol, torch.device("cpu")).base
+    text = "".join(
+        json.dumps(row) + "\n" for row in [*kept, *({"protocol": key, **row} for row in latencies(rows, base))]
+    )
+    write_atomically(arguments.out, text.encode())
 
 
 def described(row: Row) -> str:
@@ -117,6 +134,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rules", default=",".join(RULES), help="rules of equal compute")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--show", action="store_true", help="say what is left, and end")
+    parser.add_argument("--latency", action="store_true", help="only measure how long the networks of the results take")
     parser.add_argument("--page", action="store_true", help="only write table and plot")
     add_flags(parser)
     arguments = parser.parse_args()

@@ -1,13 +1,15 @@
 """The results as a page: what they say in words, a table, and how they were made."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.quality.budgets import SHARES
 from benchmarks.quality.plot import draw
 from benchmarks.quality.rows import Row, read_lines
 from benchmarks.quality.summary import COSTS, LABELS, Result, summarise
 from benchmarks.quality.tasks import WHOLE
-from feddac.comparison.statistics import LEAST_PAIRS, paired_difference
+from feddac.comparison.statistics import LEAST_PAIRS, Difference, paired_difference
 
 REFERENCE = ("dac", "searched")
 
@@ -34,6 +36,7 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
         "",
         *_reading(results, known),
         *_beside_the_whole(results, known),
+        *_at_equal_latency(results, rows),
         "",
         f"![accuracy against costs]({plot.name})",
         "",
@@ -45,18 +48,22 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
         "share of what came before. Difference: DAC minus this row, mean over the seeds that both have and 95 %",
         "confidence interval (paired t; none of fewer than three seeds).",
         "",
-        "| budget | method | rule | seeds | MACs (M) | parameters (k) | peak (kB) | epochs | compute | accuracy "
+        "| budget | method | rule | seeds | MACs (M) | parameters (k) | peak (kB) | ms | epochs | compute | accuracy "
         "| DAC ahead by |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for one in results:
-        costs = " | ".join(f"{one.costs[name] * scale:.2f}" for name, _, scale in COSTS)
+        costs = " | ".join(_cost(one.costs[name] * scale) for name, _, scale in COSTS)
         lines.append(
             f"| {one.budget} | {LABELS[one.method]} | {one.rule} | {len(one.by_seed)} | {costs} | {one.epochs} | "
             f"{one.compute:.1f} | {_accuracy(one)} | {_ahead(one, known)} |"
         )
     made = f"Made from `{results_file.name}`, which `python benchmarks/quality --data {protocol['data']}` writes."
     return "\n".join([*lines, "", *_found(rows), f"Protocol: {shown}.", "", made, ""])
+
+
+def _cost(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else ""
 
 
 def _accuracy(one: Result) -> str:
@@ -69,9 +76,11 @@ def _ahead(one: Result, known: Mapping[tuple[str, str, str], Result]) -> str:
     if reference is None or reference is one:
         return ""
     difference = paired_difference(reference.by_seed, one.by_seed)
-    if not difference.pairs:
-        return ""
-    interval = f" ± {difference.half_width:.2f}" if difference.half_width == difference.half_width else ""
+    return _signed(difference) if difference.pairs else ""
+
+
+def _signed(difference: Difference) -> str:
+    interval = f" ± {difference.half_width:.2f}" if math.isfinite(difference.half_width) else ""
     return f"{difference.mean:+.2f}{interval}"
 
 
@@ -110,6 +119,37 @@ def _beside_the_whole(results: Sequence[Result], known: Mapping[tuple[str, str, 
                 said.append(f"{difference.mean:+.1f} ± {difference.half_width:.1f} at {one.budget}")
     lost = f"The whole network, trained as long as the rule *family* says, has {_accuracy(whole)}. Beside it DAC has"
     return [f"- {lost} {', '.join(said)}."] if said else []
+
+
+def _at_equal_latency(results: Sequence[Result], rows: Sequence[Row]) -> list[str]:
+    """The largest networks of DAC and of plain scaling that take no longer; none is chosen by its accuracy."""
+    where = {row["processor"] for row in rows if row["event"] == "latency"}
+    ours, scaled = (
+        [
+            one
+            for one in results
+            if (one.method, one.rule) == which and one.budget in SHARES and math.isfinite(one.costs["milliseconds"])
+        ]
+        for which in (REFERENCE, ("uniform", "family"))
+    )
+    said = []
+    for other in scaled:
+        limit = other.costs["milliseconds"]
+        within = [one for one in ours if one.costs["milliseconds"] <= limit]
+        larger = [one for one in scaled if one.costs["macs"] > other.costs["macs"]]
+        if within and all(one.costs["milliseconds"] > limit for one in larger):
+            one = max(within, key=lambda each: each.costs["macs"])
+            said.append(
+                f"{_signed(paired_difference(one.by_seed, other.by_seed))} in {limit:.2f} ms ({other.budget} of the "
+                f"MACs scaled, {one.budget} found, which takes {one.costs['milliseconds']:.2f})"
+            )
+    if not said:
+        return []
+    return [
+        f"- At equal measured latency (one image, ONNX Runtime, float32, one thread, {', '.join(sorted(where))}), the "
+        f"largest networks that take no longer, DAC minus uniform scaling (family) is {'; '.join(said)}. Both have "
+        "widths that are no multiples of 8, which this runtime is slow with."
+    ]
 
 
 def _found(rows: Iterable[Row]) -> list[str]:

@@ -1,7 +1,8 @@
 """Results over seeds: one for each method and rule at each budget."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.quality.budgets import GROUPS
@@ -26,6 +27,7 @@ COSTS = (
     ("macs", "MACs (M)", 1e-6),
     ("params", "parameters (k)", 1e-3),
     ("peak_memory_bytes", "peak memory (kB)", 1e-3),
+    ("milliseconds", "one image (ms)", 1),
 )
 
 
@@ -38,19 +40,23 @@ class Result:
     rule: str
     by_seed: Mapping[int, float]
     accuracy: Spread
-    costs: Mapping[str, float]
+    costs: Mapping[str, float]  # milliseconds are NaN where they were not measured
     epochs: str
     compute: float  # in epochs of the whole network, its share of a search or pretraining included
 
 
-def summarise(rows: Iterable[Row]) -> list[Result]:
+def summarise(rows: Sequence[Row]) -> list[Result]:
     """Mean and deviation over seeds, budgets in their order; random draws of a seed count as their mean."""
     searches = {(row["group"], row["seed"]): row for row in rows if row["event"] == "search"}
+    times = {
+        (row["seed"], row["method"], row["budget"]): row["milliseconds"] for row in rows if row["event"] == "latency"
+    }
     cells: dict[tuple[str, str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["event"] in ("cell", "whole"):
             method = "random" if row["method"] in DRAWS else row["method"]
-            cells[row["budget"], method, row["rule"]][row["seed"]].append(row)
+            measured = times.get((row["seed"], row["method"], row["budget"]), math.nan)
+            cells[row["budget"], method, row["rule"]][row["seed"]].append({**row, "milliseconds": measured})
     results = []
     for (budget, method, rule), by_seed in cells.items():
         every = [row for rows_of_seed in by_seed.values() for row in rows_of_seed]

@@ -18,6 +18,7 @@ from common.budget import RESOURCES, DeviceBudget
 from common.layout import State
 from common.learning import evaluate, place
 from common.models import describe
+from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.seeds import derive_seed
 from dac.baselines import magnitude, random_widths, slimming, slimming_penalty, uniform, width_multiplier
@@ -45,6 +46,19 @@ def work(task: Task, data: str, protocol: Protocol, folder: Path, accelerator: t
         "seconds": round(time.perf_counter() - wall, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
+
+
+def found_network(base: BaseNetwork, found: Row) -> Architecture:
+    """The network that a search's row describes, but for which channels were kept: with fresh weights all are alike."""
+    kept = {name: range(size) for name, size in found["channels"].items() if size}
+    return Architecture.with_kept(base, kept, found["blocks_removed"])
+
+
+def scaled(base: BaseNetwork, method: str, budget: DeviceBudget) -> Architecture:
+    """The network of a baseline that narrows every layer alike."""
+    if method == "shallow":
+        return uniform(base, budget, describe(base).block_by_name)
+    return (width_multiplier if method == "width" else uniform)(base, budget)
 
 
 class _Worker:
@@ -112,8 +126,7 @@ class _Worker:
             return Architecture.full(self.base), None
         budget, method = budgets_of(self.base, task.group)[task.budget], task.method
         if method == "dac-fresh":
-            kept = {name: range(size) for name, size in task.found["channels"].items() if size}
-            return Architecture.with_kept(self.base, kept, task.found["blocks_removed"]), None
+            return found_network(self.base, task.found), None
         if method.startswith("dac"):
             member = self._family(task, lambda _: None)[task.budget]
             return member.architecture, member.state
@@ -121,14 +134,9 @@ class _Worker:
             prune = magnitude if method == "magnitude" else slimming
             state = self._pretrained(task, task.epochs_before).state
             return prune(Architecture.full(self.base), state, budget, self.space)
-        return self._scaled(method, task.seed, budget), None
-
-    def _scaled(self, method: str, seed: int, budget: DeviceBudget) -> Architecture:
         if method in DRAWS:
-            return random_widths(self.base, budget, derive_seed(seed, method), self.space)
-        if method == "shallow":
-            return uniform(self.base, budget, describe(self.base).block_by_name)
-        return (width_multiplier if method == "width" else uniform)(self.base, budget)
+            return random_widths(self.base, budget, derive_seed(task.seed, method), self.space), None
+        return scaled(self.base, method, budget), None
 
     def _family(self, task: Task, record: Callable[[dict[str, Any]], None]) -> dict[str, Member]:
         budgets = budgets_of(self.base, task.group)

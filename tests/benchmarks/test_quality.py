@@ -108,3 +108,13 @@ def test_the_page_has_a_line_per_budget_method_and_rule(results: Path) -> None:
     rules = sum(len(METHODS[method]) for method in METHODS if method not in DRAWS) + 1
     assert page.count("\n| 25% |") == rules
     assert "<svg" in (results / "quality.svg").read_text()
+
+
+@pytest.mark.slow
+def test_latencies_are_of_all_networks_that_need_no_weights_to_be_known(results: Path) -> None:
+    benchmark(results, "--groups", "macs,memory", "--latency")
+    rows = [json.loads(line) for line in (results / "quality.jsonl").read_text().splitlines()]
+    times = {(row["budget"], row["method"]): row["milliseconds"] for row in rows if row["event"] == "latency"}
+    assert all(time > 0 for time in times.values())
+    assert {method for _, method in times} == {"dac", "dac-fresh", "uniform", "shallow", "width", "whole"}
+    assert "At equal measured latency" in (results / "quality.md").read_text()
