@@ -34,6 +34,7 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
     lines = [
         f"# Accuracy at equal budget: {protocol['data']}",
         "",
+        *_sizes(results, known),
         *_reading(results, known),
         *_beside_the_whole(results, known),
         *_at_equal_latency(results, rows),
@@ -104,6 +105,17 @@ def _reading(results: Sequence[Result], known: Mapping[tuple[str, str, str], Res
         if said:
             lines.append(f"- Against {LABELS[method]} ({rule}) DAC is {'; '.join(said)}.")
     return lines or ["- Fewer than two seeds are done: nothing is compared yet."]
+
+
+def _sizes(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
+    """How large DAC's networks are beside plain scaling's of the same budget."""
+    said = []
+    for one in results:
+        other = known.get((one.budget, "uniform", "family"))
+        if (one.method, one.rule) == REFERENCE and other is not None:
+            parameters, memory = (one.costs[name] / other.costs[name] for name in ("params", "peak_memory_bytes"))
+            said.append(f"{parameters:.2f} and {memory:.2f} at {one.budget}")
+    return [f"- Of uniform scaling's parameters and peak memory DAC's networks have {', '.join(said)}."] if said else []
 
 
 def _beside_the_whole(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
