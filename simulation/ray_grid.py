@@ -27,12 +27,10 @@ from simulation.grid import answer, load_client_app
 from simulation.local_grid import LocalGrid
 from simulation.ray_cluster import Cluster
 
-LOST = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.RayTaskError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.OutOfMemoryError,
-)
+GONE = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+"""What Ray raises for a process that has ended, or that it ended because the machine's memory ran out."""
+
+LOST = (*GONE, ray.exceptions.RayTaskError, ray.exceptions.ObjectLostError)
 """What Ray raises for a reply whose process, or the machine it lay on, is gone, or that cannot be sent."""
 
 
@@ -111,7 +109,9 @@ class RayGrid(LocalGrid):
                     reply, state = worker.answer.remote(message, self._context(message))
                     self._keep(message, ray.get(state))
                     return reply
-                except ray.exceptions.RayActorError:
+                except GONE as error:
+                    if getattr(error, "actor_init_failed", False):
+                        raise  # another process would fail as it begins, too
                     worker = self._replaced(worker)
                     if self._over or not again:
                         raise
