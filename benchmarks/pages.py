@@ -30,7 +30,7 @@ from feddac.comparison.tables import HEADINGS, cell_tables, columns, markdown_ta
 from server.report.drawing import marks_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCK = re.compile(r"(?<=<!-- )(results/\S+\.json): (.+?)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(?<=<!-- )(results/\S+\.json): (.+?)( -->\n)((?:(?!<!-- results/).)*?)(?=<!-- end -->)", re.DOTALL)
 BY_SETTING = " by setting"
 
 
@@ -69,16 +69,17 @@ def _filled(docs: Path, found: re.Match[str]) -> str:
 def table(path: Path, wanted: str) -> str:
     """The table, or tables, that a comment asks for, of the comparison at `path`; ValueError for an unknown heading."""
     tables = cell_tables(read_comparison(path)[1])
-    unknown = set(wanted.removesuffix(BY_SETTING).split(", ")) - set(HEADINGS)
+    asked = [wanted.removesuffix(BY_SETTING)] if wanted.endswith(BY_SETTING) else wanted.split(", ")
+    unknown = set(asked) - set(HEADINGS)
     if unknown:
         raise ValueError(f"a comparison has no column {min(unknown)!r}; there are {', '.join(HEADINGS)}")
     if wanted.endswith(BY_SETTING):
-        [column] = columns(wanted.removesuffix(BY_SETTING))
+        [column] = columns(*asked)
         headings = ("method", *(one.title for one in tables))
         names = [row[0] for row in tables[0].rows]
         rows = [(name, *(one.rows[n][column] for one in tables)) for n, name in enumerate(names)]
         return markdown_table(headings, rows, range(len(headings)))
-    shown = columns("method", *wanted.split(", "))
+    shown = columns("method", *asked)
     parts = [markdown_table(HEADINGS, one.rows, shown) for one in tables]
     if len(parts) == 1:
         return parts[0]

@@ -45,7 +45,8 @@ def share_weights(
 ) -> list[Member]:
     """The members, cut from one base network, after `joint_epochs` passes over `train`; one alone stays as it is.
 
-    A shared weight starts from the largest member that holds it and moves by the mean gradient of those that do. The
+    A shared weight starts from the largest member that holds it and moves by the mean gradient of those that do. A
+    step's gradient, of shared weights and all members' batch norms together, is shortened as the recipe says. The
     learning rate falls along a cosine; batch norms' statistics are measured anew at the end. Raises FedDACError if the
     training diverges.
     """

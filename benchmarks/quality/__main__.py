@@ -9,7 +9,7 @@ one image takes in each network, which wants an idle machine.
 
 Budgets are shares of the MACs of one MobileNetV2, the same with parameters and peak memory bounded too (`joint`), and
 half the peak memory (`memory`). Every final training has one recipe. What the search costs is given to the others as
-longer training, by two rules (`benchmarks/quality/tasks.py`). The test images are looked at once per cell, after its
+longer training, by three rules (`benchmarks/quality/tasks.py`). The test images are looked at once per cell, after its
 last epoch; nothing is chosen by them.
 """
 
@@ -95,8 +95,8 @@ def do_all(plan: Plan, rows: list[Row], arguments: argparse.Namespace, key: str,
 
 
 def measure(rows: list[Row], arguments: argparse.Namespace, protocol: Protocol, key: str) -> None:
-    """Add the latency of every network; what was measured before is another machine's and goes."""
-    kept = [row for row in read_lines(arguments.out) if row["protocol"] != key or row["event"] != "latency"]
+    """Add the latency of every network, in place of what an earlier call measured. Nothing else may write meanwhile."""
+    kept = [row for row in read_lines(arguments.out) if row.get("protocol") != key or row["event"] != "latency"]
     base = material_of(arguments.data, protocol, torch.device("cpu")).base
     text = "".join(
         json.dumps(row) + "\n" for row in [*kept, *({"protocol": key, **row} for row in latencies(rows, base))]

@@ -17,10 +17,10 @@ SCALED = ("uniform", "shallow", "width")
 
 
 def latencies(rows: list[Row], base: BaseNetwork) -> list[Row]:
-    """A row for every network that is known without its weights: the least processor time of one image in float32.
+    """A row for every network of the search, of SCALED and the whole one: the least processor time of one image.
 
-    All are measured in turn, in one process, so that other work on the machine disturbs all alike. Results of another
-    machine cannot be added to: the times of one file are those of one call.
+    In float32. All are measured in turn, in one process, so that other work on the machine disturbs all alike; so the
+    times of one file are those of one call.
     """
     networks = dict(_networks(rows, base))
     distinct = list(dict.fromkeys(networks.values()))

@@ -86,25 +86,37 @@ def _signed(difference: Difference) -> str:
 
 
 def _reading(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
-    """For each baseline and rule, the budgets at which DAC is ahead, behind, and neither by more than the spread."""
+    """For each baseline and rule, the budgets at which DAC is ahead, behind, and neither beyond doubt."""
     lines = []
     for method, rule in dict.fromkeys((one.method, one.rule) for one in results if not one.method.startswith("dac")):
-        verdicts: dict[str, list[str]] = {"ahead of": [], "behind": [], "within the spread of": []}
+        verdicts: dict[str, list[str]] = {
+            "is ahead": [],
+            "is behind": [],
+            "differs, but within its interval,": [],
+            f"differs, on fewer than {LEAST_PAIRS} seeds,": [],
+        }
+        shares = []
         for one in results:
             reference = known.get((one.budget, *REFERENCE))
             if (one.method, one.rule) != (method, rule) or reference is None:
                 continue
             difference = paired_difference(reference.by_seed, one.by_seed)
-            if difference.pairs < 2:
+            if not difference.pairs:
                 continue
-            widest = max(reference.accuracy.deviation, one.accuracy.deviation)
-            clear = abs(difference.mean) > widest
-            verdict = "within the spread of" if not clear else "ahead of" if difference.mean > 0 else "behind"
-            verdicts[verdict].append(f"{one.budget} ({difference.mean:+.1f})")
-        said = [f"{verdict} it at {', '.join(budgets)}" for verdict, budgets in verdicts.items() if budgets]
+            clear = "is ahead" if difference.mean > 0 else "is behind"
+            if difference.pairs < LEAST_PAIRS:
+                clear = f"differs, on fewer than {LEAST_PAIRS} seeds,"
+            elif not abs(difference.mean) > difference.half_width:
+                clear = "differs, but within its interval,"
+            verdicts[clear].append(f"{_signed(difference)} at {one.budget}")
+            shares.append(one.compute / reference.compute)
+        said = [f"{verdict} by {', '.join(budgets)}" for verdict, budgets in verdicts.items() if budgets]
         if said:
-            lines.append(f"- Against {LABELS[method]} ({rule}) DAC is {'; '.join(said)}.")
-    return lines or ["- Fewer than two seeds are done: nothing is compared yet."]
+            lines.append(
+                f"- Against {LABELS[method]} ({rule}), with {min(shares):.2f} to {max(shares):.2f} of its compute, DAC "
+                f"{'; '.join(said)}."
+            )
+    return lines or ["- Nothing is compared yet."]
 
 
 def _sizes(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
@@ -115,7 +127,12 @@ def _sizes(results: Sequence[Result], known: Mapping[tuple[str, str, str], Resul
         if (one.method, one.rule) == REFERENCE and other is not None:
             parameters, memory = (one.costs[name] / other.costs[name] for name in ("params", "peak_memory_bytes"))
             said.append(f"{parameters:.2f} and {memory:.2f} at {one.budget}")
-    return [f"- Of uniform scaling's parameters and peak memory DAC's networks have {', '.join(said)}."] if said else []
+    if not said:
+        return []
+    return [
+        "- Of what uniform scaling has within each budget, DAC's networks have these shares of parameters and of peak "
+        f"memory: {', '.join(said)}."
+    ]
 
 
 def _beside_the_whole(results: Sequence[Result], known: Mapping[tuple[str, str, str], Result]) -> list[str]:
@@ -128,9 +145,13 @@ def _beside_the_whole(results: Sequence[Result], known: Mapping[tuple[str, str, 
         if (one.method, one.rule) == REFERENCE:
             difference = paired_difference(one.by_seed, whole.by_seed)
             if difference.pairs >= LEAST_PAIRS:
-                said.append(f"{difference.mean:+.1f} ± {difference.half_width:.1f} at {one.budget}")
-    lost = f"The whole network, trained as long as the rule *family* says, has {_accuracy(whole)}. Beside it DAC has"
-    return [f"- {lost} {', '.join(said)}."] if said else []
+                said.append(f"{_signed(difference)} at {one.budget}")
+    if not said:
+        return []
+    return [
+        f"- The whole network has {_accuracy(whole)} after {whole.epochs.removeprefix('0 + ')} epochs. DAC, with as "
+        f"many as the table says, minus that: {', '.join(said)}. Losses as large as these intervals are not excluded."
+    ]
 
 
 def _at_equal_latency(results: Sequence[Result], rows: Sequence[Row]) -> list[str]:
@@ -151,8 +172,11 @@ def _at_equal_latency(results: Sequence[Result], rows: Sequence[Row]) -> list[st
         larger = [one for one in scaled if one.costs["macs"] > other.costs["macs"]]
         if within and all(one.costs["milliseconds"] > limit for one in larger):
             one = max(within, key=lambda each: each.costs["macs"])
+            difference = paired_difference(one.by_seed, other.by_seed)
+            if difference.pairs < LEAST_PAIRS:
+                continue
             said.append(
-                f"{_signed(paired_difference(one.by_seed, other.by_seed))} in {limit:.2f} ms ({other.budget} of the "
+                f"{_signed(difference)} in {limit:.2f} ms ({other.budget} of the "
                 f"MACs scaled, {one.budget} found, which takes {one.costs['milliseconds']:.2f})"
             )
     if not said:

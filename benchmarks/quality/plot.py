@@ -16,8 +16,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     chosen = [one for one in results if one.rule in ("family", "searched") and one.budget[0].isdigit()]
-    figure, axes = plt.subplots(1, len(COSTS), figsize=(20, 5), constrained_layout=True)
-    for panel, (cost, label, scale) in zip(axes, COSTS, strict=True):
+    known = [one for one in COSTS if any(math.isfinite(result.costs[one[0]]) for result in chosen)]
+    figure, axes = plt.subplots(1, len(known), figsize=(5 * len(known), 5), constrained_layout=True, squeeze=False)
+    for panel, (cost, label, scale) in zip(axes[0], known, strict=True):
         for colour, method in enumerate(LABELS):
             points = sorted(
                 (one.costs[cost] * scale, one.accuracy.mean, one.accuracy.deviation if one.accuracy.count > 1 else 0.0)
@@ -29,6 +30,6 @@ def draw(results: Sequence[Result], path: Path) -> None:
                 panel.errorbar(x, y, error, marker="o", capsize=3, color=f"C{colour}", label=LABELS[method])
         panel.set(xlabel=label, ylabel="test accuracy (%)", xscale="log")
         panel.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -1,9 +1,10 @@
 """What there is to do: searches, trainings of whole networks, and cells; what each waits for, and in which order.
 
-Rules make the compute of a cell equal to DAC's, whose final training follows a search. `family`: the epochs of the
+Rules give a cell more training in place of DAC's search, whose final training follows it. `family`: the epochs of the
 search, divided by the number of budgets that it serves, are added to the final training. `alone`: the epochs that the
 search had when it found this budget's network are added, as if it had served nobody else. `work`: as many epochs are
-added as the search's MACs, divided by the number of budgets, are worth to a network of this size. Cells of the rule
+added as the search's MACs, divided by the number of budgets, are worth to a network of this size: compute is equal.
+By the others small networks have less than DAC's, for the search trains larger ones. Cells of the rule
 `searched` had the search, or as many epochs of the whole network, before their final training.
 """
 

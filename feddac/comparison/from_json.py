@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.errors import CheckpointError
 from feddac.comparison.collect import CellResult, Outcome, cell_result
 from feddac.comparison.plan import Cell, Experiment
 from server.report.progress import Point
@@ -15,9 +16,15 @@ def read_comparison(path: Path) -> tuple[Experiment, list[CellResult]]:
     """The experiment, without the plan of its runs, and the results in a comparison.json.
 
     Only what each run achieved is read; means, deviations, tests and curves are computed from it anew, as after the
-    runs themselves. Raises CheckpointError if the file is missing or damaged.
+    runs themselves. Raises CheckpointError if the file is missing, or no comparison of this version.
     """
-    content = read_json(path)
+    try:
+        return _comparison(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no comparison.json of this version of FedDAC ({error})") from error
+
+
+def _comparison(content: Mapping[str, Any]) -> tuple[Experiment, list[CellResult]]:
     cells = tuple(Cell(one["cell"], one["labels"]) for one in content["cells"])
     target = content["target"]
     experiment = Experiment(

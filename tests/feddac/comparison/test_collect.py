@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import CheckpointError
 from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.from_json import read_comparison
 from feddac.comparison.plan import Experiment
@@ -257,3 +258,11 @@ def test_a_comparison_read_from_its_json_is_the_one_that_was_written(
     for path in (tmp_path / "out").iterdir():
         if path.suffix != ".html":  # which also says how many runs were planned
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"cells": []}'])
+def test_a_file_that_is_no_comparison_is_one_clear_error(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"comparison\.json"):
+        read_comparison(path)
