@@ -55,6 +55,6 @@ def _networks(rows: Iterable[Row], base: BaseNetwork) -> Iterator[tuple[tuple[in
                     yield (row["seed"], method, budget), found_network(base, found)
         elif row["event"] == "whole":
             yield (row["seed"], row["method"], row["budget"]), Architecture.full(base)
-        elif row["event"] == "cell" and row["method"] in SCALED:
+        elif row["event"] == "cell" and row["method"] in SCALED and "unfit" not in row:
             bound = budgets_of(base, row["group"])[row["budget"]]
             yield (row["seed"], row["method"], row["budget"]), scaled(base, row["method"], bound)

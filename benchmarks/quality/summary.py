@@ -53,7 +53,7 @@ def summarise(rows: Sequence[Row]) -> list[Result]:
     }
     cells: dict[tuple[str, str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["event"] in ("cell", "whole"):
+        if row["event"] in ("cell", "whole") and "unfit" not in row:
             method = "random" if row["method"] in DRAWS else row["method"]
             measured = times.get((row["seed"], row["method"], row["budget"]), math.nan)
             cells[row["budget"], method, row["rule"]][row["seed"]].append({**row, "milliseconds": measured})

@@ -15,6 +15,7 @@ from benchmarks.quality.rows import Row, read_lines
 from benchmarks.quality.tasks import DRAWS, Task, whole_task
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
+from common.errors import BudgetError
 from common.layout import State
 from common.learning import evaluate, place
 from common.models import describe
@@ -97,8 +98,11 @@ class _Worker:
         return {"epochs": task.epochs, "validation_accuracy": trained.validation_accuracy}
 
     def cell(self, task: Task) -> dict[str, Any]:
-        """One network trained to the end, and tested."""
-        architecture, state = self._start(task)
+        """One network trained to the end, and tested; `unfit` says why where the method has none so small."""
+        try:
+            architecture, state = self._start(task)
+        except BudgetError as error:
+            return {"epochs": 0, "unfit": str(error)}
         rate = self.protocol.learning_rate if state is None else self.protocol.inherited_learning_rate
         teacher = None
         if task.method.endswith("-taught"):

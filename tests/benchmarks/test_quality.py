@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.quality.protocol import Protocol
-from benchmarks.quality.tasks import DRAWS, METHODS, Plan, Task
+from benchmarks.quality.summary import summarise
+from benchmarks.quality.tasks import DRAWS, METHODS, Plan, Task, key_of
+from benchmarks.quality.work import work
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("--train-images", "300", "--validation-images", "60", "--test-images", "100", "--augment", "none")
@@ -64,6 +67,15 @@ def test_what_is_done_is_not_done_again_and_taught_cells_wait_for_their_teacher(
     after = tasks([SEARCHED, whole], methods)
     assert all(ready for task, ready in after if task.method == "dac-taught")
     assert len(after) == len(before) - 1
+
+
+def test_a_method_without_a_network_so_small_ends_nothing_and_has_no_line(tmp_path: Path) -> None:
+    protocol = Protocol(train_images=200, validation_images=50, test_images=50, augment="none")
+    task = Task("cell", 0, "memory", "width", "half memory", "family", 1)
+    row = work(task, "digits", protocol, tmp_path, torch.device("cpu"))
+    assert row["unfit"].startswith("no width multiplier of mobilenet_v2 fits")
+    assert key_of(row) == task.key
+    assert summarise([row]) == []
 
 
 def benchmark(folder: Path, *options: str) -> None:
