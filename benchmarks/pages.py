@@ -90,9 +90,7 @@ def _quality(results: Path) -> Iterator[tuple[Path, str]]:
     """The page and plot of benchmarks/quality."""
     [key] = {row["protocol"] for row in read_lines(results)}
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, results.name)
-        copy.write_bytes(results.read_bytes())
-        for path in write_page(copy, key):
+        for path in write_page(results, key, Path(folder)):
             yield results.with_name(path.name), path.read_text("utf-8")
 
 

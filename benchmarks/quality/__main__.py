@@ -14,7 +14,6 @@ last epoch; nothing is chosen by them.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -32,10 +31,9 @@ from benchmarks.quality.latency import latencies
 from benchmarks.quality.material import material_of
 from benchmarks.quality.page import write_page
 from benchmarks.quality.protocol import Protocol, add_flags, protocol_of
-from benchmarks.quality.rows import Row, append, read_lines
+from benchmarks.quality.rows import Row, append, read_lines, rewrite
 from benchmarks.quality.tasks import METHODS, RULES, Plan, Task
 from benchmarks.quality.work import work
-from common.atomic import write_atomically
 from common.errors import FedDACError
 from common.learning import pick_accelerator
 from simulation.environment import restart_with_cpu_tuning
@@ -66,7 +64,7 @@ def main() -> None:
         do_all(plan, rows, arguments, key, folder)
     if arguments.latency:
         measure(rows, arguments, protocol, key)
-    print(*write_page(arguments.out, key), sep="\n")
+    print(*write_page(arguments.out, key, arguments.out.parent), sep="\n")
 
 
 def do_all(plan: Plan, rows: list[Row], arguments: argparse.Namespace, key: str, folder: Path) -> None:
@@ -98,10 +96,7 @@ def measure(rows: list[Row], arguments: argparse.Namespace, protocol: Protocol, 
     """Add the latency of every network, in place of what an earlier call measured. Nothing else may write meanwhile."""
     kept = [row for row in read_lines(arguments.out) if row.get("protocol") != key or row["event"] != "latency"]
     base = material_of(arguments.data, protocol, torch.device("cpu")).base
-    text = "".join(
-        json.dumps(row) + "\n" for row in [*kept, *({"protocol": key, **row} for row in latencies(rows, base))]
-    )
-    write_atomically(arguments.out, text.encode())
+    rewrite(arguments.out, [*kept, *({"protocol": key, **row} for row in latencies(rows, base))])
 
 
 def described(row: Row) -> str:
@@ -131,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--groups", default=",".join(GROUPS), help="groups of budgets")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--rules", default=",".join(RULES), help="rules of equal compute")
+    parser.add_argument("--rules", default=",".join(RULES), help="for how long the others train, as tasks.py says")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--show", action="store_true", help="say what is left, and end")
     parser.add_argument("--latency", action="store_true", help="only measure how long the networks of the results take")

@@ -1,8 +1,11 @@
 """The results file: one JSON object a line, appended when a task is done."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from common.atomic import write_atomically
 
 Row: TypeAlias = dict[str, Any]
 
@@ -26,3 +29,8 @@ def append(path: Path, row: Row) -> None:
     torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write(("\n" if torn else "") + json.dumps(row) + "\n")
+
+
+def rewrite(path: Path, rows: Iterable[Row]) -> None:
+    """These rows and no others."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

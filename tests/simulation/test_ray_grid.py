@@ -16,7 +16,7 @@ ANSWER = object()
 
 
 class Process:
-    """An actor's handle whose first answer, and no other, is `error`; one without is well."""
+    """An actor's handle that answers every message with `error`, or well where there is none."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.asked = error, 0
