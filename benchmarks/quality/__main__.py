@@ -32,11 +32,13 @@ from benchmarks.quality.material import material_of
 from benchmarks.quality.page import write_page
 from benchmarks.quality.protocol import Protocol, add_flags, protocol_of
 from benchmarks.quality.rows import Row, append, read_lines, rewrite
-from benchmarks.quality.tasks import METHODS, RULES, Plan, Task
+from benchmarks.quality.tasks import METHODS, RULES, WHOLE, Plan, Task
 from benchmarks.quality.work import work
 from common.errors import FedDACError
 from common.learning import pick_accelerator
 from simulation.environment import restart_with_cpu_tuning
+
+SKIPPABLE = (WHOLE, *(budget for budgets in GROUPS.values() for budget in budgets))
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def main() -> None:
         listed(arguments.groups, GROUPS),
         listed(arguments.methods, METHODS),
         listed(arguments.rules, RULES),
+        listed(arguments.skip, SKIPPABLE) if arguments.skip else (),
     )
     rows = [row for row in read_lines(arguments.out) if row.get("protocol") == key]
     left = [task for task, _ in plan.tasks(rows)]
@@ -127,6 +130,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--groups", default=",".join(GROUPS), help="groups of budgets")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--rules", default=",".join(RULES), help="for how long the others train, as tasks.py says")
+    parser.add_argument("--skip", default="", help="budgets to train nothing new for, such as 100%%,50%%")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--show", action="store_true", help="say what is left, and end")
     parser.add_argument("--latency", action="store_true", help="only measure how long the networks of the results take")

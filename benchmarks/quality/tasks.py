@@ -9,7 +9,7 @@ By the others small networks have less than DAC's, for the search trains larger 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,10 @@ def whole_task(seed: int, epochs: int = 0) -> Task:
 
 
 class Plan:
-    """All tasks of some seeds, groups, methods and rules; `ready` are those whose needs are among the rows."""
+    """All tasks of some seeds, groups, methods and rules; `ready` are those whose needs are among the rows.
+
+    `skipped` budgets have no cells; they still are steps of the search.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class Plan:
         groups: Sequence[str],
         methods: Sequence[str],
         rules: Sequence[str] = RULES,
+        skipped: Collection[str] = (),
     ) -> None:
         self.protocol, self.seeds, self.groups, self.methods, self.rules = protocol, seeds, groups, methods, rules
+        self.skipped = skipped
 
     def tasks(self, rows: Iterable[Row]) -> Iterator[tuple[Task, bool]]:
         """Every task that no row reports, in order, and whether it can begin."""
@@ -99,8 +104,8 @@ class Plan:
                         continue
                     for seed in self.seeds:
                         yield from self._cells(seed, group, method, rule, done)
-        for seed in self.seeds:
-            yield self._whole(seed, done)
+        if WHOLE not in self.skipped:
+            yield from (self._whole(seed, done) for seed in self.seeds)
 
     def _whole(self, seed: int, done: Mapping[Any, Row]) -> tuple[Task, bool]:
         search = done.get(Task("search", seed, "macs").key)
@@ -120,6 +125,8 @@ class Plan:
         if method.endswith("-taught"):
             ready = ready and whole_task(seed).key in done
         for budget in GROUPS[group]:
+            if budget in self.skipped:
+                continue
             if search is None:
                 yield Task("cell", seed, group, method, budget, rule), False
                 continue

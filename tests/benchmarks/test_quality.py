@@ -69,6 +69,11 @@ def test_what_is_done_is_not_done_again_and_taught_cells_wait_for_their_teacher(
     assert len(after) == len(before) - 1
 
 
+def test_skipped_budgets_have_no_cells() -> None:
+    plan = Plan(Protocol(), [0], ["macs"], ["dac", "uniform"], skipped=["100%", "50%", "6%"])
+    assert {task.budget for task, _ in plan.tasks([]) if task.kind != "search"} == {"25%", "12%"}
+
+
 def test_a_method_without_a_network_so_small_ends_nothing_and_has_no_line(tmp_path: Path) -> None:
     protocol = Protocol(train_images=200, validation_images=50, test_images=50, augment="none")
     task = Task("cell", 0, "memory", "width", "half memory", "family", 1)
