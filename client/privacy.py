@@ -9,7 +9,8 @@ from client.methods import received_task
 from client.refusal import refusal
 from common.config import Config
 from common.errors import ConfigurationError, FedDACError
-from common.messages import WEIGHTS, encode_arrays
+from common.message_arrays import encode_arrays
+from common.messages import WEIGHTS
 
 KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
 

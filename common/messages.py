@@ -1,29 +1,26 @@
 """The wire schema: what is in every query, train and evaluate message and in its reply. Version 3.
 
-Client and server share nothing but this file and the methods' contracts (`common.methods`). Every `decode` validates
-what it is given, because it comes from another machine, and raises MessageError saying what was wrong; nothing is ever
-unpickled.
+Client and server share nothing but this file, its tools (`message_arrays`, `message_fields`) and the methods' contracts
+(`common.methods`). Every `decode` validates what it is given, because it comes from another machine, and raises
+MessageError saying what was wrong; nothing is ever unpickled.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import numpy as np
-from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from numpy.lib import format as npy
 
-from common.arrays import DTYPES, Array, Arrays, ArraySpec, Vector
+from common.arrays import Array, Arrays, ArraySpec, Vector
 from common.budget import DeviceBudget, LocalTraining
 from common.device_names import DEVICE_NAME
 from common.errors import ArchitectureError, BudgetError, MessageError
+from common.message_arrays import array_record, decode_array, encode_arrays
+from common.message_fields import config_record, metric_record, read_integer, read_number, read_text
 from common.network import Network
 from common.rates import COUNTED, LatencyBound
 from common.settings import Scalar, Settings
@@ -37,8 +34,6 @@ WEIGHTS = "weights"
 """The array that holds a network's weights as one flat float32 vector."""
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
-LARGEST_NUMBER = 1e18
-"""Of what a device reports: a finite number near the largest overflows once it is weighted and summed."""
 
 
 @cache
@@ -81,8 +76,8 @@ class Hello:
     @classmethod
     def decode(cls, content: RecordDict) -> Self:
         """From a query's content."""
-        values = _config(content, "hello")
-        return cls(_integer(values, "schema"), _text(values, "fingerprint"), _text(values, "version"))
+        values = config_record(content, "hello")
+        return cls(read_integer(values, "schema"), read_text(values, "fingerprint"), read_text(values, "version"))
 
     def require_match(self, mine: "Hello") -> None:
         """Raise MessageError unless both sides run the same schema and code."""
@@ -128,34 +123,34 @@ class DeviceReport:
     @classmethod
     def decode(cls, content: RecordDict) -> Self:
         """From a reply's content; raises MessageError."""
-        values = _config(content, "report")
+        values = config_record(content, "report")
         _require_schema(values)
-        name, profile = _text(values, "name"), _text(values, "profile")
+        name, profile = read_text(values, "name"), read_text(values, "profile")
         for what, text in (("name", name), ("profile", profile)):
             if not DEVICE_NAME.fullmatch(text):
                 raise MessageError(f"a device's {what} is 1 to 64 letters, digits, spaces, '.', '_' or '-'")
-        samples = _integer(values, "samples")
+        samples = read_integer(values, "samples")
         if not 1 <= samples <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports {samples} training images")
-        held_out = _integer(values, "held-out")
+        held_out = read_integer(values, "held-out")
         if not 0 <= held_out <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports {held_out} images that it holds out")
         bounds: list[int | None] = []
         for key in ("macs", "params", "peak-memory-bytes", "training-memory-bytes"):
-            bound = _integer(values, key)
+            bound = read_integer(values, key)
             if not 0 <= bound < 2**62:
                 raise MessageError(f"{name} reports {key} = {bound}")
             bounds.append(bound or None)
-        batch_size = _integer(values, "training-batch-size")
+        batch_size = read_integer(values, "training-batch-size")
         if not 1 <= batch_size <= LARGEST_DEVICE_SAMPLES:
             raise MessageError(f"{name} reports training-batch-size = {batch_size}")
         try:
-            training = LocalTraining(batch_size, _integer(values, "training-kept", minimum=0))
+            training = LocalTraining(batch_size, read_integer(values, "training-kept", minimum=0))
             macs, params, memory, training_memory = bounds
             budget = DeviceBudget(macs, params, memory, training_memory, latency=_latency(values), training=training)
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
-        return cls(name, profile, _integer(values, "partition", minimum=0), samples, budget, held_out)
+        return cls(name, profile, read_integer(values, "partition", minimum=0), samples, budget, held_out)
 
 
 @dataclass(frozen=True)
@@ -216,13 +211,13 @@ class Task:
     @classmethod
     def decode(cls, content: RecordDict, kind: type[Network]) -> Self:
         """From a message's content with a network of this kind; raises MessageError."""
-        values = _config(content, "task")
+        values = config_record(content, "task")
         _require_schema(values)
         try:
-            network = kind.from_json(_text(values, "network"))
+            network = kind.from_json(read_text(values, "network"))
         except ArchitectureError as error:
             raise MessageError(str(error)) from None
-        if _text(values, "layout") != network.layout.hash:
+        if read_text(values, "layout") != network.layout.hash:
             raise MessageError("the network's layout differs between server and device")
         order: dict[str, Scalar] = {}
         for key, value in values.items():
@@ -231,18 +226,18 @@ class Task:
                     raise MessageError(f"the order's {key.removeprefix(ORDER)!r:.60} is no single value")
                 order[key.removeprefix(ORDER)] = value
         arrays = {}
-        for name, array in _arrays(content).items():
+        for name, array in array_record(content).items():
             spec = ArraySpec("<f4", (network.layout.size,)) if name == WEIGHTS else None
-            arrays[name] = _decode_array(name, array, spec, 0)[0]
+            arrays[name] = decode_array(name, array, spec, 0)[0]
         return cls(
-            method=_text(values, "method"),
-            step=_text(values, "step"),
-            round=_integer(values, "round", minimum=0),
+            method=read_text(values, "method"),
+            step=read_text(values, "step"),
+            round=read_integer(values, "round", minimum=0),
             network=network,
             order=order,
             arrays=arrays,
-            seed=_integer(values, "seed", minimum=0),
-            deadline_seconds=_number(values, "deadline-seconds", minimum=0),
+            seed=read_integer(values, "seed", minimum=0),
+            deadline_seconds=read_number(values, "deadline-seconds", minimum=0),
         )
 
 
@@ -277,28 +272,28 @@ class Result:
 
         Form and values of the arrays are checked; whether the echo and the figures are sane is the server's admission.
         """
-        echo, metrics = _config(content, "echo"), _metrics(content)
+        echo, metrics = config_record(content, "echo"), metric_record(content)
         _require_schema(echo)
-        record = _arrays(content)
+        record = array_record(content)
         if set(record) != set(specs):
             raise MessageError(f"the reply must carry just these arrays: {', '.join(sorted(specs)) or 'none'}")
         arrays: dict[str, Array] = {}
         counts = set()
         for name, spec in specs.items():
-            arrays[name], count = _decode_array(name, record[name], spec, rows)
+            arrays[name], count = decode_array(name, record[name], spec, rows)
             counts.add(count)
         if len(counts - {None}) > 1:
             raise MessageError("the arrays of the reply differ in their number of rows")
         for name, spec in specs.items():
             spec.check_values(name, arrays[name], rows)
         return cls(
-            method=_text(echo, "method"),
-            step=_text(echo, "step"),
-            round=_integer(echo, "round", minimum=0),
-            samples=_integer(metrics, "num-examples"),
-            loss=_number(metrics, "loss"),
-            seconds=_number(metrics, "seconds"),
-            peak_rss_bytes=_integer(metrics, "peak-rss-bytes"),
+            method=read_text(echo, "method"),
+            step=read_text(echo, "step"),
+            round=read_integer(echo, "round", minimum=0),
+            samples=read_integer(metrics, "num-examples"),
+            loss=read_number(metrics, "loss"),
+            seconds=read_number(metrics, "seconds"),
+            peak_rss_bytes=read_integer(metrics, "peak-rss-bytes"),
             arrays=arrays,
         )
 
@@ -321,126 +316,22 @@ class EvaluateResult:
     @classmethod
     def decode(cls, content: RecordDict) -> Self:
         """From an evaluate reply's content; raises MessageError."""
-        echo, metrics = _config(content, "echo"), _metrics(content)
+        echo, metrics = config_record(content, "echo"), metric_record(content)
         _require_schema(echo)
-        accuracy, samples = _number(metrics, "accuracy"), _integer(metrics, "num-examples")
+        accuracy, samples = read_number(metrics, "accuracy"), read_integer(metrics, "num-examples")
         if not 0 <= accuracy <= 1 or samples < 1:
             raise MessageError(f"an accuracy of {accuracy} over {samples} images is impossible")
-        return cls(_integer(echo, "round", minimum=0), _number(metrics, "loss"), accuracy, samples)
-
-
-def content_bytes(content: RecordDict) -> int:
-    """Bytes of a message's content: the arrays' data, and all names and values; nothing is serialised to count them."""
-    return sum(len(name) + _record_bytes(record) for name, record in content.items())
-
-
-def encode_arrays(arrays: Arrays, shared: ArrayRecord | None = None) -> ArrayRecord:
-    """Arrays as a message carries them: little-endian and contiguous, each of one of DTYPES.
-
-    With those of a `shared` record, which are not copied; without any of its own it is that record.
-    """
-    if shared is not None and not arrays:
-        return shared
-    encoded = ArrayRecord()
-    for name, array in (shared or {}).items():
-        encoded[name] = array
-    for name, values in arrays.items():
-        little = np.asarray(values, dtype=values.dtype.newbyteorder("<"), order="C")
-        if little.dtype.str not in DTYPES:
-            raise ValueError(f"{name} has the type {values.dtype}; those that travel are {', '.join(DTYPES)}")
-        encoded[name] = FlowerArray(little)
-    return encoded
-
-
-def _record_bytes(record: object) -> int:
-    if isinstance(record, ArrayRecord):
-        return sum(
-            len(name) + len(array.data) + len(array.dtype) + 8 * len(array.shape) for name, array in record.items()
-        )
-    if isinstance(record, ConfigRecord | MetricRecord):
-        return sum(len(key) + _value_bytes(value) for key, value in record.items())
-    return 0
-
-
-def _value_bytes(value: object) -> int:
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, list):
-        return sum(map(_value_bytes, value))
-    return 8
-
-
-def _arrays(content: RecordDict) -> ArrayRecord:
-    record = content.get("arrays")
-    if not isinstance(record, ArrayRecord) or len(content.array_records) != 1:
-        raise MessageError("the message must carry one array record, named 'arrays'")
-    return record
-
-
-def _decode_array(name: str, array: FlowerArray, spec: ArraySpec | None, rows: int) -> tuple[Array, int | None]:
-    """The values and their number of rows; without a spec any of DTYPES in any shape."""
-    # numpy.load would also open zip archives, ignore trailing bytes and allocate whatever the header claims
-    stream = BytesIO(array.data)
-    try:
-        version = npy.read_magic(stream)
-        shape, fortran, dtype = npy.read_array_header_1_0(stream)
-    except Exception as error:  # a malformed header can raise almost anything
-        raise MessageError(f"{name!r:.60} cannot be read: {error!s:.200}") from None
-    if version != (1, 0) or fortran or dtype.str not in DTYPES:
-        raise MessageError(f"{name!r:.60} must be one of {', '.join(DTYPES)} in C order, not {dtype!s:.40}")
-    if any(size < 0 for size in shape):
-        raise MessageError(f"{name!r:.60} has the impossible shape {shape!s:.60}")
-    if array.dtype != dtype.name or tuple(array.shape) != shape:
-        raise MessageError(f"{name!r:.60} says {array.dtype!s:.40} of {array.shape!s:.60} but holds {dtype} of {shape}")
-    found = None if spec is None else spec.check_form(name, dtype.str, shape, rows)
-    size = math.prod(shape) * dtype.itemsize
-    if len(array.data) - stream.tell() != size:
-        raise MessageError(f"{name!r:.60} takes {size} bytes, not {len(array.data) - stream.tell()}")
-    return np.frombuffer(array.data, dtype=dtype, offset=stream.tell()).reshape(shape).copy(), found
-
-
-def _config(content: RecordDict, name: str) -> ConfigRecord:
-    record = content.get(name)
-    if not isinstance(record, ConfigRecord):
-        raise MessageError(f"the message has no {name!r} record")
-    return record
+        return cls(read_integer(echo, "round", minimum=0), read_number(metrics, "loss"), accuracy, samples)
 
 
 def _require_schema(values: ConfigRecord) -> None:
-    if _integer(values, "schema") != SCHEMA:
+    if read_integer(values, "schema") != SCHEMA:
         raise MessageError(f"the other side speaks schema {values['schema']!r}, this one {SCHEMA}")
-
-
-def _metrics(content: RecordDict) -> MetricRecord:
-    record = content.get("result")
-    if not isinstance(record, MetricRecord):
-        raise MessageError("the reply has no 'result' record")
-    return record
-
-
-def _integer(values: Any, key: str, minimum: int | None = None) -> int:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise MessageError(f"{key} must be a whole number, not {value!r:.60}")
-    if minimum is not None and value < minimum:
-        raise MessageError(f"{key} must be at least {minimum}, not {value}")
-    return value
-
-
-def _number(values: Any, key: str, minimum: float | None = None) -> float:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise MessageError(f"{key} must be a finite number, not {value!r:.60}")
-    if minimum is not None and value < minimum:
-        raise MessageError(f"{key} must be at least {minimum:g}, not {value}")
-    if abs(value) > LARGEST_NUMBER:
-        raise MessageError(f"{key} must be at most {LARGEST_NUMBER:g}, not {value}")
-    return float(value)
 
 
 def _latency(values: Any) -> LatencyBound | None:
     """The bound on latency of a report; its shares are checked by itself."""
-    milliseconds, shares = _number(values, "latency-ms", minimum=0.0), values.get("latency-shares")
+    milliseconds, shares = read_number(values, "latency-ms", minimum=0.0), values.get("latency-shares")
     if milliseconds == 0 and shares == []:
         return None
     if not isinstance(shares, list) or len(shares) != len(COUNTED):
@@ -448,10 +339,3 @@ def _latency(values: Any) -> LatencyBound | None:
     if not all(isinstance(share, float) for share in shares):
         raise MessageError("latency-shares must be numbers")
     return LatencyBound(milliseconds, tuple(shares))
-
-
-def _text(values: Any, key: str) -> str:
-    value = values.get(key)
-    if not isinstance(value, str):
-        raise MessageError(f"{key} must be text, not {value!r:.60}")
-    return value

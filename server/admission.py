@@ -6,7 +6,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from common.errors import MessageError
-from common.messages import EvaluateResult, Result, content_bytes
+from common.message_arrays import content_bytes
+from common.messages import EvaluateResult, Result
 from server.devices import Device
 from server.steps import Step
 

@@ -18,7 +18,6 @@
 A whole file is written beside its name and then moved there, so that a reader or a crash never sees half of one.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
-import numpy as np
 import safetensors.torch
 import tomli_w
 import torch
@@ -34,19 +32,15 @@ from safetensors import SafetensorError
 
 from common.atomic import write_atomically
 from common.errors import BudgetError, CheckpointError, ConfigurationError
-from common.reading import Unreadable, parse_json, parse_toml, printable, read_limited
+from common.reading import Unreadable, parse_toml
 from common.settings import Scalar
 from server.budget_entries import BudgetEntry
+from server.event_scalars import Scalars
+from server.json_files import json_line, list_of_objects, parse_event, read_bytes, read_json, write_json
 from server.run_lock import RunLock
-
-EPOCH_EVENTS = ("search", "train")
-"""Events of one epoch each, with its figures."""
 
 DEVICE_MODEL = "-device"
 """Ends the name of a model that a cohort's devices take home, where what is scored is another that they cannot hold."""
-
-MAX_FILE_BYTES = 2**31
-"""No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""
 
 
 class RunFolder:
@@ -73,7 +67,7 @@ class RunFolder:
         self.checkpoint_folder = path / "checkpoint"
         self._lock: RunLock | None = None
         self._log: IO[bytes] | None = None
-        self._scalars = _Scalars(self.tensorboard_folder)
+        self._scalars = Scalars(self.tensorboard_folder)
 
     @classmethod
     def create(cls, path: str | Path = "") -> Self:
@@ -152,13 +146,13 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The settings as they were written."""
         try:
-            return parse_toml(_read(self.config_path))
+            return parse_toml(read_bytes(self.config_path))
         except Unreadable as error:
             raise CheckpointError(f"{self.config_path} is damaged: {error}") from None
 
     def keep_fleet_file(self, path: Path) -> Path:
         """Copy the file that describes the devices into the folder, and return where it is there."""
-        write_atomically(self.fleet_path, _read(path))
+        write_atomically(self.fleet_path, read_bytes(path))
         return self.fleet_path.resolve()
 
     def write_budgets(self, entries: Sequence[BudgetEntry]) -> None:
@@ -170,7 +164,7 @@ class RunFolder:
         if not self.budgets_path.exists():
             return []
         try:
-            rows = _list_of_objects(self.budgets_path, read_json(self.budgets_path))
+            rows = list_of_objects(self.budgets_path, read_json(self.budgets_path))
             return [BudgetEntry.from_dict(row) for row in rows]
         except (ValueError, BudgetError) as error:
             raise CheckpointError(f"{self.budgets_path} is damaged: {error}") from None
@@ -214,7 +208,7 @@ class RunFolder:
         """The weights of `cohort`, on the CPU."""
         path = self.model_path(cohort)
         try:
-            return safetensors.torch.load(_read(path))
+            return safetensors.torch.load(read_bytes(path))
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
@@ -226,7 +220,7 @@ class RunFolder:
         if self._log is None:
             self._cut_torn_line()
             self._log = open(self.metrics_path, "ab")  # noqa: SIM115 (closed by close)
-        self._log.write(_json_line(record))
+        self._log.write(json_line(record))
         self._log.flush()
         os.fsync(self._log.fileno())
         self._scalars.add(record)
@@ -246,7 +240,7 @@ class RunFolder:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """All events, or those named `event`, in order; none if the run has not begun. A torn last line is ignored."""
-        parsed = [_parse_event(self.metrics_path, number, line) for number, line in self._lines()]
+        parsed = [parse_event(self.metrics_path, number, line) for number, line in self._lines()]
         return [each for each in parsed if event is None or each["event"] == event]
 
     def truncate_after(self, round: int) -> None:
@@ -257,131 +251,21 @@ class RunFolder:
         self._finish_files()
         kept = [event for event in self.events() if event.get("round") is None or event["round"] <= round]
         if self.metrics_path.exists():
-            write_atomically(self.metrics_path, b"".join(map(_json_line, kept)))
-        self._scalars = _Scalars(self.tensorboard_folder, purge_step=round + 1)
+            write_atomically(self.metrics_path, b"".join(map(json_line, kept)))
+        self._scalars = Scalars(self.tensorboard_folder, purge_step=round + 1)
 
     def _lines(self) -> list[tuple[int, bytes]]:
         """Numbered complete lines; a crash can only tear the last one, which then lacks its newline."""
         if not self.metrics_path.exists():
             return []
-        complete = _read(self.metrics_path).split(b"\n")[:-1]
+        complete = read_bytes(self.metrics_path).split(b"\n")[:-1]
         return [(number, line) for number, line in enumerate(complete, start=1) if line.strip()]
 
     def _cut_torn_line(self) -> None:
         if self.metrics_path.exists():
-            data = _read(self.metrics_path)
+            data = read_bytes(self.metrics_path)
             if data and not data.endswith(b"\n"):
                 write_atomically(self.metrics_path, data[: data.rfind(b"\n") + 1])
-
-
-class _Scalars:
-    """The events' figures as TensorBoard scalars; the writer is imported with the first one, for that takes a second.
-
-    Tags: test_accuracy/COHORT, loss/COHORT, validation_accuracy/COHORT, and bytes (both directions, all of a round).
-    The epochs of a search or training are a run of their own beside them, which the resumption of rounds does not cut:
-    search/validation_accuracy and the like.
-    """
-
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        self._folder = folder
-        self._purge_step = purge_step
-        self._writers: dict[str, Any] = {}
-        self._round = 0
-        self._bytes = 0
-
-    def add(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "evaluation":
-            for key in ("test_accuracy", "loss", "validation_accuracy"):
-                self._write(f"{key}/{event['cohort']}", event.get(key), event["round"])
-        elif event["event"] == "step":
-            if event["round"] != self._round:
-                self._write_bytes()
-            self._round = event["round"]
-            self._bytes += event["bytes_down"] + event["bytes_up"]
-        elif event["event"] in EPOCH_EVENTS:
-            kind, epoch = str(event["event"]), event["epoch"]
-            for key, value in event.items():
-                if isinstance(value, int | float) and key != "epoch":
-                    self._write(f"{kind}/{key}", value, epoch, kind)
-
-    def close(self) -> None:
-        self._write_bytes()
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
-
-    def _write_bytes(self) -> None:
-        """A round's bytes are complete once an event of another round, or the end, has come."""
-        if self._bytes:
-            self._write("bytes", self._bytes, self._round)
-            self._bytes = 0
-
-    def _write(self, tag: str, value: float | None, step: int, kind: str = "") -> None:
-        if value is None or not np.isfinite(value):
-            return
-        if kind not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
-
-            purge_step = None if kind else self._purge_step
-            self._writers[kind] = SummaryWriter(str(self._folder / kind), purge_step=purge_step)
-        self._writers[kind].add_scalar(tag, value, step)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented strict JSON, atomically."""
-    text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Strict JSON from `path`; raises CheckpointError if it is missing or damaged."""
-    return _parse_json(path, "", _read(path))
-
-
-def _json_line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: NumPy numbers become Python's, NaN and infinity become None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8 form
-    if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _parse_json(path: Path, where: str, data: bytes) -> Any:
-    try:
-        return parse_json(data)
-    except Unreadable as error:
-        raise CheckpointError(f"{path}{where} is damaged: {error}") from None
-
-
-def _parse_event(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    event = _parse_json(path, f", line {number},", line)
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise CheckpointError(f'{path}, line {number}, is damaged: it is not an object with an "event"')
-    return event
-
-
-def _list_of_objects(path: Path, data: Any) -> list[dict[str, Any]]:
-    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
-        raise CheckpointError(f"{path} is damaged: it is not a list of JSON objects")
-    return data
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_limited(path, MAX_FILE_BYTES)
-    except Unreadable as error:
-        raise CheckpointError(f"cannot read {printable(path)}: {error}") from None
 
 
 def _checked_name(cohort: str) -> str:

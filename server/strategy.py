@@ -10,7 +10,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from common.errors import MessageError
-from common.messages import WEIGHTS, EvaluateResult, Result, Task, content_bytes, encode_arrays
+from common.message_arrays import content_bytes, encode_arrays
+from common.messages import WEIGHTS, EvaluateResult, Result, Task
 from common.methods.evaluation import EVALUATE, EvaluationOrder
 from common.simulated_time import pace_of
 from server.admission import admit, admit_evaluation, one_line, status_of

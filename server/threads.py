@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from common.errors import CheckpointError
-from server.run_folder import RunFolder, read_json, write_json
+from server.json_files import read_json, write_json
+from server.run_folder import RunFolder
 
 MOST = 4096
 

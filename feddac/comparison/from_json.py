@@ -8,8 +8,8 @@ from typing import Any
 from common.errors import CheckpointError
 from feddac.comparison.collect import CellResult, Outcome, cell_result
 from feddac.comparison.plan import Cell, Experiment
+from server.json_files import read_json
 from server.report.progress import Point
-from server.run_folder import read_json
 
 
 def read_comparison(path: Path) -> tuple[Experiment, list[CellResult]]:

@@ -13,8 +13,8 @@ from feddac.comparison.latex import comparison_tex
 from feddac.comparison.page import render
 from feddac.comparison.plan import Experiment
 from feddac.comparison.tables import cell_tables, markdown, notes
+from server.json_files import write_json
 from server.report.drawing import marks_of
-from server.run_folder import write_json
 
 
 def write_comparison(

@@ -21,7 +21,8 @@ from common.version import version
 from dac import export as onnx
 from dac.classifier import Classifier
 from dac.model_file import read_model
-from server.run_folder import RunFolder, write_json
+from server.json_files import write_json
+from server.run_folder import RunFolder
 from server.run_models import StoredModel, choose_models, find_models
 
 CHECKED_IMAGES = 256

@@ -22,6 +22,7 @@ from common.architecture import Architecture
 from common.arrays import DTYPES, ArraySpec, Vector
 from common.budget import DeviceBudget, LocalTraining
 from common.errors import ConfigurationError, MessageError
+from common.message_arrays import content_bytes, encode_arrays
 from common.messages import (
     SCHEMA,
     DeviceReport,
@@ -30,8 +31,6 @@ from common.messages import (
     Result,
     Task,
     code_fingerprint,
-    content_bytes,
-    encode_arrays,
 )
 from common.methods.evaluation import EvaluationOrder
 from common.methods.fedprox import ProximalOrder

@@ -14,7 +14,8 @@ from common.errors import CheckpointError, ConfigurationError
 from common.fleet import PROFILES
 from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
-from server.run_folder import RunFolder, read_json, write_json
+from server.json_files import read_json, write_json
+from server.run_folder import RunFolder
 
 
 @pytest.fixture

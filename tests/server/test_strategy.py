@@ -10,7 +10,8 @@ from flwr.serverapp import Grid
 
 from common.architecture import Architecture
 from common.config import Config
-from common.messages import EvaluateResult, Task, content_bytes
+from common.message_arrays import content_bytes
+from common.messages import EvaluateResult, Task
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.cohorts import Cohort, FederationState

@@ -7,7 +7,8 @@ from typing import Any
 from common.budget import DeviceBudget
 from common.config import Config
 from server.budget_entries import BudgetEntry
-from server.run_folder import RunFolder, write_json
+from server.json_files import write_json
+from server.run_folder import RunFolder
 
 INNER = (32, 96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)
 PROFILES = ("microcontroller", "large-microcontroller", "single-board", "phone", "workstation")
