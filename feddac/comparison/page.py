@@ -60,7 +60,8 @@ aria-label="{{ table.title }}, {{ loop.index }}"><table>
 <tbody>
 {% for row in table.rows %}
 <tr>{% for column in columns %}{% if loop.first %}<td class="text">{{ method(row[column]) }}</td>\
-{% else %}<td class="number">{{ row[column] }}</td>{% endif %}{% endfor %}</tr>
+{% else %}<td class="number{{ ' list' if headings[column] == 'per cohort' }}">{{ row[column] }}</td>{% endif %}\
+{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% endfor %}

@@ -48,6 +48,7 @@ th, td { padding: 9px; text-align: right; border-top: 1px solid var(--line); ver
 thead th { border-top: 0; color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.number { white-space: nowrap; }
+td.list { white-space: normal; min-width: 17ch; }
 td.foreign { overflow-wrap: anywhere; min-width: 24ch; }
 tfoot td { font-weight: 650; }
 thead button { all: unset; cursor: pointer; }
