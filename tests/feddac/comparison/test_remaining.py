@@ -39,6 +39,12 @@ def test_without_a_folder_everything_is_left(plan: Experiment) -> None:
     assert announcement(plan, None, 2).startswith("8 runs (2 methods, 2 seeds, 2 settings), 2 at a time: about ")
 
 
+def test_devices_that_can_afford_less_take_less_time(small_experiment: Callable[..., Experiment]) -> None:
+    one_model = SMALL.replace('"mlp"', '"cnn"') + 'method = "fedavg"\nmax-macs = "{}"\n'
+    rich, poor = (small_experiment(settings=one_model.format(bound)).runs[0].config for bound in ("100M", "40k"))
+    assert estimated_seconds([poor]) < estimated_seconds([rich])
+
+
 def test_how_long_is_not_known_without_the_data(small_experiment: Callable[..., Experiment]) -> None:
     plan = small_experiment(settings=SMALL + 'data = "/nowhere.parquet"\n', rest=GRID)
     with pytest.raises(DataError, match=r"/nowhere\.parquet"):
