@@ -95,7 +95,7 @@ def search(
             spare.do(under_way.save)
         under_way.tell_finished(progress, wait=True)
         under_way.save()
-    progress.finish("search", f"{len(under_way.budgets)} budgets served in {under_way.epoch} epochs")
+    progress.finish("search", f"every budget served, after {under_way.epoch} epochs")
     under_way.share_weights(progress)
     return under_way.family()
 
