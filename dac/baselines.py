@@ -2,33 +2,31 @@
 
 `width_multiplier` scales the layers of our own networks alike (Howard et al. 2017, arXiv:1704.04861, section 3.3), as
 published: in multiples of 8, the head at its full width. `uniform` scales every channel group of any network, the head
-included, to the channel. `random_widths` draws the widths that DAC learns, `magnitude` removes channels of a trained
-network with the smallest weights (Li et al. 2017, arXiv:1608.08710), `slimming` those with the smallest batch-norm
-scale after training with an L1 penalty on it (Liu et al. 2017, arXiv:1708.06519). The last three remove channels by the
-very code that DAC uses, importance per cost down to the last channel that fits, so that only the importance differs.
+included, to the channel. `random_widths` draws the widths that DAC learns. What begins with a trained network is in
+`dac.pruning`.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError
-from common.layout import State
 from common.models import describe
-from common.models.description import BaseNetwork, ChannelGroup, Description
+from common.models.description import BaseNetwork, ChannelGroup
 from common.models.networks import factory_of
 from common.search_space import SearchSpace
 from common.seeds import numpy_generator, torch_generator
-from common.slicing import slice_state
 from dac.plan import check_feasible, needs
 from dac.shrink import Ranking, shrink_step
+
+T = TypeVar("T")
 
 WIDTH_STEP = 0.001  # finer than any step that changes a channel count of MobileNetV2
 STEP_SHARE = 0.1  # small, because which resource is in excess, and so the price of a channel, changes on the way
@@ -46,9 +44,8 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     def at(step: int) -> Architecture:
         return Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
 
-    # costs grow with the width, so the first that is too large is found by halving
     steps = range(1, round(1 / WIDTH_STEP) + 1)
-    count = bisect_left(steps, True, key=lambda step: not budget.admits(at(step).costs))
+    count = admitted(steps, at, budget)
     if count == 0:
         raise BudgetError(
             f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has "
@@ -69,8 +66,7 @@ def uniform(base: BaseNetwork, budget: DeviceBudget, removed: Collection[str] = 
         kept = {one.name: range(math.ceil(rate * one.size)) for one in reducible}
         return Architecture.with_kept(base, kept, removed)
 
-    # costs grow with the rate, so the first that is too large is found by halving
-    count = bisect_left(rates, True, key=lambda rate: not budget.admits(at(rate).costs))
+    count = admitted(rates, at, budget)
     if count == 0:
         costs = at(rates[0]).costs
         raise BudgetError(
@@ -87,7 +83,7 @@ def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int, space: Sea
     above its floor; the exponent t is the largest that leaves too much, and random channels then go until the budget
     is met. No block vanishes. Raises BudgetError for a budget below the floor.
     """
-    space = _without_blocks(space)
+    space = without_blocks(space)
     check_feasible(base, [budget], space)
     full = Architecture.full(base)
     description = full.description
@@ -118,70 +114,6 @@ def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int, space: Sea
     return shrink_to(Architecture.with_kept(base, kept), order, budget, space)
 
 
-def magnitude(
-    architecture: Architecture, state: State, budget: DeviceBudget, space: SearchSpace | None = None
-) -> tuple[Architecture, State]:
-    """`architecture` without its channels of smallest L1 norm, and the weights in `state` of those that stay.
-
-    A channel's norm counts every convolution or linear weight that writes or reads it. Channels of every group of the
-    search space may go (`inner` if none is given), but no block. Raises BudgetError for a budget below the floor.
-    """
-    space = _without_blocks(space)
-    return _pruned(architecture, state, weight_norms(architecture, state, space), budget, space)
-
-
-def slimming(
-    architecture: Architecture, state: State, budget: DeviceBudget, space: SearchSpace | None = None
-) -> tuple[Architecture, State]:
-    """`architecture` without its channels of smallest batch-norm scale, and the weights of those that stay.
-
-    Where several batch norms scale one group (at the ends of a residual stage), their scales are summed; of the two
-    inside a block the last counts. `state` should come from training with `slimming_penalty`. Channels of every group
-    of the search space may go (`inner` if none is given), but no block. Raises ArchitectureError for a network without
-    batch norms and BudgetError for a budget below the floor.
-    """
-    space = _without_blocks(space)
-    norms = _norms(architecture.description, space)
-    scales = {
-        group: torch.stack([state[f"{norm}.weight"].abs() for norm in names]).sum(0) for group, names in norms.items()
-    }
-    return _pruned(architecture, state, scales, budget, space)
-
-
-def slimming_penalty(
-    architecture: Architecture, strength: float, space: SearchSpace | None = None
-) -> Callable[[nn.Module], torch.Tensor]:
-    """`strength` times the L1 norm of the scales that `slimming` ranks by, as a function of the module."""
-    norms = _norms(architecture.description, _without_blocks(space))
-    names = [f"{norm}.weight" for group in norms.values() for norm in group]
-
-    def penalty(module: nn.Module) -> torch.Tensor:
-        return strength * torch.stack([module.get_parameter(name).abs().sum() for name in names]).sum()
-
-    return penalty
-
-
-def weight_norms(
-    architecture: Architecture, state: Mapping[str, torch.Tensor], space: SearchSpace | None = None
-) -> dict[str, torch.Tensor]:
-    """The L1 norm of the weights that write or read each channel, per group of the space; shapes (kept channels,)."""
-    description = architecture.description
-    groups = _without_blocks(space).groups(description)
-    norms = {group.name: torch.zeros(architecture.sizes[group.name]) for group in groups}
-    for layer in description.layers:
-        if layer.kind in ("batch_norm", "other"):
-            continue
-        weight = state[f"{layer.name}.weight"].abs()
-        written = weight.flatten(1).sum(1)
-        read = weight.transpose(0, 1).flatten(1).sum(1)
-        for dimension, sums in ((layer.target, written), (layer.source if layer.mixes else (), read)):
-            lengths = [architecture.sizes[axis.group] * axis.spread for axis in dimension]
-            for axis, part in zip(dimension, torch.split(sums, lengths) if lengths else (), strict=True):
-                if axis.group in norms:
-                    norms[axis.group] += part.reshape(-1, axis.spread).sum(1)
-    return norms
-
-
 def shrink_to(
     architecture: Architecture, importance: Mapping[str, torch.Tensor], budget: DeviceBudget, space: SearchSpace
 ) -> Architecture:
@@ -197,36 +129,15 @@ def shrink_to(
     return architecture
 
 
-def _pruned(
-    architecture: Architecture,
-    state: State,
-    importance: Mapping[str, torch.Tensor],
-    budget: DeviceBudget,
-    space: SearchSpace,
-) -> tuple[Architecture, State]:
-    check_feasible(architecture.base, [budget], space)
-    spread = {}
-    for name, values in importance.items():
-        spread[name] = torch.zeros(architecture.description.full_sizes[name])
-        spread[name][list(architecture.indices[name])] = values.detach().cpu()
-    smaller = shrink_to(architecture, spread, budget, space)
-    return smaller, slice_state(state, architecture, smaller)
+def admitted(sizes: Sequence[T], at: Callable[[T], Architecture], budget: DeviceBudget) -> int:
+    """How many of `sizes`, from the smallest on, have a network `at` them that the budget admits.
+
+    Costs grow with the size, so the first that is too large is found by halving.
+    """
+    return bisect_left(sizes, True, key=lambda size: not budget.admits(at(size).costs))
 
 
-def _without_blocks(space: SearchSpace | None) -> SearchSpace:
+def without_blocks(space: SearchSpace | None) -> SearchSpace:
     """The same groups, for what has no measure of a block's worth."""
     space = space or SearchSpace()
     return replace(space, kind="uniform") if space.kind == "all" else space
-
-
-def _norms(description: Description, space: SearchSpace) -> dict[str, list[str]]:
-    """The batch norms whose scales rank a group: of groups inside a block the last, the depthwise convolution's."""
-    norms: dict[str, list[str]] = {}
-    for layer in description.layers:
-        if layer.kind == "batch_norm" and len(layer.target) == 1:
-            norms.setdefault(layer.target[0].group, []).append(layer.name)
-    groups = space.groups(description)
-    missing = [group.name for group in groups if group.name not in norms]
-    if missing:
-        raise ArchitectureError(f"slimming ranks channels by batch norm, and {missing[0]} has none; use mobilenet_v2")
-    return {group.name: norms[group.name][-1:] if group.prunable else norms[group.name] for group in groups}

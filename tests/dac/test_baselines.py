@@ -16,13 +16,9 @@ from common.models import describe
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
 from dac.baselines import (
-    magnitude,
     random_widths,
     shrink_to,
-    slimming,
-    slimming_penalty,
     uniform,
-    weight_norms,
     width_multiplier,
 )
 from tests.common.models.networks import base_of
@@ -106,7 +102,6 @@ def test_uniform_below_one_channel_is_refused() -> None:
 def test_a_budget_that_does_not_bind_leaves_the_full_network() -> None:
     full = Architecture.full(BASE)
     assert width_multiplier(BASE, DeviceBudget()) == random_widths(BASE, DeviceBudget(), 0) == full
-    assert magnitude(full, full.build(0).state_dict(), DeviceBudget())[0] == full
 
 
 def test_a_budget_that_no_width_multiplier_meets_is_refused() -> None:
@@ -138,77 +133,6 @@ def test_random_widths_follow_the_seed() -> None:
     assert len({first.sizes[g.name] / g.size for g in first.description.prunable}) > 10
 
 
-def test_a_channels_norm_counts_what_writes_and_reads_it() -> None:
-    architecture = Architecture.full(SMALL)
-    state = {name: torch.ones_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
-    state["blocks.3.expand_conv.weight"][5] = -2.0
-    state["blocks.3.depthwise_conv.weight"][6] = 0.0
-    state["blocks.3.project_conv.weight"][:, 7] = 3.0
-    norms = weight_norms(architecture, state)["block3.inner"]
-    source, target = 8, 8  # channels of stage 2 and 3 at width 1/4
-    plain = source + 9 + target
-    assert norms[:5].tolist() == [plain] * 5
-    assert norms[5:8].tolist() == [plain + source, plain - 9, plain + 2 * target]
-
-
-def test_a_flattened_channel_counts_all_its_features() -> None:
-    architecture = Architecture.full(CNN)
-    state = {name: torch.zeros_like(tensor) for name, tensor in architecture.build(0).state_dict().items()}
-    spread = architecture.description.layer_by_name["hidden1"].source[0].spread
-    state["hidden1.weight"][:, spread : 2 * spread] = 0.5
-    norms = weight_norms(architecture, state)
-    assert norms["conv2"].tolist() == [0, 0.5 * spread * 120, *[0] * 14]
-    assert norms["conv1"].tolist() == [0] * 6
-
-
-def test_magnitude_removes_the_smallest_and_inherits_the_rest() -> None:
-    architecture = Architecture.full(SMALL)
-    state = architecture.build(0).state_dict()
-    for name in ("expand_conv", "depthwise_conv"):
-        state[f"blocks.9.{name}.weight"][[3, 8]] *= 1e-3
-    state["blocks.9.project_conv.weight"][:, [3, 8]] *= 1e-3
-    per_channel = (
-        architecture.costs.params
-        - architecture.description.costs(
-            {**architecture.sizes, "block9.inner": architecture.sizes["block9.inner"] - 2}
-        ).params
-    )
-    budget = DeviceBudget(params=architecture.costs.params - per_channel + 1)
-    smaller, inherited = magnitude(architecture, state, budget)
-    assert set(architecture.indices["block9.inner"]) - set(smaller.indices["block9.inner"]) == {3, 8}
-    kept = list(smaller.indices["block9.inner"])
-    assert torch.equal(inherited["blocks.9.expand_conv.weight"], state["blocks.9.expand_conv.weight"][kept])
-    assert torch.equal(inherited["blocks.9.project_conv.weight"], state["blocks.9.project_conv.weight"][:, kept])
-    smaller.build(0).load_state_dict(inherited)
-
-
-def test_slimming_removes_the_smallest_scale_of_the_depthwise_norm() -> None:
-    architecture = Architecture.full(SMALL)
-    state = architecture.build(0).state_dict()
-    state["blocks.5.depthwise_norm.weight"][4] = -1e-3
-    state["blocks.5.expand_norm.weight"][7] = 0.0  # not what it ranks by
-    smaller, inherited = slimming(architecture, state, DeviceBudget(macs=architecture.costs.macs))
-    assert set(architecture.indices["block5.inner"]) - set(smaller.indices["block5.inner"]) == {4}
-    assert len(inherited["blocks.5.depthwise_norm.weight"]) == smaller.sizes["block5.inner"]
-
-
-def test_the_slimming_penalty_is_the_l1_norm_of_those_scales() -> None:
-    architecture = Architecture.full(SMALL)
-    module = architecture.build(0)  # scales start at one
-    channels = sum(group.size for group in architecture.description.prunable)
-    penalty = slimming_penalty(architecture, 1e-2)(module)
-    assert float(penalty.detach()) == pytest.approx(1e-2 * channels)
-    penalty.backward()  # type: ignore[no-untyped-call]
-    assert module.get_parameter("blocks.0.depthwise_norm.weight").grad is not None
-    assert module.get_parameter("blocks.0.expand_norm.weight").grad is None
-
-
-def test_slimming_needs_batch_norms() -> None:
-    architecture = Architecture.full(CNN)
-    with pytest.raises(ArchitectureError, match="use mobilenet_v2"):
-        slimming(architecture, architecture.build(0).state_dict(), DeviceBudget())
-
-
 @settings(max_examples=examples(10), deadline=None)
 @given(st.tuples(shares, shares, shares))
 def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_trained_one(
@@ -225,42 +149,15 @@ def test_pruned_networks_meet_every_bound_strictly_and_stay_nested_in_the_traine
 
 
 @pytest.mark.parametrize("share", [0.5, 0.12, 0.06])
-def test_in_the_space_of_every_group_the_baselines_reach_budgets_below_the_floor_of_inner_channels(
+def test_in_the_space_of_every_group_random_widths_reach_budgets_below_the_floor_of_inner_channels(
     share: float,
 ) -> None:
     full, space = Architecture.full(BASE), SearchSpace("all", floor=4, multiple=8)
     budget = DeviceBudget(macs=int(full.costs.macs * share))
-    state = full.build(0).state_dict()
-    found = [
-        random_widths(BASE, budget, 0, space),
-        magnitude(full, state, budget, space)[0],
-        slimming(full, state, budget, space)[0],
-    ]
-    for architecture in found:
-        assert budget.admits(architecture.costs)
-        assert any(architecture.sizes[f"stage{n}"] < full.sizes[f"stage{n}"] for n in range(1, 8))
-        assert not architecture.removed
-
-
-def test_slimming_sums_the_scales_of_all_norms_at_the_ends_of_a_residual_stage() -> None:
-    full, space = Architecture.full(BASE), SearchSpace("uniform", floor=1)
-    state = {name: value.clone() for name, value in full.build(0).state_dict().items()}
-    norms = [f"blocks.{block}.project_norm.weight" for block in (13, 14, 15)]
-    state[norms[0]][5], state[norms[1]][5], state[norms[2]][5] = 0.1, 0.1, 0.1  # smallest in sum
-    state[norms[0]][9] = 0.0  # smallest in one norm alone
-    without_one = full.description.costs({**full.sizes, "stage6": full.sizes["stage6"] - 1}).macs
-    smaller, _ = slimming(full, state, DeviceBudget(macs=without_one + 1), space)
-    assert 5 not in smaller.indices["stage6"]
-    assert 9 in smaller.indices["stage6"]
-
-
-def test_a_pruned_network_can_be_pruned_again() -> None:
-    full = Architecture.full(SMALL)
-    costs = full.costs
-    first, state = magnitude(full, full.build(0).state_dict(), DeviceBudget(macs=int(costs.macs * 0.9)))
-    second, inherited = magnitude(first, state, DeviceBudget(macs=int(costs.macs * 0.8)))
-    assert first.contains(second)
-    second.build(0).load_state_dict(inherited)
+    architecture = random_widths(BASE, budget, 0, space)
+    assert budget.admits(architecture.costs)
+    assert any(architecture.sizes[f"stage{n}"] < full.sizes[f"stage{n}"] for n in range(1, 8))
+    assert not architecture.removed
 
 
 def test_a_users_network_has_no_width_multiplier_but_can_be_narrowed_uniformly() -> None:
