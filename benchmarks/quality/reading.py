@@ -1,7 +1,7 @@
 """What the results say, in sentences: how DAC's networks compare with each baseline's and with the whole network."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from benchmarks.quality.budgets import SHARES
@@ -26,6 +26,7 @@ def sentences(results: Sequence[Result], rows: Sequence[Row]) -> list[str]:
     """One Markdown list."""
     known = {(one.budget, one.method, one.rule): one for one in results}
     return [
+        *_not_ahead(results, known),
         *_sizes(results, known),
         *_against_baselines(results, known),
         *_beside_the_whole(results, known),
@@ -44,27 +45,44 @@ def signed(difference: Difference) -> str:
     return f"{difference.mean:+.2f}{interval}"
 
 
+def _not_ahead(results: Sequence[Result], known: Known) -> list[str]:
+    """Where DAC does not win is said first."""
+    said = [
+        f"{LABELS[one.method]} ({one.rule}) at {one.budget}: {signed(difference)}"
+        for one, _, difference in _differences(results, known)
+        if _verdict(difference) in (BEHIND, UNCLEAR)
+    ]
+    return [f"- DAC is not ahead beyond its interval of {'; '.join(said)}."] if said else []
+
+
 def _against_baselines(results: Sequence[Result], known: Known) -> list[str]:
     """For each baseline and rule, the budgets at which DAC is ahead, behind, and neither beyond doubt."""
+    compared = list(_differences(results, known))
     lines = []
-    for method, rule in dict.fromkeys((one.method, one.rule) for one in results if not one.method.startswith("dac")):
+    for method, rule in dict.fromkeys((one.method, one.rule) for one, _, _ in compared):
         by_verdict: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
         shares = []
-        for one in results:
-            reference = known.get((one.budget, *REFERENCE))
-            if (one.method, one.rule) != (method, rule) or reference is None:
-                continue
-            difference = paired_difference(reference.by_seed, one.by_seed)
-            if difference.pairs:
+        for one, reference, difference in compared:
+            if (one.method, one.rule) == (method, rule):
                 by_verdict[_verdict(difference)].append(f"{signed(difference)} at {one.budget}")
                 shares.append(one.compute / reference.compute)
         said = [f"{verdict} by {', '.join(budgets)}" for verdict, budgets in by_verdict.items() if budgets]
-        if said:
-            lines.append(
-                f"- Against {LABELS[method]} ({rule}), with {min(shares):.2f} to {max(shares):.2f} of its compute, DAC "
-                f"{'; '.join(said)}."
-            )
+        lines.append(
+            f"- Against {LABELS[method]} ({rule}), with {min(shares):.2f} to {max(shares):.2f} of its compute, DAC "
+            f"{'; '.join(said)}."
+        )
     return lines or ["- Nothing is compared yet."]
+
+
+def _differences(results: Sequence[Result], known: Known) -> Iterator[tuple[Result, Result, Difference]]:
+    """Every baseline's result, DAC's within the same budget, and DAC's minus the baseline's where seeds are shared."""
+    for one in results:
+        reference = known.get((one.budget, *REFERENCE))
+        if reference is None or one.method.startswith("dac"):
+            continue
+        difference = paired_difference(reference.by_seed, one.by_seed)
+        if difference.pairs:
+            yield one, reference, difference
 
 
 def _verdict(difference: Difference) -> str:
