@@ -173,6 +173,10 @@ class DeviceBudget:
             return 0.0 if self.latency is None else self.latency.used(costs.work())
         return costs.get(resource)
 
+    def share(self, costs: Costs, resource: str) -> float:
+        """How much of what `costs` take of one of BOUNDED the bound leaves, 1 at most."""
+        return min(1.0, self.bound(resource) / (self.amount(costs, resource) or 1.0))
+
     def latency_ms(self, costs: Costs) -> float:
         """Predicted milliseconds of one image on this device; 0 where it does not bound them."""
         return 0.0 if self.latency is None else self.latency.milliseconds * self.amount(costs, "latency")

@@ -8,7 +8,7 @@ included, to the channel. `random_widths` draws the widths that DAC learns. What
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TypeVar
@@ -60,7 +60,7 @@ def uniform(base: BaseNetwork, budget: DeviceBudget, removed: Collection[str] = 
     The blocks `removed` are left out, for a shallower network. Raises BudgetError if not even one channel of each fits.
     """
     reducible = describe(base).reducible
-    rates = sorted({Fraction(kept, group.size) for group in reducible for kept in range(1, group.size + 1)})
+    rates = shares_of(group.size for group in reducible)
 
     def at(rate: Fraction) -> Architecture:
         kept = {one.name: range(math.ceil(rate * one.size)) for one in reducible}
@@ -127,6 +127,11 @@ def shrink_to(
         ranking = Ranking(kept, gates, threshold=0.0)
         architecture = shrink_step(architecture, ranking, budget, STEP_SHARE, space).architecture
     return architecture
+
+
+def shares_of(sizes: Iterable[int]) -> list[Fraction]:
+    """Every share, from the smallest on, at which a group of one of these sizes keeps one channel more."""
+    return sorted({Fraction(kept, size) for size in sizes for kept in range(1, size + 1)})
 
 
 def admitted(sizes: Sequence[T], at: Callable[[T], Architecture], budget: DeviceBudget) -> int:

@@ -19,7 +19,7 @@ from common.layout import State
 from common.models.description import Description
 from common.search_space import SearchSpace
 from common.slicing import slice_state
-from dac.baselines import admitted, without_blocks
+from dac.baselines import admitted, shares_of, without_blocks
 from dac.plan import check_feasible
 
 
@@ -35,12 +35,11 @@ def magnitude(
     space = without_blocks(space)
     check_feasible(architecture.base, [budget], space)
     ranked = _ranked(architecture, weight_norms(architecture, state, space))
-    shares = sorted({Fraction(kept, len(order)) for order in ranked.values() for kept in range(1, len(order) + 1)})
+    shares = shares_of(len(order) for order in ranked.values())
 
     def at(share: Fraction) -> Architecture:
-        return _first(
-            architecture, space, ranked, {name: math.ceil(share * len(order)) for name, order in ranked.items()}
-        )
+        counts = {name: math.ceil(share * len(order)) for name, order in ranked.items()}
+        return _first(architecture, space, ranked, counts)
 
     smaller = at(shares[max(0, admitted(shares, at, budget) - 1)])
     return smaller, slice_state(state, architecture, smaller)

@@ -47,10 +47,7 @@ def _loss(bounds: Bounds, meet: Bounds) -> float:
 
 def _bounds(budget: DeviceBudget, full: Costs) -> Bounds:
     """The bounds on what all devices need alike, and what share of the full network's the others leave."""
-    shares = (
-        min(1.0, budget.bound(resource) / (budget.amount(full, resource) or 1.0))
-        for resource in ("training_memory_bytes", "latency")
-    )
+    shares = (budget.share(full, resource) for resource in ("training_memory_bytes", "latency"))
     return (*(budget.bound(resource) for resource in RESOURCES), *shares)
 
 

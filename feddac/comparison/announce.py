@@ -101,10 +101,7 @@ def _share_of_devices(config: Config, base: BaseNetwork) -> float:
     """
     full = Architecture.full(base).costs
     budgets = [device.budget for device in virtual_fleet(config.fleet, config.federation.local_training)]
-    shares = [
-        min(1.0, *(budget.bound(of) / (budget.amount(full, of) or 1.0) for of in ("macs", "latency")))
-        for budget in budgets
-    ]
+    shares = [min(budget.share(full, "macs"), budget.share(full, "latency")) for budget in budgets]
     one_for_all = contract_of(config.method.method).reads_setting("fedavg-model")
     if one_for_all and config.of(FedAvgSettings).fedavg_model == "smallest":
         shares = [min(shares)]
@@ -118,10 +115,7 @@ def _epochs_on_reference(config: Config, base: BaseNetwork) -> float:
         return config.method.pretraining_epochs
     full = Architecture.full(base).costs
     budgets = {device.budget for device in virtual_fleet(config.fleet, config.federation.local_training)}
-    shares = (
-        budget.bound(resource) / (budget.amount(full, resource) or 1.0) for budget in budgets for resource in BOUNDED
-    )
-    smallest = min(1.0, *shares)
+    smallest = min(budget.share(full, resource) for budget in budgets for resource in BOUNDED)
     steps = math.ceil(math.log(smallest) / math.log(1 - search.step_share)) if search.step_share < 1 else 1
     after = len(budgets) * (search.fine_tune_epochs + search.joint_epochs)
     return search.warmup_epochs + steps * search.epochs_per_step + after

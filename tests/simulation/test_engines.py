@@ -35,7 +35,7 @@ def request(node_id: int, weights: list[float], misbehave: str) -> Message:
     return Message(content, node_id, "train", group_id="round")
 
 
-def train_round(grid: Grid, misbehave: str = "", timeout: float = 120) -> list[Message]:
+def train_round(grid: Grid, misbehave: str = "", timeout: float = 60) -> list[Message]:
     requests = [request(node_id, [0.0, 0.5], misbehave) for node_id in grid.get_node_ids()]
     return list(grid.send_and_receive(requests, timeout=timeout))
 
@@ -68,7 +68,8 @@ class Answers:
 
 def facts(grid: Grid, question: str) -> list[ConfigRecord]:
     questions = [Message(RecordDict(), node_id, f"query.{question}") for node_id in grid.get_node_ids()]
-    return [reply.content.config_records["facts"] for reply in grid.send_and_receive(questions, timeout=180)]
+    replies = grid.send_and_receive(questions, timeout=60)
+    return [reply.content.config_records["facts"] for reply in replies if reply.has_content()]
 
 
 def server(grid: Grid, context: Context) -> Answers:
@@ -77,11 +78,13 @@ def server(grid: Grid, context: Context) -> Answers:
 
 
 def server_on_ray(grid: Grid, context: Context) -> Answers:
-    environment = facts(grid, "environment")  # first, for Ray's processes may take a minute to start on a busy machine
+    environment: list[ConfigRecord] = []
+    while len(environment) < DEVICES:  # Ray's processes may take more than a minute to start on a busy machine
+        environment = facts(grid, "environment")
     answers = server(grid, context)
     answers.facts = environment
     answers.died, answers.after_died = train_round(grid, "die"), [train_round(grid), train_round(grid)]
-    answers.hung = train_round(grid, "hang", timeout=15)
+    answers.hung = train_round(grid, "hang", timeout=6)
     return answers
 
 
