@@ -80,5 +80,5 @@ def _before(row: Row, searches: Mapping[tuple[str, int], Row]) -> float:
     if not row["epochs_before"]:
         return 0.0
     search = searches[row["group"], row["seed"]]
-    spent = search["whole_network_epochs"] if row["method"].startswith("dac") else search["epochs"]
+    spent = search["whole_network_epochs"] if row["method"].startswith("dac") else row["epochs_before"]
     return float(spent) / len(search["found"])

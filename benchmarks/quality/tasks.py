@@ -5,7 +5,8 @@ search, divided by the number of budgets that it serves, are added to the final 
 search had when it found this budget's network are added, as if it had served nobody else. `work`: as many epochs are
 added as the search's MACs, divided by the number of budgets, are worth to a network of this size: compute is equal.
 By the others small networks have less than DAC's, for the search trains larger ones. Cells of the rule
-`searched` had the search, or as many epochs of the whole network, before their final training.
+`searched` had the search, or as many epochs of the whole network, before their final training. L1 and slimming, which
+train one whole network for all budgets, have by `work` as many epochs of it as the search's MACs are worth.
 """
 
 import math
@@ -27,8 +28,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "width": ("family", "alone"),
     "dac-taught": ("searched",),
     "uniform-taught": ("family",),
-    "magnitude": ("searched",),
-    "slimming": ("searched",),
+    "magnitude": ("searched", "work"),
+    "slimming": ("searched", "work"),
     **dict.fromkeys(DRAWS, ("family",)),
 }
 """The rules that each method is trained by, in the order in which cells are worked off."""
@@ -117,8 +118,12 @@ class Plan:
     ) -> Iterator[tuple[Task, bool]]:
         search = done.get(Task("search", seed, group).key)
         pruned = method in ("magnitude", "slimming")
-        before = 0 if search is None else int(search["epochs"])
-        pretrained = Task("pretrain", seed, group, method, epochs=before)
+        before = 0
+        if search is not None and rule == "searched":
+            before = int(search["epochs"])
+        elif search is not None and pruned:
+            before = math.ceil(float(search["whole_network_epochs"]))
+        pretrained = Task("pretrain", seed, group, method, rule=rule if rule == "work" else "", epochs=before)
         if pruned:
             yield pretrained, search is not None
         ready = search is not None and (not pruned or pretrained.key in done)
@@ -135,7 +140,7 @@ class Plan:
                 "alone": int(search["found"][budget]["epochs"]),
                 "work": work_share(search, budget),
                 "searched": 0,
-            }[rule]
+            }[rule if not pruned else "searched"]
             yield (
                 Task(
                     "cell",
@@ -145,7 +150,7 @@ class Plan:
                     budget,
                     rule,
                     self.protocol.epochs + more,
-                    before if rule == "searched" else 0,
+                    before,
                     search["found"][budget],
                 ),
                 ready,

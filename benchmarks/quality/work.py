@@ -163,7 +163,7 @@ class _Worker:
         architecture = Architecture.full(self.base)
         slims = task.method == "slimming"
         penalty = slimming_penalty(architecture, self.protocol.slimming_strength, self.space) if slims else None
-        checkpoint = self.folder / f"pretrain-{task.method}-{task.group}-{task.seed}.safetensors"
+        checkpoint = self.folder / f"pretrain-{task.method}-{task.group}-{task.seed}-{epochs}.safetensors"
         seed = derive_seed(task.seed, task.method, task.group)
         return self._fit(architecture, None, epochs, self.protocol.learning_rate, seed, checkpoint, penalty)
 

@@ -59,6 +59,19 @@ def test_dac_is_trained_as_long_as_the_others_without_their_addition() -> None:
     assert {(task.epochs_before, task.epochs) for task in cells} == {(10, 15)}
 
 
+def test_pruning_has_a_whole_network_trained_for_the_epochs_or_the_work_of_the_search() -> None:
+    found = [task for task, _ in tasks([SEARCHED], ("magnitude",)) if task.method == "magnitude"]
+    assert [(task.rule, task.epochs) for task in found if task.kind == "pretrain"] == [("", 10), ("work", 6)]
+    cells = {(task.rule, task.epochs_before, task.epochs) for task in found if task.kind == "cell"}
+    assert cells == {("searched", 10, 15), ("work", 6, 15)}
+
+
+def test_each_pruned_cell_waits_for_its_own_pretraining() -> None:
+    pretrained = {"event": "pretrain", "seed": 0, "group": "macs", "method": "magnitude", "rule": "work"}
+    after = tasks([SEARCHED, pretrained], ("magnitude",))
+    assert {task.rule for task, ready in after if ready and task.kind == "cell"} == {"work"}
+
+
 def test_what_is_done_is_not_done_again_and_taught_cells_wait_for_their_teacher() -> None:
     methods = ("uniform", "dac-taught")
     before = tasks([SEARCHED], methods)
