@@ -14,12 +14,11 @@ last epoch; nothing is chosen by them.
 """
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,6 +29,7 @@ from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.latency import latencies
 from benchmarks.quality.material import material_of
 from benchmarks.quality.page import write_page
+from benchmarks.quality.processes import pool_of
 from benchmarks.quality.protocol import Protocol, add_flags, protocol_of
 from benchmarks.quality.rows import Row, append, read_lines, rewrite
 from benchmarks.quality.tasks import METHODS, RULES, WHOLE, Plan, Task
@@ -75,8 +75,7 @@ def do_all(plan: Plan, rows: list[Row], arguments: argparse.Namespace, key: str,
     accelerator = pick_accelerator("auto" if arguments.preset == "gpu" else "cpu")
     running: dict[Future[Row], Task] = {}
     begun = time.monotonic()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with pool_of(arguments.workers) as pool:
         while True:
             busy = {task.key for task in running.values()}
             tasks = list(plan.tasks(rows))

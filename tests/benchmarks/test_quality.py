@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,40 @@ def test_a_method_without_a_network_so_small_ends_nothing_and_has_no_line(tmp_pa
     assert row["unfit"].startswith("no width multiplier of mobilenet_v2 fits")
     assert key_of(row) == task.key
     assert summarise([row]) == []
+
+
+WAITS_FOR_ITS_WORKER = """
+import os, time
+from benchmarks.quality.processes import pool_of
+
+if __name__ == "__main__":
+    with pool_of(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 3600).result()
+"""
+
+
+@pytest.mark.slow  # a worker imports torch
+def test_workers_end_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WAITS_FOR_ITS_WORKER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as main:
+        assert main.stdout is not None
+        worker = int(main.stdout.readline())
+        os.kill(worker, 0)
+        main.kill()
+    deadline = time.monotonic() + 60
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def benchmark(folder: Path, *options: str) -> None:
