@@ -85,9 +85,9 @@ def main() -> None:
         measure(Path(folder), arguments.devices, arguments.rounds, arguments.tls)
 
 
-def measure(folder: Path, devices: int, rounds: int, tls: bool) -> None:
+def measure(folder: Path, number: int, rounds: int, tls: bool) -> None:
     run_folder = folder / "run"
-    config = Config.from_mapping({**SETTINGS, "devices": devices, "rounds": rounds, "out": str(run_folder)})
+    config = Config.from_mapping({**SETTINGS, "devices": number, "rounds": rounds, "out": str(run_folder)})
     start = time.perf_counter()
     timeline = Timeline(run_folder / "metrics.jsonl")
     devices = virtual_fleet(config.fleet, config.federation.local_training)

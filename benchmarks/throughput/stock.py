@@ -103,7 +103,7 @@ if __name__ == "__main__":
     else:
         set_subreaper = 36  # PR_SET_CHILD_SUBREAPER: orphans become children of this process, which waits for them
         ctypes.CDLL(None).prctl(set_subreaper, 1, 0, 0, 0)
-        figures = {}
+        figures: dict[str, float] = {}
         for size in SIZES:
             ours = cpu_seconds([sys.executable, str(HERE), str(size)])
             stock = cpu_seconds([sys.executable, str(HERE.parent / "stock_app.py"), str(size), str(ROUNDS)])

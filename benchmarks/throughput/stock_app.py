@@ -30,11 +30,11 @@ def network() -> nn.Module:
 def train(message: Message, context: Context) -> Message:
     """One step on the device's images."""
     module = network()
-    module.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    module.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     images, labels = torch.zeros(IMAGES, 1, 4, 4), torch.arange(IMAGES)
     optimizer = torch.optim.SGD(module.parameters(), 0.01)
     loss = functional.cross_entropy(module(images), labels)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     metrics = MetricRecord({"train_loss": loss.item(), "num-examples": IMAGES})
     return Message(RecordDict({"arrays": ArrayRecord(module.state_dict()), "metrics": metrics}), reply_to=message)

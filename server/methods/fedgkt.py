@@ -14,7 +14,7 @@ Where this differs from the authors' program: docs/peers.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from common.errors import BudgetError
 from common.layout import State, load_weights
 from common.learning import evaluate, place
 from common.messages import WEIGHTS, Result
+from common.methods.contract import Contract
 from common.methods.fedgkt import (
     EXTRACT,
     IDS,
@@ -65,7 +66,7 @@ START, SERVER, OPTIMIZER = "start", "server", "optimizer/"
 class FedGKTServer:
     """A cohort per device, and one network that learns from all of them."""
 
-    contract = FedGKT
+    contract: ClassVar[type[Contract]] = FedGKT
 
     def __init__(self, run: Run) -> None:
         self.run = run
