@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from client.measure import measured_profile
-from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining, parse_bounds, parse_milliseconds
+from common.bounds import parse_bounds, parse_milliseconds
+from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.errors import ConfigurationError
 from common.fleet import PROFILES, DeviceProfile, VirtualDevice, is_fleet_file, virtual_fleet
 from common.groups import FleetSettings, ModelSettings
@@ -46,8 +47,8 @@ def identify(
     `training` is how the device trains, which its memory for training depends on.
 
     A deployed device is called by its `device-name`, or by its `partition-id`, or like its machine; `profile` is a
-    free text. The bounds in the settings tighten every budget. Raises ConfigurationError for a partition id that does
-    not exist, BudgetError for a bound that cannot be read.
+    name by the same rules. The bounds in the settings tighten every budget. Raises ConfigurationError for a partition
+    id that does not exist, BudgetError for a bound that cannot be read.
     """
     partition = partition_of(node_config, settings)
     declared = _bounds(node_config, training)

@@ -6,15 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.budget import (
-    BOUND_KEYS,
-    FLOAT32_BYTES,
-    USUAL_TRAINING,
-    DeviceBudget,
-    LocalTraining,
-    parse_bounds,
-    parse_milliseconds,
-)
+from common.bounds import BOUND_KEYS, parse_bounds, parse_milliseconds
+from common.budget import FLOAT32_BYTES, USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.device_names import DEVICE_NAME
 from common.errors import BudgetError, ConfigurationError
 from common.groups import FleetSettings

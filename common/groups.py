@@ -198,8 +198,8 @@ class MethodSettings(Settings):
         "dac: an architecture per budget from the search; fedavg: one model for all; fedprox: fedavg with devices kept "
         "near what they were sent; heterofl: the first channels of each layer, as many as the budget admits; fedgkt: "
         "small networks on the devices and a large one on the server that teach each other; fednas: cells "
-        "that the devices search for, then train; or a method of your own as package.module:Class "
-        "(docs/add-a-method.md).",
+        "that the devices search for, then train; autoflip: one model without the weights that no device moves; or a "
+        "method of your own as package.module:Class (docs/add-a-method.md).",
         pattern=r"[a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
         common=True,
     )

@@ -1,8 +1,8 @@
 """The wire schema: what is in every query, train and evaluate message and in its reply. Version 3.
 
-Client and server share nothing but this file, its tools (`message_arrays`, `message_fields`) and the methods' contracts
-(`common.methods`). Every `decode` validates what it is given, because it comes from another machine, and raises
-MessageError saying what was wrong; nothing is ever unpickled.
+What client and server say to each other is here, in its tools (`message_arrays`, `message_fields`) and in the methods'
+contracts (`common.methods`). Every `decode` validates what it is given, because it comes from another machine, and
+raises MessageError saying what was wrong; nothing is ever unpickled.
 """
 
 import hashlib

@@ -1,9 +1,11 @@
 """Compare methods over seeds, as a function."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import ConfigurationError
 from common.progress import Progress, Silent
 from common.settings import Scalar, key_of
 from feddac.comparison.announce import announcement
@@ -36,9 +38,13 @@ def compare(
 ) -> Comparison:
     """Do every run of an experiment file, or of one that FedDAC ships, `jobs` at a time, and compare them.
 
-    Runs that are finished in `out` already are left alone. `seeds` and `settings` replace those of the file. Raises
-    ConfigurationError for a file that is not an experiment; a run that fails does not stop the others.
+    With 0 `jobs` there is one per CPU. Runs that are finished in `out` already are left alone. `seeds` and `settings`
+    replace those of the file. Raises ConfigurationError for a file that is not an experiment and for fewer than 0
+    `jobs`; a run that fails does not stop the others.
     """
+    if jobs < 0:
+        raise ConfigurationError(f"jobs must be at least 0, not {jobs}")
+    jobs = jobs or os.cpu_count() or 1
     check_engine(engine)
     given = {key_of(name): value for name, value in settings.items()}
     plan = read_experiment(find_experiment(str(experiment)), given, None if seeds is None else list(seeds))

@@ -1,4 +1,4 @@
-"""The run folder: the one place that knows the names of its files and how they are written.
+"""The run folder: the names of the files that all of a run share, and how they are written.
 
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford

@@ -20,8 +20,8 @@ class Contract:
     become flags and keys like all others. `reads` are the keys of all settings that the method reads beside its own; a
     run in which another one was changed is refused. The rest says as `module:name` where things are, so that nothing is
     imported before it is needed: `network` is the class of the networks that travel to the devices (see
-    `common.network`), `server` a class with the calls of `server.methods.method.Method`, and `device` a mapping from
-    the name of a step to a function (see `client.steps`).
+    `common.network`; those that a run saves, `Method.models`, are Architectures), `server` a class with the calls of
+    `server.methods.method.Method`, and `device` a mapping from the name of a step to a function (see `client.steps`).
     """
 
     name: ClassVar[str]

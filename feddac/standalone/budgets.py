@@ -6,14 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.budget import (
-    BOUND_KEYS,
-    USUAL_TRAINING,
-    DeviceBudget,
-    LocalTraining,
-    parse_bounds,
-    parse_milliseconds,
-)
+from common.bounds import BOUND_KEYS, parse_bounds, parse_milliseconds
+from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import BUDGET_KEYS, declared_budget, profile_of
 from common.rates import LatencyBound

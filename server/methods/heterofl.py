@@ -1,7 +1,7 @@
 """HeteroFL (Diao et al. 2021, arXiv:2010.01264): static nested slices of one network, averaged where they overlap.
 
-Every device gets the first channels of each layer, as large a share of them (its rate) as its budget admits. Whatever
-`--aggregation` says, each weight is the mean over all devices that hold it. The scaler of section 3 divides the outputs
+Every device gets the first channels of each layer, as large a share of them (its rate) as its budget admits.
+Each weight is the mean over all devices that hold it. The scaler of section 3 divides the outputs
 of convolutions by the rate in training (`client.methods.heterofl`). Static batch norm, no running statistics in
 training and new ones before a test, is what `--batch-norm recalibrate` does on the reference set; heterofl implies it.
 Its masked loss is `--masked-loss zero`. With `--batch-norm frozen` devices train with those statistics, and the

@@ -78,7 +78,10 @@ class Method(Protocol):
         """What evaluation scores, on the run's accelerator."""
 
     def models(self, cohort: Cohort) -> Sequence[Model]:
-        """What the run folder keeps of the cohort at the end; the first, under the cohort's name, is what is scored."""
+        """What the run folder keeps of the cohort at the end; the first, under the cohort's name, is what is scored.
+
+        Their networks must be Architectures: what is saved can be rebuilt from its file alone.
+        """
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
         """What the event of the round that was finished says of a cohort beside what it says for every method."""

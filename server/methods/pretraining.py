@@ -64,7 +64,7 @@ def starting_member(
 ) -> Member:
     """The slice of a `trained` network that `architecture` is, fine-tuned as an architecture of the search would be.
 
-    So it learns the whole network's answers, where the preset has the search's architectures do so.
+    So it learns the whole network's answers, where the recipe has the search's architectures do so.
 
     Its batch norms are measured anew on the reference set: statistics of the whole network's activations are not those
     of a slice's. With random initial weights, and where the slice is the whole, nothing is fine-tuned.

@@ -7,7 +7,8 @@ from typing import Any
 
 import jinja2
 
-from common.budget import BOUND_KEYS, USUAL_TRAINING
+from common.bounds import BOUND_KEYS
+from common.budget import USUAL_TRAINING
 from server.json_files import read_json
 from server.report import figures, wording
 from server.report.drawing import marks_of, new_axes, percent_axis, report_style, to_svg

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.budget import RESOURCES, Costs, DeviceBudget, LocalTraining, largest, parse_bounds, parse_bytes, parse_count
+from common.bounds import parse_bounds, parse_bytes, parse_count
+from common.budget import RESOURCES, Costs, DeviceBudget, LocalTraining, largest
 from common.errors import BudgetError
 from common.rates import COUNTED, LatencyBound
 

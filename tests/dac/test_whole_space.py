@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from common.architecture import Architecture
-from common.budget import DeviceBudget, parse_bounds
+from common.bounds import parse_bounds
+from common.budget import DeviceBudget
 from common.data.augment import Preprocessor
 from common.data.images import Images
 from common.errors import BudgetError

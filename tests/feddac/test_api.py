@@ -74,12 +74,21 @@ def test_training_goes_on_from_a_model_file_and_starts_anew_from_an_architecture
     assert not torch.equal(fresh.load().network.state_dict()["classifier.weight"], ours)
 
 
+def test_a_comparison_with_no_number_of_jobs_has_one_per_cpu_and_says_which_run_failed(tmp_path: Path) -> None:
+    experiment = tmp_path / "experiment.toml"
+    experiment.write_text('title = "T"\nseeds = [0]\n[settings]\nmax-macs = "1"\n[methods.plain]\nmethod = "fedavg"\n')
+    comparison = feddac.compare(experiment, out=tmp_path / "compared", jobs=0)
+    [reason] = comparison.failures.values()
+    assert reason.startswith("no slice fits a budget below 1 MACs")
+
+
 def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> None:
     for call, message in (
         (lambda: feddac.train(epoch=3, out=tmp_path / "a"), "did you mean"),
         (lambda: feddac.search(out=tmp_path / "a"), "give the budgets"),
         (lambda: feddac.search([feddac.DeviceBudget(macs=1)], model="mlp", out=tmp_path / "a"), "no architecture fits"),
         (lambda: feddac.simulate(engine="cloud", out=tmp_path / "a"), "must be one of ray, inline"),
+        (lambda: feddac.compare("peers", out=tmp_path / "a", jobs=-1), "jobs must be at least 0, not -1"),
         (lambda: feddac.read_run(tmp_path), "there is no run in"),
         (lambda: feddac.load(tmp_path, "phone"), "there is no run in"),
     ):

@@ -34,8 +34,8 @@ def compare(
         str,
         typer.Argument(
             metavar="EXPERIMENT",
-            help="Experiment file, or one that FedDAC ships: methods, peers, skewed, figure4, figure4-growing, "
-            "figure5.",
+            help="Experiment file, or one that FedDAC ships: methods, peers, peers-quick, skewed, figure4, "
+            "figure4-growing, figure5, autoflip-published.",
         ),
     ],
     out: Annotated[

@@ -48,8 +48,8 @@ def device(
     """Measure this machine, in a few seconds, and print the budget it would report and how to declare it.
 
     How long each kind of operation takes is measured on such parts of the network given by --model as the search may
-    find. A device whose node configuration declares no budget measures itself in the same way, on the network of the
-    run.
+    find. A deployed device with a name and no budget in its node configuration measures itself in the same way, on the
+    network of the run.
     """
     from client.measure import measured_profile
     from common.search_space import SearchSpace

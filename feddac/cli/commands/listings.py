@@ -1,11 +1,13 @@
 """`feddac presets` and `feddac profiles`: what may be named in a flag, in a table."""
 
+from itertools import starmap
 from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from common.settings import Scalar
 from feddac.cli.display import result_console
 
 PROFILE_EXAMPLES = """
@@ -24,12 +26,15 @@ def presets() -> None:
     table.add_column("what for")
     table.add_column("the same as", overflow="fold")
     for name, preset in PRESETS.items():
-        flags = "\n".join(
-            f"--{key} {value:g}" if isinstance(value, float) else f"--{key} {value}"
-            for key, value in preset.settings.items()
-        )
+        flags = "\n".join(starmap(_as_flag, preset.settings.items()))
         table.add_row(name, preset.purpose, flags or "no flag")
     result_console().print(table)
+
+
+def _as_flag(key: str, value: Scalar) -> str:
+    if isinstance(value, bool):
+        return f"--{key}" if value else f"--no-{key}"
+    return f"--{key} {value:g}" if isinstance(value, float) else f"--{key} {value}"
 
 
 def profiles(

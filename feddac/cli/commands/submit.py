@@ -13,8 +13,8 @@ from feddac.resolve import merge
 
 EXAMPLES = """
 Examples:
-  feddac submit --superlink 192.0.2.1:8000 --devices 4 --out /var/lib/feddac/run
-  feddac submit --superlink server.example:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink 127.0.0.1:8000 --devices 4 --out /var/lib/feddac/run
+  feddac submit --superlink 127.0.0.1:8000 --root-certificates ca.crt --devices 4 --out /var/lib/feddac/run
 """
 
 
@@ -35,7 +35,7 @@ def submit(
 ) -> None:
     """Start a run on a SuperLink, show the server's log, and end with the run's own result.
 
-    The folder of --out is one of the server's machine; if it holds a run, that run is resumed.
+    --out is required, and absolute: a folder of the server's machine. If it holds a run, that run is resumed.
     """
     from feddac.cli.display import print_result, result_console
     from feddac.deployment.bundle import app_bundle

@@ -110,7 +110,8 @@ def _start(
 ) -> "Member":
     """The architecture to train and the weights to start from."""
     from common.architecture import Architecture
-    from common.budget import DeviceBudget, parse_count
+    from common.bounds import parse_count
+    from common.budget import DeviceBudget
     from common.initial_weights import fresh
     from common.seeds import derive_seed
     from dac.files import Member, load_architecture, load_member

@@ -34,7 +34,7 @@ def tune(
         str,
         typer.Argument(
             metavar="EXPERIMENT",
-            help="Experiment file as for feddac compare, or one that FedDAC ships: methods, peers, skewed, figure5.",
+            help="Experiment file as for feddac compare, or one that FedDAC ships, such as methods and peers-quick.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where trials and result are kept.", show_default=False)],

@@ -65,7 +65,10 @@ def test_the_shell_completes_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_presets_and_profiles_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert run(["presets"]) == 0
-    assert "--distillation-epochs 1" in capsys.readouterr().out
+    flags = capsys.readouterr().out
+    assert "--distillation-epochs 1" in flags
+    assert "--no-device-evaluation" in flags
+    assert " False" not in flags
     assert run(["profiles", "--max-latency-ms", "40"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"microcontroller +4\.98 M +786 k +983 kB", text)

@@ -1,6 +1,7 @@
 """From experiment files to runs: the product of grid, seeds and methods; one line for each mistake."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from common.fleet import virtual_fleet
 from common.methods.fednas import FedNASSettings
 from common.models.bottleneck import DEVICE_NETWORK
 from common.models.description import BaseNetwork
+from common.settings import Scalar
 from dac.plan import check_feasible
 from feddac.comparison.plan import SHIPPED, Experiment, find_experiment, read_experiment
 from feddac.comparison.sharing import search_key
@@ -144,7 +146,7 @@ def test_a_mistake_is_one_line_with_file_and_key(text: str, message: str, tmp_pa
 def test_an_unknown_experiment_names_those_that_exist() -> None:
     with pytest.raises(
         ConfigurationError,
-        match=r"nothing; .*: autoflip-published, figure4, figure4-growing, figure5, methods, peers, skewed",
+        match=r"nothing; .*: autoflip-published, .*figure5, methods, peers, peers-quick, skewed",
     ):
         find_experiment("nothing")
 
@@ -157,7 +159,7 @@ def test_shipped_experiments_are_sound(path: Path) -> None:
         assert config == Config.from_mapping(config.to_mapping())
         if config.model.model == "two_cnn":
             base = BaseNetwork("two_cnn", (3, 24, 24), 10)
-        elif path.stem in ("peers", "skewed"):
+        elif path.stem in ("peers", "peers-quick", "skewed"):
             base = BaseNetwork("resnet8", (3, 16, 16), 10)
         else:
             base = BaseNetwork("mobilenet_v2", (1, 28, 28), 10, 1.0, 2, (1, 2, 2, 2, 1, 2, 1))
@@ -178,35 +180,49 @@ def test_the_shipped_fleet_has_four_budgets_of_which_only_the_largest_does_not_b
         assert admitted == [False, False, False, True]
 
 
-def test_half_of_the_peers_fleet_can_hold_the_networks_of_fednas_and_fedgkt() -> None:
+@pytest.mark.parametrize("name", ["peers", "peers-quick", "skewed"])
+def test_who_can_hold_the_networks_of_fednas_and_fedgkt(name: str) -> None:
     """Whose size does not follow from the budgets; the others have one for every device."""
-    runs = {run.method: run.config for run in read_experiment(find_experiment("peers")).runs}
+    configs = [run.config for run in read_experiment(find_experiment(name)).runs if run.method == "fednas"]
     base = BaseNetwork("resnet8", (3, 16, 16), 10)
     small = Architecture.full(BaseNetwork(DEVICE_NETWORK, base.input_shape, 10)).costs
-    supernet = needs(runs["fednas"].of(FedNASSettings), base, None)
-    for costs in (small, supernet):
-        assert sum(device.budget.admits(costs) for device in virtual_fleet(runs["fednas"].fleet)) == 8
+    for config in configs:
+        supernet = needs(config.of(FedNASSettings), base, None)
+        for costs in (small, supernet):
+            served = sum(device.budget.admits(costs) for device in virtual_fleet(config.fleet))
+            assert served == {"resnet8": 8, "resnet8-even": 10, "resnet8-skewed": 3}[Path(config.fleet.fleet).stem]
 
 
-def test_skewed_compares_two_fleets_on_four_partitions() -> None:
-    plan = read_experiment(find_experiment("skewed"))
+@pytest.mark.parametrize(
+    ("name", "partitions"), [("peers", ["dirichlet:0.3"]), ("skewed", ["iid", "dirichlet:0.1", "classes:2"])]
+)
+def test_an_even_and_a_skewed_fleet_on_every_partition(name: str, partitions: list[str]) -> None:
+    plan = read_experiment(find_experiment(name))
     fleets = {
         run.config.fleet.fleet: [device.profile for device in virtual_fleet(run.config.fleet)] for run in plan.runs
     }
     budgets = ("large", "medium", "small", "tiny")
     counts = {Path(file).stem: [names.count(name) for name in budgets] for file, names in fleets.items()}
     assert counts == {"resnet8-even": [5, 5, 5, 5], "resnet8-skewed": [1, 2, 5, 12]}  # of 20: 5, 10, 25 and 60 %
-    partitions = ["iid", "dirichlet:0.3", "dirichlet:0.1", "classes:2"]
-    assert [dict(cell.labels) for cell in plan.cells] == [
-        {"fleet": fleet, "partition": one} for fleet in ("even", "skewed") for one in partitions
-    ]
-    for cell in plan.cells:
-        configs = [run.config for run in plan.runs if run.cell == cell.name]
-        assert {config.data.partition for config in configs} == {cell.labels["partition"]}
-        assert {Path(config.fleet.fleet).stem for config in configs} == {f"resnet8-{cell.labels['fleet']}"}
+    settings = [(Path(run.config.fleet.fleet).stem, run.config.data.partition) for run in plan.runs]
+    for fleet, partition in product(("resnet8-even", "resnet8-skewed"), partitions):
+        assert settings.count((fleet, partition)) == len(plan.methods) * len(plan.seeds)
+    assert len(plan.runs) == 2 * len(partitions) * len(plan.methods) * len(plan.seeds)
     assert len(plan.seeds) >= LEAST_PAIRS
-    assert len(plan.runs) == 2 * 4 * 9 * 3
     assert {run.config.federation.evaluate_every for run in plan.runs} == {1}
+
+
+def test_skewed_is_peers_on_other_partitions() -> None:
+    """So that the tables of both can be read beside each other."""
+
+    def settings(name: str) -> dict[str, dict[str, Scalar]]:
+        runs = [run for run in read_experiment(find_experiment(name)).runs if run.seed == 0]
+        return {f"{run.cell} {run.method}": {**run.config.to_mapping(), "partition": ""} for run in runs}
+
+    peers = settings("peers")
+    for title, of_skewed in settings("skewed").items():
+        fleet, method = title.split("_")[0], title.split()[1]
+        assert of_skewed == peers[f"{fleet} {method}"]
 
 
 def test_skewed_shares_its_searches_among_partitions_and_ways_to_average() -> None:
