@@ -11,6 +11,7 @@ from common.config import Config
 from common.errors import ConfigurationError, FedDACError
 from common.message_arrays import encode_arrays
 from common.messages import WEIGHTS
+from common.methods.fednas import ALPHAS, LARGEST_ALPHA
 
 KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
 
@@ -20,8 +21,8 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
 
     The settings are the run's, unless the owner of the device put others into its node configuration. Two updates of
     norm C differ by at most 2 C, the sensitivity here. The noise comes from the system and not from the run's seed, for
-    whoever knows the seed could take it off again. Running variances that the noise made negative become 0, which tells
-    nothing more about the data.
+    whoever knows the seed could take it off again. Running variances that the noise made negative become 0, and
+    architecture parameters return to the range that the server admits, which tells nothing more about the data.
     """
     own = {key: context.node_config[key] for key in KEYS if key in context.node_config}
     try:
@@ -50,5 +51,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
         for name, tensor in state.items():
             if name.endswith("running_var"):
                 tensor.clamp_(min=0)
+            elif name == ALPHAS:
+                tensor.clamp_(-LARGEST_ALPHA, LARGEST_ALPHA)
         reply.content["arrays"] = encode_arrays({WEIGHTS: layout.flatten(state)})
     return reply

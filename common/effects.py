@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from common.config import Config
 from common.errors import ConfigurationError
 from common.methods import CONTRACTS, contract_of
+from common.methods.autoflip import AutoFLIPSettings
 from common.methods.contract import SEARCHED
 from common.methods.dac import DACSettings
 from common.methods.fedgkt import FedGKTSettings
@@ -64,8 +65,19 @@ CONDITIONS = (
     ),
     Condition(
         ("min-devices",),
-        lambda config: config.federation.fraction < 1,
+        lambda config: config.federation.fraction < 1 or _few_explore(config),
         "without a --fraction below 1, for all devices of a cohort train",
+    ),
+    Condition(
+        ("batch-norm",),
+        lambda config: config.method.batch_norm != "local" or _averages_across_cohorts(config),
+        "without cohorts that average with each other",
+    ),
+    Condition(
+        ("autoflip-explorers", "autoflip-exploration-epochs", "autoflip-patience", "autoflip-normalisation"),
+        lambda config: _explores(config),
+        "with --autoflip-guidance random, for nobody explores",
+        of="autoflip-guidance",
     ),
     Condition(
         ("optimizer",),
@@ -161,6 +173,25 @@ def require_effect(config: Config) -> None:
 def _is_itself(optimizer: str, config: Config) -> bool:
     """Nesterov's momentum is none where there is no momentum."""
     return optimizer != "nesterov" or config.federation.momentum > 0
+
+
+def _explores(config: Config) -> bool:
+    return config.of(AutoFLIPSettings).autoflip_guidance == "exploration"
+
+
+def _few_explore(config: Config) -> bool:
+    reads = contract_of(config.method.method).reads_setting("autoflip-explorers")
+    return reads and _explores(config) and config.of(AutoFLIPSettings).autoflip_explorers < 1
+
+
+def _averages_across_cohorts(config: Config) -> bool:
+    """Of a method that is not ours nothing is known."""
+    contract = contract_of(config.method.method)
+    if contract not in CONTRACTS.values():
+        return True
+    if contract.reads_setting("aggregation"):
+        return config.of(DACSettings).aggregation != "cohort"
+    return contract.reads_setting("max-cohorts")
 
 
 def _pretrains(config: Config) -> bool:

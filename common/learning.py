@@ -189,7 +189,9 @@ def recalibrate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Non
     """Replace every batch norm's running statistics by the average over one pass of `feed`, unaugmented.
 
     After few steps, or after channels were removed, the exponential average of training still lags behind the weights.
-    A short last batch, whose variance would count as much as a full one's, is left out unless it is the only one.
+    A short last batch, whose variance would count as much as a full one's, is left out unless it is the only one. What
+    training does at random is left out where torch has it (dropout), and is the same every time where a network does it
+    itself.
     """
     norms = _norms(module)
     momenta = [norm.momentum for norm in norms]
@@ -199,9 +201,15 @@ def recalibrate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # torch then keeps a cumulative average
     module.train()
-    for number, batch in enumerate(feed.evaluation(accelerator)):
-        if number == 0 or len(batch.labels) == feed.batch_size:
-            module(batch.images)
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.eval()
+    with torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []):
+        torch.manual_seed(0)
+        for number, batch in enumerate(feed.evaluation(accelerator)):
+            if number == 0 or len(batch.labels) == feed.batch_size:
+                module(batch.images)
+    module.train()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -21,9 +21,12 @@ def softmax_entropy(gates: Gates) -> torch.Tensor:
 
 
 def normalised_entropy(gates: Gates, temperature: float = 0.25) -> torch.Tensor:
-    """Mean over blocks of the entropy of softmax(gates / temperature), divided by its maximum ln n; between 0 and 1."""
+    """Mean over blocks of the entropy of softmax(gates / temperature), divided by its maximum ln n; between 0 and 1.
+
+    A block of one gate has nothing to choose and does not count; where there is no other, the entropy is 0.
+    """
     shares = [_entropy(gate / temperature) / math.log(len(gate)) for gate in gates if len(gate) > 1]
-    return torch.stack(shares).mean()
+    return torch.stack(shares).mean() if shares else torch.zeros(())
 
 
 def bernoulli_entropy(gates: Gates) -> torch.Tensor:

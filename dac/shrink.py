@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 
@@ -156,13 +157,17 @@ def _step_budget(costs: Costs, target: DeviceBudget, share: float) -> DeviceBudg
     return DeviceBudget(**counts, latency=latency, training=target.training)
 
 
+_Row: TypeAlias = tuple[bool, float, str, int, tuple[int, ...]]
+"""Whether a removal hurts, its value, whose it is, which of that group's it is, and the channels that go."""
+
+
 def _order(
     architecture: Architecture, ranking: Ranking, target: DeviceBudget, costs: Costs, space: SearchSpace
 ) -> list[Removal]:
     """Everything that may be removed, least valuable first."""
     description, sizes = architecture.description, _sizes(architecture)
     violated = target.violated(costs)
-    rows: list[tuple[bool, float, str, tuple[int, ...]]] = []
+    rows: list[_Row] = []
     for group in space.groups(description):
         if sizes[group.name] <= space.least(group):
             continue
@@ -178,22 +183,22 @@ def _order(
             price = _price(description, sizes, block.name, costs, target, violated)
             gate, worth = float(ranking.gate[block.name]), float(ranking.importance[block.name])
             closed = gate <= ranking.threshold
-            rows.append((not closed, gate if closed else worth / price, block.name, ()))
-    return [Removal(name, channels) for _, _, name, channels in sorted(rows)]
+            rows.append((not closed, gate if closed else worth / price, block.name, 0, ()))
+    return [Removal(name, channels) for _, _, name, _, channels in sorted(rows)]
 
 
 def _bundles(
     name: str, channels: Sequence[tuple[bool, float, int]], space: SearchSpace
-) -> list[tuple[bool, float, str, tuple[int, ...]]]:
+) -> list[_Row]:
     """Channels, least valuable first, put together so that each bundle leaves an allowed number; its mean value."""
-    rows: list[tuple[bool, float, str, tuple[int, ...]]] = []
+    rows: list[_Row] = []
     left, before = list(channels), (False, float("-inf"))
     while left:
         count = len(left) - space.next_size(len(left))
         bundle, left = left[:count], left[count:]
         value = (any(is_open for is_open, _, _ in bundle), sum(value for _, value, _ in bundle) / count)
         before = max(before, value)  # a group gives up its bundles in this order
-        rows.append((*before, name, tuple(sorted(channel for _, _, channel in bundle))))
+        rows.append((*before, name, len(rows), tuple(sorted(channel for _, _, channel in bundle))))
     return rows
 
 

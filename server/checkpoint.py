@@ -41,7 +41,7 @@ METHOD_FILE = "method.safetensors"
 MAX_POINTER_BYTES, MAX_STATE_BYTES, MAX_METHOD_BYTES = 2**12, 2**28, 2**34
 
 FREE_SETTINGS = frozenset(
-    ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "test-batch-size", "accelerator")
+    ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "accelerator")
 )
 """Settings that may differ when a run is resumed: they say how and how long it runs, not what it computes."""
 

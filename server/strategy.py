@@ -107,8 +107,6 @@ class MethodStrategy(Strategy):
             answer: Result | None = None
             try:
                 answer = admit(reply, step, self._method.contract.name, server_round, sent.device)
-                # a claim that no server can verify counts no more than its share
-                answer = replace(answer, samples=min(answer.samples, caps[id(step)]))
             except MessageError as error:
                 status = status_of(reply)
                 # what a device wrote may be part of the error; of a late one Flower says only that it has nothing
@@ -116,6 +114,8 @@ class MethodStrategy(Strategy):
                 self._settle(server_round, sent, Outcome(name, status, reason=reason))
             else:
                 self._charge(sent, answer, size)
+                # a claim that no server can verify counts no more than its share
+                answer = replace(answer, samples=min(answer.samples, caps[id(step)]))
                 self._settle(server_round, sent, Outcome(name, "trained", answer.samples, answer.loss), answer.seconds)
             if step.in_order:
                 self._fold(step, waiting[id(step)].settle(name, answer))

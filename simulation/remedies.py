@@ -83,12 +83,12 @@ def _of_fleet(config: Config, data: DataSet) -> Iterator[dict[str, Scalar]]:
 def enough(cost: int) -> str:
     """A bound above `cost`, as a person writes it: two digits and a unit.
 
-    >>> enough(503434), enough(999)
-    ('510K', '1.0K')
+    >>> enough(503434), enough(999), enough(905)
+    ('510K', '1.0K', '0.91K')
     """
     for unit, size in (("M", 10**6), ("K", 10**3)):
         if cost + 1 > 0.9 * size:
             step = 10 ** (len(str(cost + 1)) - 2)
             value = -(-(cost + 1) // step) * step / size
-            return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+            return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f}{unit}"
     return str(cost + 1)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from common.config import Config
 from common.errors import ConfigurationError
+from common.fleet import is_fleet_file
 from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
+from common.settings import Scalar
 from feddac.comparison import processes
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
@@ -55,6 +57,8 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
             before = Config.from_mapping(folder.read_config()).to_mapping()
             open_ = [key for key in ("strides", "stem-stride") if wanted[key] in (AUTO_STEM, AUTO_STRIDES)]
             changed = [key for key in wanted if key not in (*PLACES, *open_) and before[key] != wanted[key]]
+            if "fleet" in changed and _is_copy(folder, before["fleet"], wanted["fleet"]):
+                changed.remove("fleet")
             worked = folder.summary_path.exists() or any(folder.checkpoint_folder.glob("*"))
             if changed and worked:
                 key = changed[0]
@@ -68,6 +72,13 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
             folder = RunFolder.create(place)
         folder.write_config({**wanted, "out": str(place.resolve())})
         folder.close()  # the run's own process writes from here on
+
+
+def _is_copy(folder: RunFolder, before: Scalar, wanted: Scalar) -> bool:
+    """Whether a run names its own copy of the fleet file that the experiment names, as a resumed one does."""
+    if before != str(folder.fleet_path.resolve()) or not is_fleet_file(str(wanted)):
+        return False
+    return folder.fleet_path.read_bytes() == Path(str(wanted)).read_bytes()
 
 
 def execute(

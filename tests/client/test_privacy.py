@@ -21,7 +21,9 @@ from common.config import Config
 from common.layout import Layout
 from common.messages import Result, Task
 from common.methods.fedgkt import TransferOrder
-from common.methods.training import TRAIN, TrainingOrder
+from common.methods.fednas import ALPHAS, LARGEST_ALPHA, SEARCH, CellOrder, search_spec
+from common.methods.training import TRAIN, TrainingOrder, weights_spec
+from common.models.darts import Design
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from server.federation import federate
@@ -106,6 +108,18 @@ def test_noise_leaves_no_negative_variance() -> None:
     variances = torch.cat([tensor for name, tensor in state.items() if name.endswith("running_var")])
     assert (variances >= 0).all()
     assert (variances == 0).any()  # which the noise had made negative
+
+
+def test_noise_leaves_architecture_parameters_that_the_server_admits() -> None:
+    """A softmax is saturated at 20, and the server refuses more."""
+    supernet = Architecture.full(BaseNetwork(Design(1, 3).name, (1, 8, 8), 10))
+    layout = supernet.layout
+    sent = layout.flatten(supernet.build(0).state_dict())
+    task = Task("fednas", SEARCH, 1, supernet, CellOrder(batch_size=64).to_mapping(), {"weights": sent})
+    reply = ask(content=task.encode(), method="fednas", train_images=300, local_dp_clipping_norm=1.0)
+    admitted = {"weights": search_spec(weights_spec(layout, sent), layout)}
+    alphas = layout.unflatten(Result.decode(reply.content, admitted, 0).arrays["weights"])[ALPHAS]
+    assert (alphas.abs() == LARGEST_ALPHA).any()  # which the noise had moved further
 
 
 def test_the_owner_of_a_device_decides(silent_noise: None) -> None:

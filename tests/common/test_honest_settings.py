@@ -48,6 +48,7 @@ MEDIAN: dict[str, Scalar] = {"robust-aggregation": "median"}
 RANDOM: dict[str, Scalar] = {"initial-weights": "random"}
 UNTRAINED: dict[str, Scalar] = {"pretraining-epochs": 0}
 SEARCH = [key for key in SearchSettings.keys() if key != "search-batch-size"]  # noqa: SIM118
+EXPLORATION = ["autoflip-explorers", "autoflip-exploration-epochs", "autoflip-patience", "autoflip-normalisation"]
 PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "search-weight-decay"]
 
 # settings, method, what leaves them nothing to do, and what of that must be otherwise for them to have an effect
@@ -60,6 +61,10 @@ WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     *((["optimizer"], method, {"momentum": 0.0}, {"momentum": 0.1}) for method in CONTRACTS),
     (["fedgkt-server-optimizer"], "fedgkt", {"momentum": 0.0}, {"momentum": 0.1}),
     *((["min-devices"], method, {}, {"fraction": 0.5}) for method in CONTRACTS),
+    (["min-devices"], "autoflip", {}, {"autoflip-explorers": 0.5}),
+    (["batch-norm"], "dac", {}, {"aggregation": "overlap"}),
+    *((["batch-norm"], method, {}, {"batch-norm": "frozen"}) for method in ("autoflip", "fedavg", "fednas", "fedprox")),
+    (EXPLORATION, "autoflip", {"autoflip-guidance": "random"}, {"autoflip-guidance": "exploration"}),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
     ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),
     (["search-batch-size"], "dac", SOURCED, {"distillation-epochs": 1}),
@@ -91,6 +96,7 @@ def test_a_setting_that_another_leaves_nothing_to_do_is_refused_by_name(
 
 def test_every_condition_is_tried() -> None:
     tried = {(key, method) for key, method, *_ in WITHOUT_CASES}
+    tried.add(("batch-norm", "heterofl"))  # whose cohorts always average with each other
     for condition in CONDITIONS:
         for method in (name for name, one in CONTRACTS.items() if not condition.of or one.reads_setting(condition.of)):
             assert {key for key in condition.keys if CONTRACTS[method].reads_setting(key)} <= {

@@ -137,6 +137,44 @@ def test_recalibration_changes_nothing_but_running_statistics() -> None:
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
 
 
+def test_recalibration_draws_nothing_at_random() -> None:
+    """So that a resumed run measures what the other would have; and as in a test, nothing is dropped."""
+    data, results = feed(12, batch_size=4), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1))
+        recalibrate(module, data, CPU)
+        assert module[0].training
+        results.append(module[1].running_mean)
+    plain = nn.BatchNorm2d(1)
+    recalibrate(plain, data, CPU)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], plain.running_mean)
+
+
+class NoisyNorm(nn.Module):
+    """A network that drops by itself while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 1, H, W) -> the same."""
+        return self.norm(nn.functional.dropout(x, 0.5, self.training))
+
+
+def test_recalibration_of_a_network_that_draws_by_itself_is_the_same_every_time() -> None:
+    data, modules = feed(12, batch_size=4), (NoisyNorm(), NoisyNorm())
+    after = []
+    for seed, module in enumerate(modules):
+        torch.manual_seed(seed)
+        recalibrate(module, data, CPU)
+        after.append(torch.rand(1).item())
+    assert torch.equal(modules[0].norm.running_mean, modules[1].norm.running_mean)
+    assert after[0] != after[1]  # the caller's generator is as it was
+
+
 def test_place_changes_the_layout_not_the_values() -> None:
     module = Architecture.full(BaseNetwork("cnn", (3, 8, 8), 3)).build(seed=0)
     before = module.get_parameter("conv2.weight").detach().clone()

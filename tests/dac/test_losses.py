@@ -46,6 +46,12 @@ def test_normalised_and_bernoulli_entropy_lie_between_zero_and_one(values: list[
     assert 0 <= float(bernoulli_entropy(gates)) <= math.log(2) + 1e-9
 
 
+def test_gates_that_stand_alone_have_no_entropy() -> None:
+    """There is nothing to choose among: a group of one channel, as --channel-floor 1 may leave everywhere."""
+    assert normalised_entropy([torch.tensor([0.3], requires_grad=True)]).item() == 0
+    assert normalised_entropy([]).item() == 0
+
+
 def test_bernoulli_entropy_is_largest_at_one_half_and_vanishes_when_gates_are_decided() -> None:
     assert float(bernoulli_entropy([torch.full((4,), 0.5)])) == pytest.approx(math.log(2))
     assert float(bernoulli_entropy([torch.tensor([0.0, 1.0])])) == pytest.approx(0, abs=1e-4)

@@ -178,6 +178,24 @@ def test_closed_gates_go_first_smallest_gate_first() -> None:
     assert smaller.sizes["block9.inner"] == FULL.sizes["block9.inner"]
 
 
+def test_a_group_whose_closed_gates_are_worth_more_than_open_ones_still_ends_on_the_multiple() -> None:
+    """What goes together is fixed, and in which order: the closed ones first, with two open ones up to the multiple."""
+    full = Architecture.full(BaseNetwork("cnn", (3, 32, 32), 10, 1.25))
+    space = SearchSpace("inner", floor=1, multiple=8)
+    [group] = [one for one in full.description.prunable if one.size == 20]
+    chosen = ranking(full, 0, space=space)
+    for values in chosen.gate.values():
+        values.fill_(1.0)
+    for values in chosen.importance.values():
+        values.fill_(1e9)
+    chosen.gate[group.name][18:] = 0.09
+    chosen.importance[group.name].fill_(1e-12)
+    chosen.importance[group.name][16:] = 1e-15
+    smaller = shrink_step(full, chosen, DeviceBudget(params=full.costs.params - 1), 0.01, space).architecture
+    assert smaller.sizes[group.name] == 16
+    assert not {18, 19} & set(smaller.indices[group.name])
+
+
 def test_with_open_gates_the_least_important_per_cost_goes_first() -> None:
     """block0 channels cost 57 parameters, block16 ones 493: nine times the importance is still the cheaper loss."""
     chosen = ranking(FULL, 0)

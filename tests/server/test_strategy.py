@@ -209,6 +209,23 @@ def test_every_byte_and_every_mac_is_counted_once(with_strategy: Callable[..., A
     assert steps[3]["device_macs"] == macs[1] * samples[5]
 
 
+def test_a_device_that_counts_for_less_is_charged_for_all_it_did(with_strategy: Callable[..., Any]) -> None:
+    """`--max-device-share` caps what a device weighs, not what it computes."""
+
+    def play(strategy: MethodStrategy, grid: Grid) -> float:
+        strategy.start(grid, strategy.arrays(), num_rounds=1, timeout=60)
+        return strategy._state.simulated_seconds
+
+    found = []
+    for share in (1.0, 0.5):
+        seconds, method = with_strategy(play, rounds=1, partition="dirichlet:0.3", max_device_share=share)
+        samples = sum(one["samples"] for one in events(method, "round")[-2:])
+        found.append((samples, seconds, [one["device_macs"] for one in events(method, "step")[-4:]]))
+    (all_samples, *whole), (fewer, *capped) = found
+    assert fewer < all_samples
+    assert capped == whole
+
+
 @pytest.mark.parametrize("evaluates", [True, False])
 def test_a_step_takes_as_long_in_simulated_time_as_its_slowest_device(
     evaluates: bool, with_strategy: Callable[..., Any]

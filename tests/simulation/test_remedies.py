@@ -1,7 +1,10 @@
 """A refused budget names settings that work, and they do."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from common.bounds import parse_count
 from common.config import Config
 from common.data.sources import load
 from common.errors import BudgetError
@@ -40,3 +43,8 @@ def test_the_strides_of_a_run_are_numbers() -> None:
 
 def test_bounds_are_written_as_people_do() -> None:
     assert [enough(cost) for cost in (511_010, 999_999, 1_000_000, 23, 4096)] == ["520K", "1.0M", "1.1M", "24", "4.1K"]
+
+
+@given(st.integers(0, 10**10))
+def test_a_bound_that_is_enough_is_above_the_cost(cost: int) -> None:
+    assert cost < parse_count(enough(cost), "--max-macs") <= 1.2 * cost + 1

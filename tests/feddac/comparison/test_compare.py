@@ -134,6 +134,26 @@ def test_a_run_that_was_cut_short_goes_on(small_experiment: Callable[..., Experi
     assert len(folder.events("search")) == searched
 
 
+def test_a_run_that_was_resumed_with_the_experiments_fleet_file_is_the_experiments(
+    small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    """A resumed run names its own copy of the file."""
+    file = tmp_path / "fleet.toml"
+    file.write_text('[[device]]\nname = "small"\ncount = 3\nparams = "15k"\n')
+    settings = f'[settings]\nmodel = "mlp"\nrounds = 1\nfleet = "{file}"\npretraining-epochs = 0\ntrain-images = 300'
+    plan = small_experiment(top="", settings=settings, rest='[methods.only]\nmethod = "fedavg"')
+    prepare_folders(plan.runs, tmp_path / "out")
+    assert execute(plan.runs, tmp_path / "out", 1, "inline", Silent()) == []
+    folder = RunFolder(tmp_path / "out" / plan.runs[0].folder)
+    folder.summary_path.unlink()
+    assert execute(plan.runs, tmp_path / "out", 1, "inline", Silent()) == []
+    assert folder.read_config()["fleet"] == str(folder.fleet_path.resolve())
+    prepare_folders(plan.runs, tmp_path / "out")
+    file.write_text(file.read_text().replace("15k", "14k"))
+    with pytest.raises(ConfigurationError, match="holds a run with fleet = "):
+        prepare_folders(plan.runs, tmp_path / "out")
+
+
 def test_a_run_that_fails_is_reported_and_the_others_go_on(
     write_experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +173,20 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(
     assert "1 run failed" in (tmp_path / "out/comparison.html").read_text()
     costs_of_bad = (tmp_path / "out/comparison.md").read_text().split("| bad |")[2].splitlines()[0]
     assert set(costs_of_bad.replace(MISSING, "").split()) == {"|"}
+
+
+def test_a_run_that_fails_is_not_told_to_differ_from_the_experiment(
+    write_experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other settings the comparison would refuse its folder."""
+    out, experiment = tmp_path / "out", write_experiment(top="", rest='[methods.only]\nmax-params = "1000"\n')
+    assert run(["compare", str(experiment), "--out", str(out)]) == 1
+    assert "this works: feddac simulate --resume" in (out / "all/only/seed-0" / OUTPUT).read_text()
+    [failed] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Failed: ")]
+    assert "no architecture fits a budget below 1,000 parameters" in failed
+    written = "".join((out / f"comparison.{kind}").read_text() for kind in ("md", "html", "json"))
+    assert "no architecture fits a budget below 1,000 parameters" in written
+    assert "this works" not in failed + written
 
 
 def test_work_done_with_other_settings_is_not_mixed_in(
