@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -15,26 +16,39 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 """What Flower raises when a reply's bytes make no message; a SuperLink that cannot be reached raises other errors."""
 
 
+@runtime_checkable
+class Forgetful(Protocol):
+    """A grid that can withdraw messages, as those of simulations can; Flower's own cannot, theirs expire."""
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody will ask for the replies to these messages."""
+
+
 def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterator[Message]:
     """Yield the reply to each message when it arrives, until all are answered or `timeout` seconds are over.
 
-    Every message is answered at most once; a reply that cannot be read becomes an error reply.
+    Every message is answered at most once; a reply that cannot be read becomes an error reply. What is not answered by
+    then, or when nobody takes replies any more, is withdrawn, so that no device does it before the next round's work.
     """
     deadline = time.monotonic() + timeout
     ids = grid.push_messages(messages) if messages else []
     waiting = {message_id: message for message_id, message in zip(ids, messages, strict=True) if message_id}
-    while waiting and time.monotonic() < deadline:
-        start = time.monotonic()
-        nothing_new = True
-        for reply in pull(grid, waiting):
-            nothing_new = False
-            del waiting[reply.metadata.reply_to_message_id]
-            yield reply
-            del reply  # so that it can be freed before the next one is fetched
-            if time.monotonic() >= deadline:
-                return
-        if nothing_new:
-            pause_after(start)
+    try:
+        while waiting and time.monotonic() < deadline:
+            start = time.monotonic()
+            nothing_new = True
+            for reply in pull(grid, waiting):
+                nothing_new = False
+                del waiting[reply.metadata.reply_to_message_id]
+                yield reply
+                del reply  # so that it can be freed before the next one is fetched
+                if time.monotonic() >= deadline:
+                    return
+            if nothing_new:
+                pause_after(start)
+    finally:
+        if isinstance(grid, Forgetful):
+            grid.forget(waiting)
 
 
 def pause_after(start: float, longest: float = math.inf) -> None:

@@ -72,9 +72,13 @@ class LocalGrid(Grid):
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             if waiting and not arrived:
                 time.sleep(_POLL_SECONDS)
-        for message_id in waiting:
-            self._forget(message_id)
+        self.forget(waiting)
         return replies
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Nobody will ask for the replies to these messages: devices that have not begun to answer never do."""
+        for message_id in message_ids:
+            self._forget(message_id)
 
     def _context(self, message: Message) -> Context:
         """What the device that the message is for knows of itself; whoever changes its state hands it to `_keep`."""

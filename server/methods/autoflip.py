@@ -39,7 +39,7 @@ from common.models.description import BaseNetwork
 from common.seeds import numpy_generator
 from common.slicing import slice_state
 from common.sparse import Kept, packed, spread, unpacked
-from dac.files import load_member
+from dac.files import Member
 from server.aggregation import CohortMean, Total
 from server.cohorts import Cohort, architecture_of
 from server.devices import Device
@@ -47,6 +47,7 @@ from server.methods import guidance
 from server.methods.architecture_files import record_architecture
 from server.methods.fedavg import FedAvgServer
 from server.methods.method import Snapshot
+from server.methods.reference_training import recalibrate_cohorts
 from server.robust import RobustMean, is_robust
 from server.run import Run
 from server.steps import Order, Step
@@ -56,6 +57,7 @@ class AutoFLIPServer(FedAvgServer):
     """One cohort with one network, which `fedavg-model` names; devices that cannot hold it are refused by name.
 
     `_kept` says which weights are left, None before anything was removed; `_velocity` is v. Both have shape (size,).
+    `_round` is the one that was last begun, 0 before the first.
     """
 
     contract: ClassVar[type[Contract]] = AutoFLIP
@@ -66,6 +68,7 @@ class AutoFLIPServer(FedAvgServer):
         self._kept: Kept | None = None
         self._velocity: Vector | None = None
         self._explored: list[int] = []
+        self._round = 0
 
     @classmethod
     def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
@@ -75,17 +78,22 @@ class AutoFLIPServer(FedAvgServer):
             raise ConfigurationError("the first round of autoflip explores: with rounds = 1 nothing would be trained")
 
     def prepare(self, devices: Sequence[Device]) -> None:
-        """Find the cohort; without exploration, remove at once what chance says."""
+        """Find the cohort; without exploration, remove at once what chance says.
+
+        Batch norms that the settings keep measured have statistics of what is left, as after any other removal.
+        """
         super().prepare(devices)
         if self.own.autoflip_guidance == "random":
             (cohort,) = self.cohorts
             draw = numpy_generator(self.run.seed, "autoflip", "guidance")
             self._remove(cohort, draw.random(len(cohort.weights), np.float32))
+            if self.recalibrates:
+                recalibrate_cohorts(self.cohorts, self.run)
 
     def steps(self, number: int) -> Sequence[Step]:
         """Explore until explorers have answered; then train, with a mask if there is one."""
         (train,) = super().steps(number)
-        cohort, self._explored = train.cohort, []
+        cohort, self._explored, self._round = train.cohort, [], number
         if self._kept is None:
             return [self._exploration(cohort, number)]
         if self._kept.all():
@@ -185,8 +193,7 @@ class AutoFLIPServer(FedAvgServer):
         self._kept = guidance.parameters_kept(network, guided_by, weights, remove)
         cohort.network, cohort.weights = network, np.where(self._kept, weights, np.float32(0))
         if network != whole:
-            member = load_member(self.run.folder.architecture_path(cohort.name))
-            state = network.layout.unflatten(cohort.weights)
-            record_architecture(self.run, cohort, replace(member, architecture=network, state=state))
+            member = Member(network, DeviceBudget(), network.layout.unflatten(cohort.weights), cohort.search_accuracy)
+            record_architecture(self.run, cohort, member, number=self._round)
         removed_channels = f", {network.costs.macs:,} of {whole.costs.macs:,} MACs" if network != whole else ""
         self.run.progress.note(f"autoflip keeps {self._kept.sum():,} of {len(guided_by):,} weights{removed_channels}")

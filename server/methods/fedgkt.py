@@ -220,8 +220,9 @@ class FedGKTServer:
     def _order(self, cohort: Cohort, number: int, device: Device) -> Order:
         own = {one.name: getattr(self.settings, one.name) for one in fields(Transfer)}
         order = TransferOrder(**asdict(training_order(self.run.config, number, device.name)), **own)
-        ids, logits = self._answers.get(cohort.name, (None, None))
-        answers = {} if ids is None or logits is None else {IDS: ids, LOGITS: logits}
+        last = self._answers.get(cohort.name)
+        # Devices send all their images. One that has another number of them now has others, which these are not about.
+        answers = {IDS: last[0], LOGITS: last[1]} if last and len(last[0]) == device.report.samples else {}
         # training, and one forward pass to extract
         return Order(order, (PASSES * order.epochs + 1) * self._small.costs.macs, answers)
 

@@ -117,15 +117,15 @@ def test_devices_train_on_one_thread_as_in_the_other_engines() -> None:
 def test_a_forgotten_device_is_forgotten_with_what_it_did_ahead() -> None:
     order = TrainingOrder(batch_size=16).to_mapping()
 
-    def server(grid: Grid, context: Context) -> int:
+    def server(grid: Grid, context: Context) -> tuple[int, int, list[Message]]:
         assert isinstance(grid, BatchedGrid)
         ids = list(grid.push_messages(questions(grid, [order] * DEVICES)))
         list(grid.pull_messages(ids[:1]))
-        for message_id in ids:
-            grid._forget(message_id)
-        return len(grid._ahead)
+        ahead = len(grid._ahead)
+        grid.forget(ids)
+        return ahead, len(grid._ahead), grid.pull_messages(ids)
 
-    assert run_federation("batched", server, real_client, SETTINGS, DEVICES) == 0
+    assert run_federation("batched", server, real_client, SETTINGS, DEVICES) == (DEVICES - 1, 0, [])
 
 
 def test_an_impossible_setting_is_refused_before_any_work() -> None:

@@ -1,15 +1,18 @@
-"""Processes of Ray that end are replaced, whatever ended them; Ray itself is not started here."""
+"""Processes of Ray that end are replaced, and get no message that was withdrawn; Ray itself is not started here."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from threading import Lock
+from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
+from server.exchange import exchange
 from simulation.ray_grid import RayGrid
 
 ANSWER = object()
@@ -43,6 +46,7 @@ def grid_of(first: Process, then: list[Process], patch: pytest.MonkeyPatch) -> R
     grid._idle.put(first)
     grid._new_worker = lambda: then.pop(0)  # type: ignore[assignment]
     grid._over, grid._replacing = False, Lock()
+    grid._threads, grid._sent = ThreadPoolExecutor(1), {}
     return grid
 
 
@@ -88,3 +92,39 @@ def test_at_the_end_of_the_block_nothing_is_begun_anew(monkeypatch: pytest.Monke
     grid._over = True
     with pytest.raises(ray.exceptions.ActorDiedError):
         grid._deliver(message())
+
+
+class Slow(Process):
+    """Takes until `released` to answer; `begun` are the ids of the messages that have reached it, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = Event()
+        self.begun: list[str] = []
+
+    def _answer(self, message: Any, context: Any) -> Any:
+        self.begun.append(message.metadata.message_id)
+
+        def state() -> RecordDict:
+            assert self.released.wait(60)
+            return RecordDict()
+
+        return lambda: Message(RecordDict(), reply_to=message), state
+
+
+def test_the_next_round_does_not_wait_for_what_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three messages the process has begun one when the time is over; the others never reach it."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    process = Slow()
+    grid = grid_of(process, [], monkeypatch)
+
+    def questions(count: int) -> list[Message]:
+        return [Message(RecordDict(), 1000, "query") for _ in range(count)]
+
+    late, next_round = questions(3), questions(1)
+    assert list(exchange(grid, late, timeout=0.3)) == []
+    process.released.set()
+    assert len(list(exchange(grid, next_round, timeout=60))) == 1
+    assert not {one.metadata.message_id for one in late[1:]} & set(process.begun)
+    assert process.begun[-1] == next_round[0].metadata.message_id
+    assert grid._sent == {}

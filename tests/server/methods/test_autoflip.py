@@ -15,12 +15,15 @@ from common.errors import ConfigurationError, MessageError
 from common.messages import Result
 from common.methods.autoflip import EXPLORE, SPARSE
 from common.models.description import BaseNetwork
+from common.progress import Silent
 from common.sparse import packed, unpacked
+from dac.files import load_member
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods import guidance
 from server.methods.autoflip import AutoFLIPServer
 from server.methods.method import Snapshot
+from server.methods.reference_training import recalibrate_cohorts
 from server.run import Run
 from server.run_folder import RunFolder
 from tests.examples import examples
@@ -330,10 +333,29 @@ def test_structured_removal_makes_tensors_smaller_and_costs_and_traffic_fall(
 def test_chance_explores_nothing_and_removes_as_much(
     run_federation: Callable[..., dict[str, Any]], flip_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    summary = run_federation(flip_config(autoflip_guidance="random", rounds=1), tmp_path / "run")
+    default = {"autoflip_exploration_epochs": 20}  # another number would have no effect, and is refused
+    summary = run_federation(flip_config(autoflip_guidance="random", rounds=1, **default), tmp_path / "run")
     assert list(summary["traffic"]) == ["evaluate", "train-sparse"]
     weights = RunFolder(tmp_path / "run").load_model("cohort-0")
     assert sum(int((tensor == 0).sum()) for tensor in weights.values()) == int(0.3 * 15_010)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "recalibrate"])
+@pytest.mark.parametrize("mode", ["unstructured", "structured"])
+def test_what_chance_leaves_is_scored_and_trained_with_statistics_of_its_own(
+    mode: str,
+    batch_norm: str,
+    make_run: Callable[..., Run],
+    flip_config: Callable[..., Config],
+    make_device: Callable[..., Device],
+) -> None:
+    changes: dict[str, Any] = {"model": "resnet8", "width": 0.5, "pretraining_epochs": 0, "batch_norm": batch_norm}
+    method = AutoFLIPServer(make_run(flip_config(autoflip_guidance="random", autoflip_mode=mode, **changes)))
+    method.prepare([make_device()])
+    (cohort,) = method.cohorts
+    begun = cohort.weights
+    recalibrate_cohorts([cohort], method.run)
+    assert np.array_equal(begun, cohort.weights)
 
 
 @pytest.mark.parametrize("mode", ["unstructured", "hybrid"])
@@ -353,6 +375,43 @@ def test_a_run_that_is_killed_in_any_stage_ends_with_the_same_weights(
         run_federation(config, path, resume=True)
         assert models(path) == whole, instant
     assert {0, 1, 2} <= stages
+
+
+class Killed(Silent):
+    """Progress that ends the process, so to speak, once the network is cut and its file is written."""
+
+    def __init__(self, architecture: Path) -> None:
+        self._path = architecture
+        self.before = b""
+
+    def advance(self, stage: str, units: int, message: str) -> None:
+        if self._path.exists():
+            self.before = self._path.read_bytes()
+
+    def note(self, message: str) -> None:
+        if message.startswith("autoflip keeps"):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["after both files", "between weights and description"])
+def test_a_run_that_is_killed_as_it_cuts_its_network_cuts_it_again_and_says_so_once(
+    torn: bool, run_federation: Callable[..., dict[str, Any]], flip_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config, path = flip_config(autoflip_mode="structured", rounds=2), tmp_path / "cut"
+    run_federation(config, tmp_path / "whole")
+    architecture = RunFolder(path).architecture_path("cohort-0")
+    killed = Killed(architecture)
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(config, path, killed)
+    assert architecture.read_bytes() != killed.before
+    if torn:
+        architecture.write_bytes(killed.before)
+    run_federation(config, path, resume=True)
+    assert models(path) == models(tmp_path / "whole")
+    found = load_member(architecture)
+    assert found.architecture.costs.params == 75 * 139 + 10
+    recorded = [(event["round"], event["params"]) for event in RunFolder(path).events("architecture")]
+    assert recorded == [(0, 15_010), (1, 75 * 139 + 10)]
 
 
 def test_devices_that_cannot_hold_the_network_are_named_and_not_served(

@@ -309,6 +309,26 @@ def test_a_device_that_was_silent_is_sent_the_last_answers_to_it(start: Start, d
     assert np.array_equal(old[1], new[1])
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["same server", "resumed"])
+@pytest.mark.parametrize("samples", [ROWS - 4, ROWS + 4], ids=["fewer", "more"])
+def test_a_device_that_has_other_images_now_is_not_sent_answers_to_those_it_had(
+    samples: int, resumed: bool, start: Start, devices: list[Device], make_device: Any
+) -> None:
+    """The ids count the images it has now: a device refuses answers to images beyond them, and is soon left out."""
+    method = start()
+    round_of(method, devices)
+    if resumed:
+        saved, method = method.snapshot(), FedGKTServer(method.run)
+        method.restore(start().cohorts, saved)
+    changed = make_device("a", 0, samples)
+    first, second = method.steps(2)
+    assert not first.order(changed).arrays
+    assert second.order(devices[1]).arrays[IDS].tolist() == list(range(ROWS))
+    answer(method, changed, told(method, 99, rows=samples), 2)
+    method.finish(2)
+    assert method.steps(3)[0].order(changed).arrays[IDS].tolist() == list(range(samples))
+
+
 @pytest.mark.parametrize("kind", ["sgd", "nesterov", "adam", "amsgrad"])
 def test_a_restored_server_goes_on_bit_for_bit(kind: str, start: Start, devices: list[Device]) -> None:
     method = start(fedgkt_server_optimizer=kind, momentum=0.9)
