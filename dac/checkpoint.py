@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from common.atomic import replacing
 from common.errors import CheckpointError
 from common.layout import State
+from common.learning import Feed
 from common.reading import Unreadable, parse_json, tensor_file_header
 
 SHARE = 0.02
@@ -25,6 +26,17 @@ class Checkpoint:
 
     progress: dict[str, Any]
     tensors: dict[str, State]
+
+
+def digest_of(*feeds: Feed) -> str:
+    """Of what work on these feeds depends on beside the size of a batch: images, labels, and how they are prepared."""
+    digest = hashlib.sha256()
+    for feed in feeds:
+        images, preparation = feed.images, feed.preprocessor
+        digest.update(json.dumps([list(images.images.shape), preparation.augment]).encode())
+        for tensor in (images.images, images.labels, preparation.mean, preparation.std):
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, state: Checkpoint, signature: str) -> None:

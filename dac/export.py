@@ -131,7 +131,7 @@ def check(path: Path, classifier: Classifier, images: torch.Tensor) -> float:
     """`difference`; raises FedDACError where it is above TOLERANCE."""
     found = difference(path, classifier, images)
     if not found <= TOLERANCE:
-        raise FedDACError(f"{path} differs from PyTorch by {found:.2g} in a logit, more than {TOLERANCE:g}")
+        raise FedDACError(f"{path.name} differs from PyTorch by {found:.2g} in a logit, more than {TOLERANCE:g}")
     return found
 
 

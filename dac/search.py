@@ -29,7 +29,7 @@ from common.progress import Progress
 from common.search_space import SearchSpace
 from common.seeds import derive_seed, torch_generator
 from common.sparingly import Sparingly
-from dac.checkpoint import SHARE, Checkpoint, load_checkpoint, save_checkpoint
+from dac.checkpoint import SHARE, Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from dac.files import Member
 from dac.finals import Begun, Finals, finished
 from dac.joint import share_weights
@@ -153,7 +153,7 @@ class _Search:
         )
         todo = list(range(len(self.budgets)))
         self.trajectories = [Trajectory(supernet, settings, todo, settings.warmup_epochs, None)]
-        parts = [repr(base), repr(self.budgets), repr(settings), seed, len(train.images), len(validation.images)]
+        parts = [repr(base), repr(self.budgets), repr(settings), seed, digest_of(train, validation)]
         self.signature = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def train(self, trajectory: Trajectory) -> dict[str, Any]:
@@ -295,6 +295,7 @@ class _Search:
                     "architecture": one.begun.architecture.to_dict(),
                     "accuracy": trained.validation_accuracy if trained else None,
                     "parent": one.parent,
+                    "taught": one.begun.teacher is not None,
                 }
             )
         if self.teacher is not None:
@@ -317,7 +318,7 @@ class _Search:
             self.teacher = begun, finished(Trained(state, math.nan)) if done else self.finals.start(begun)
         for n, entry in enumerate(saved.progress["members"]):
             state, accuracy = saved.tensors[f"member{n}"], entry["accuracy"]
-            teacher = None if self.teacher is None or accuracy is not None else self._taught()
+            teacher = self._taught() if entry["taught"] and accuracy is None else None
             begun = Begun(str(entry["numbers"][0]), Architecture.from_dict(entry["architecture"]), state, teacher)
             training = self.finals.start(begun) if accuracy is None else finished(Trained(state, accuracy))
             self.found.append(_Found(entry["numbers"], entry["parent"], begun, training))

@@ -187,9 +187,7 @@ def _order(
     return [Removal(name, channels) for _, _, name, _, channels in sorted(rows)]
 
 
-def _bundles(
-    name: str, channels: Sequence[tuple[bool, float, int]], space: SearchSpace
-) -> list[_Row]:
+def _bundles(name: str, channels: Sequence[tuple[bool, float, int]], space: SearchSpace) -> list[_Row]:
     """Channels, least valuable first, put together so that each bundle leaves an allowed number; its mean value."""
     rows: list[_Row] = []
     left, before = list(channels), (False, float("-inf"))

@@ -41,7 +41,7 @@ from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
 from common.slicing import state_of
 from common.sparingly import Sparingly
-from dac.checkpoint import SHARE, Checkpoint, load_checkpoint, save_checkpoint
+from dac.checkpoint import SHARE, Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from dac.supernet import momentum_of, restore_momentum
 
 
@@ -83,7 +83,8 @@ def train_architecture(
         module.load_state_dict(state)
     place(module, accelerator)
     run = _Run(module, train, settings, seed, accelerator, penalty, teacher)
-    signature = _signature(architecture, state, train, settings, seed, teacher)
+    feeds = train, validation
+    signature = "" if checkpoint is None else _signature(architecture, state, feeds, settings, seed, teacher)
     done = 0 if checkpoint is None else run.restore(checkpoint, signature)
     spare = Sparingly(SHARE)
     progress.start("train", settings.epochs)
@@ -204,14 +205,14 @@ class _Run:
 def _signature(
     architecture: Architecture,
     state: State | None,
-    train: Feed,
+    feeds: tuple[Feed, Feed],
     settings: TrainSettings,
     seed: int,
     teacher: nn.Module | None,
 ) -> str:
-    """What a checkpoint belongs to: architecture, initial weights, labels, settings and teacher."""
-    digest = hashlib.sha256(json.dumps([architecture.to_json(), repr(settings), seed, train.batch_size]).encode())
-    digest.update(train.images.labels.cpu().numpy().tobytes())
+    """What a checkpoint belongs to: architecture, initial weights, images and their preparation, settings, teacher."""
+    parts = [architecture.to_json(), repr(settings), seed, feeds[0].batch_size, digest_of(*feeds)]
+    digest = hashlib.sha256(json.dumps(parts).encode())
     for name, tensor in [*(state or {}).items(), *(teacher.state_dict() if teacher else {}).items()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

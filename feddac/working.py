@@ -21,6 +21,7 @@ from dac.files import Member, load_member
 from dac.model_file import read_model
 from feddac.runs import Run, read_run
 from feddac.standalone import searching, training
+from feddac.standalone.budgets import FLAGS
 from feddac.standalone.material import Material, checker
 from feddac.start import prepare
 from server.federation import federate
@@ -29,7 +30,6 @@ from server.report.build import build_report
 from server.run_folder import RunFolder
 from simulation.engines import check_engine, cluster_address, run_federation
 from simulation.ray_cluster import Cluster
-from simulation.remedies import CAPS
 
 CLIENT_APP = "client.app:app"
 
@@ -97,7 +97,7 @@ def search(
     given = without_preset(given, [key for group in searching.GROUPS for key in group.keys()])  # noqa: SIM118
     checker(*searching.GROUPS)(given)
     asked = None if budgets is None else _named(budgets)
-    with _keywords_that_work(omit=CAPS.values()):
+    with _keywords_that_work(omit=[f"max-{flag}" for flag in FLAGS]):
         job = searching.prepare_search(given, asked, progress or Silent(), _path(resume))
     job.run(progress or Silent())
     return read_run(job.folder.path)

@@ -28,6 +28,8 @@ _STORAGE = (
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 MOST_LETTERS = 1000
+REMEDY = "; this works: "
+"""Between an error and the command that would not make it."""
 
 
 @contextmanager

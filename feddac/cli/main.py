@@ -34,7 +34,7 @@ from feddac.cli.commands import (
     tune,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, USAGE, exit_code_of, is_ctrl_c, say_error
+from feddac.cli.failures import INTERRUPTED, OK, REMEDY, USAGE, exit_code_of, is_ctrl_c, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
 from feddac.parent import end_with_parent
@@ -141,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BudgetError as error:
-        works = f"; this works: {with_changes(arguments, error.remedy)}" if error.remedy else ""
+        works = f"{REMEDY}{with_changes(arguments, error.remedy)}" if error.remedy else ""
         return exit_code_of(BudgetError(f"{error}{works}"))
     except Exception as error:
         return INTERRUPTED if is_ctrl_c(error) else exit_code_of(error)

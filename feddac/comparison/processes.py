@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from feddac.cli.failures import REMEDY
 from feddac.parent import PARENT
 from server.run_folder import RunFolder
 from simulation.environment import CODE_ROOT
@@ -71,8 +72,11 @@ def send(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def reason_of(output: Path, code: int) -> str:
-    """The last line that the process began with `Error:`, else its last line, else its exit code."""
+    """The last line that the process began with `Error:`, else its last line, else its exit code.
+
+    Without the command that would work: a run with other settings than the plan's is none of its runs.
+    """
     lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if line]
-    errors = [line.removeprefix("Error:").strip() for line in lines if line.startswith("Error:")]
+    errors = [line.removeprefix("Error:").partition(REMEDY)[0].strip() for line in lines if line.startswith("Error:")]
     return (errors or lines or [f"ended with exit code {code}"])[-1]

@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,27 @@ def export_models(
 
 
 def _export(model: StoredModel, name: str, out: Path, trial: _Trial | None, reason: str) -> Exported:
+    """The files take the place of earlier ones when all of them have passed their checks."""
     classifier = Classifier(read_model(model.path))
-    shape = classifier.architecture.base.input_shape
     if trial is not None:
         _check_fits(classifier, trial)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        made = _make(model, classifier, name, Path(folder), trial, reason)
+        int8 = None if made.int8 is None else _moved(made.int8, out)
+        facts = made.facts.replace(out / made.facts.name)
+        return replace(made, float32=_moved(made.float32, out), int8=int8, facts=facts)
+
+
+def _moved(file: ExportedFile, folder: Path) -> ExportedFile:
+    return replace(file, path=file.path.replace(folder / file.path.name))
+
+
+def _make(
+    model: StoredModel, classifier: Classifier, name: str, out: Path, trial: _Trial | None, reason: str
+) -> Exported:
+    """Write the files, check and measure them; raises FedDACError for one that fails."""
+    shape = classifier.architecture.base.input_shape
     network = onnx.network_program(classifier)
     path, small_path = out / f"{name}.onnx", out / f"{name}.int8.onnx"
     onnx.export_onnx(classifier, path, network)
@@ -152,8 +170,8 @@ def _require_reported(model: StoredModel, plain: ExportedFile, trial: _Trial) ->
     if said is None or found is None or abs(found - said) * plain.test_images <= 1.001:
         return
     raise FedDACError(
-        f"{plain.path} classifies {found:.2%} of {trial.name} correctly where the run says {said:.2%}; if the images "
-        "have changed since, name those to test on with --data"
+        f"{plain.path.name} classifies {found:.2%} of {trial.name} correctly where the run says {said:.2%}; if the "
+        "images have changed since, name those to test on with --data"
     )
 
 

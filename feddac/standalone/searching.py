@@ -1,5 +1,6 @@
 """A search without federation, in a run folder: what `feddac search` and `feddac.search` do."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import torch
 
+from common.bounds import BOUND_KEYS, parse_count
+from common.budget import Costs, DeviceBudget
 from common.config import Config
-from common.errors import BudgetError, CheckpointError
+from common.effects import require_effect
+from common.errors import BudgetError, CheckpointError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from common.learning import pick_accelerator
 from common.models import describe
@@ -22,13 +26,13 @@ from dac.published import is_publishable, write_published
 from dac.search import search
 from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
-from feddac.standalone.budgets import Budgets, is_budget_name
+from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, is_budget_name
 from feddac.standalone.material import Material, load_material
 from server.budget_entries import BudgetEntry
 from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
-from simulation.remedies import CAPS, enough, first_that_works, of_network
+from simulation.remedies import enough, first_that_works, of_network
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
@@ -81,11 +85,14 @@ def prepare_search(
     """The search of an architecture for every one of `budgets`, with its run folder.
 
     `given` are kebab-case settings of GROUPS. With `resume` it is the search of that folder, with its own budgets.
-    Mistakes are raised before anything is written: ConfigurationError, DataError, BudgetError for a budget below the
-    floor, CheckpointError for a folder that holds no search.
+    Mistakes are raised before anything is written: ConfigurationError, also for no budget or a name that no file can
+    have, DataError, BudgetError for a budget below the floor, CheckpointError for a folder that holds no search.
     """
     folder = None if resume is None else RunFolder.open(resume)
     asked = dict(budgets or {}) if folder is None else _read_budgets(folder)
+    if folder is None:  # what an earlier FedDAC began with may have no effect in this one
+        _check_names(asked)
+        require_effect(Config.from_mapping(_own(given)))
     config = with_absolute_paths(Config.from_mapping(given))
     accelerator = pick_accelerator(config.run.accelerator)
     progress.start("data", 1)
@@ -108,28 +115,72 @@ def _fitted(config: Config, material: Material, budgets: Budgets) -> tuple[Confi
 
 
 def _remedy(config: Config, material: Material, budgets: Budgets) -> dict[str, Scalar]:
-    """The settings, or else the bounds, with which the search would have something for every budget."""
+    """The settings, or else the bounds, with which the search would have something for every budget; {} if none do."""
     found = first_that_works(of_network(config), lambda one: _fitted(config.changed(one), material, budgets))
     if found:
         return found
     description = describe(base_network(config.model, material.data))
     floor = description.costs(SearchSpace.of(config.search).floor_sizes(description))
-    bounds: dict[str, Scalar] = {}
-    for resource, key in CAPS.items():
-        needed, given = floor.get(resource), [one.bound(resource) for one in budgets.values()]
-        if min(given) <= needed:
-            raised = [enough(needed) if bound <= needed else enough(int(min(bound, 2**62)) - 1) for bound in given]
-            bounds[key] = ",".join(dict.fromkeys(raised)) if len(set(raised)) == 1 else ",".join(raised)
-    return bounds
+    looser = {name: _with_room_for(floor, one) for name, one in budgets.items()}
+    return first_that_works([_changed_flags(budgets, looser)], lambda _: _fitted(config, material, looser))
+
+
+def _with_room_for(costs: Costs, budget: DeviceBudget) -> DeviceBudget:
+    """`budget` with those of its bounds raised that `costs` break."""
+    broken = budget.violated(costs)
+    counts: dict[str, Any] = {
+        resource: parse_count(enough(int(budget.amount(costs, resource))), resource)
+        for resource in broken
+        if resource != "latency"
+    }
+    latency = budget.latency
+    if latency is not None and "latency" in broken:
+        milliseconds = float(math.ceil(1.001 * budget.latency_ms(costs)))
+        latency = replace(latency.loosened(milliseconds / latency.milliseconds), milliseconds=milliseconds)
+    return replace(budget, **counts, latency=latency)
+
+
+def _changed_flags(before: Budgets, after: Budgets) -> dict[str, Scalar]:
+    """The flags by which the bounds `after` differ; {} where only some budgets have such a bound: no flag says that."""
+    changed: dict[str, Scalar] = {}
+    for flag in FLAGS:
+        was, now = ([_written(one, flag) for one in budgets.values()] for budgets in (before, after))
+        if now == was:
+            continue
+        if not all(now):
+            return {}
+        changed[f"max-{flag}"] = now[0] if len(set(now)) == 1 else ",".join(now)
+    return changed
+
+
+def _written(budget: DeviceBudget, flag: str) -> str:
+    """A bound as its flag would have it; empty where there is none."""
+    latency = budget.latency and budget.latency.milliseconds
+    bound = latency if flag == LATENCY else getattr(budget, BOUND_KEYS[flag][0])
+    return "" if bound is None else str(bound)
 
 
 def _begin(config: Config, budgets: Budgets) -> RunFolder:
     folder = RunFolder.create(config.run.out)
     folder.write_budgets([BudgetEntry(name, budget) for name, budget in budgets.items()])
-    omitted = {key_of(name) for name in FEDERATED}
-    own = {key for group in GROUPS for key in group.keys()} - omitted  # noqa: SIM118
-    folder.write_config({key: value for key, value in config.to_mapping().items() if key in own})
+    folder.write_config(_own(config.to_mapping()))
     return folder
+
+
+def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that have a meaning here; a file may have those of a federated run as well."""
+    own = {key for group in GROUPS for key in group.keys()} - {key_of(name) for name in FEDERATED}  # noqa: SIM118
+    return {key: value for key, value in settings.items() if key in own}
+
+
+def _check_names(budgets: Budgets) -> None:
+    if not budgets:
+        raise ConfigurationError("give at least one budget to search for")
+    for name in budgets:
+        if not is_budget_name(name):
+            raise ConfigurationError(
+                f"the name of a budget is made of up to 64 of a to z, 0 to 9 and -, not {name!r:.80}"
+            )
 
 
 def _read_budgets(folder: RunFolder) -> Budgets:

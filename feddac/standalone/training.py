@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import torch
 
 from common.config import Config
+from common.effects import require_effect
+from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
 from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
@@ -84,6 +86,12 @@ def prepare_training(
     assert isinstance(model, ModelSettings)
     assert isinstance(recipe, TrainSettings)
     assert isinstance(run, RunSettings)
+    if folder is None:  # what an earlier FedDAC began with may have no effect in this one
+        require_effect(Config(data=data, model=model))
+        if teacher is None and recipe.distillation != TrainSettings().distillation:
+            raise ConfigurationError(
+                f"distillation = {recipe.distillation} would have no effect without --teacher: leave --distillation out"
+            )
     data = with_absolute_paths(Config(data=data)).data
     allow_network(model.model)
     accelerator = pick_accelerator(run.accelerator)

@@ -148,7 +148,7 @@ def render_alone(folder: RunFolder) -> str:
             ("What each architecture keeps", "Channels that are left of the base network's.", "one", channels),
         ],
         config=run.config,
-        again="checkpoint/start.json " if kind == "train" else _budget_flags(folder),
+        again=_network_flags(folder) if kind == "train" else _budget_flags(folder),
         style=STYLE,
     )
 
@@ -163,6 +163,12 @@ def _lede(kind: str, run: Run, folder: RunFolder) -> str:
     if kind == "search":
         return f"One nested family, {wording.plural(len(run.search_events), 'epoch')} of search."
     return f"{wording.plural(len(folder.events('train')), 'epoch')} of training, tested once at the end."
+
+
+def _network_flags(folder: RunFolder) -> str:
+    """What a training began with: its network, and the network that taught it if one did."""
+    taught = (folder.checkpoint_folder / "teacher.json").exists()
+    return "checkpoint/start.json " + ("--teacher checkpoint/teacher.json " if taught else "")
 
 
 def _budget_flags(folder: RunFolder) -> str:

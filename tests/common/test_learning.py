@@ -161,7 +161,8 @@ class NoisyNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 1, H, W) -> the same."""
-        return self.norm(nn.functional.dropout(x, 0.5, self.training))
+        result: torch.Tensor = self.norm(nn.functional.dropout(x, 0.5, self.training))
+        return result
 
 
 def test_recalibration_of_a_network_that_draws_by_itself_is_the_same_every_time() -> None:

@@ -21,7 +21,7 @@ from common.models.description import BaseNetwork
 from common.slicing import state_of
 from dac.finals import Begun, Finals
 from dac.train import Trained
-from tests.dac.test_search import assert_same, run
+from tests.dac.test_search import Killed, KilledAfter, assert_same, run
 
 NETWORK = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
 BEGUN = Begun("0", NETWORK, state_of(NETWORK.build(0)), None)
@@ -80,6 +80,30 @@ def test_what_no_process_finished_is_trained_once(
     assert_same(run(feeds, tmp_path / "broken"), expected)
     assert "teacher" in trained
     assert len(trained) == len(set(trained))
+
+
+class Unfinished(Future[Trained]):
+    """A training in a process that is still at work whenever it is asked, and gone when it is waited for."""
+
+    def done(self) -> bool:
+        return False
+
+    def result(self, timeout: float | None = None) -> Trained:
+        raise BrokenProcessPool
+
+
+def test_a_network_whose_training_goes_on_when_the_search_is_killed_learns_as_it_would_have(
+    feeds: tuple[Feed, Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was found before there was a teacher."""
+    expected = run(feeds, tmp_path / "whole")
+    monkeypatch.setattr(Finals, "start", lambda finals, begun: Unfinished())
+    monkeypatch.setattr("dac.search.SHARE", 1.0)  # a checkpoint after every step
+    for calls in (3, 5):
+        folder = tmp_path / f"killed-{calls}"
+        with pytest.raises(Killed):
+            run(feeds, folder, KilledAfter(calls))
+        assert_same(run(feeds, folder), expected)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -9,6 +9,7 @@ import torch
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
+from common.data.augment import Preprocessor
 from common.errors import BudgetError, CheckpointError, FedDACError
 from common.groups import SearchSettings
 from common.learning import Feed
@@ -189,6 +190,25 @@ def test_a_checkpoint_of_another_search_is_refused(feeds: tuple[Feed, Feed], tmp
     run(feeds, tmp_path, budgets=BUDGETS[:1])
     with pytest.raises(CheckpointError, match="other budgets, settings or data"):
         run(feeds, tmp_path, budgets=BUDGETS[:2])
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_checkpoint_of_other_images_is_refused(feeds: tuple[Feed, Feed], tmp_path: Path, part: str) -> None:
+    run(feeds, tmp_path, budgets=BUDGETS[:1])
+    train, validation = feeds
+    images = (train if part == "training" else validation).images
+    images.images[0, 0, 0, 0] += 1
+    with pytest.raises(CheckpointError, match="other budgets, settings or data"):
+        run((train, validation), tmp_path, budgets=BUDGETS[:1])
+
+
+def test_a_checkpoint_of_another_augmentation_is_refused(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:
+    run(feeds, tmp_path, budgets=BUDGETS[:1])
+    train, validation = feeds
+    before = train.preprocessor
+    other = replace(train, preprocessor=Preprocessor(before.mean, before.std, "crop"))
+    with pytest.raises(CheckpointError, match="other budgets, settings or data"):
+        run((other, validation), tmp_path, budgets=BUDGETS[:1])
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "text"])

@@ -1,7 +1,9 @@
 """Training to the end: the schedule by hand, who decays, and the same weights to the bit after every kill."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import torch
 
 from common.architecture import Architecture
+from common.data.augment import Preprocessor
+from common.data.images import Images
 from common.errors import CheckpointError, FedDACError
 from common.groups import TrainSettings
 from common.learning import Feed
@@ -171,6 +175,37 @@ def test_a_checkpoint_of_another_training_is_refused(
     run(feeds, checkpoint=checkpoint)
     with pytest.raises(CheckpointError, match="belongs to other"):
         run(feeds, checkpoint=checkpoint, **change)
+
+
+def other_images(feed: Feed) -> Feed:
+    """The same labels, and one pixel that is brighter."""
+    pixels = feed.images.images.clone()
+    pixels[0, 0, 0, 0] += 1
+    return replace(feed, images=Images(pixels, feed.images.labels))
+
+
+def otherwise_prepared(feed: Feed, mean: float = 0.2, deviation: float = 0.25, augment: str = "none") -> Feed:
+    return replace(feed, preprocessor=Preprocessor(torch.tensor([mean]), torch.tensor([deviation]), augment))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_images,
+        partial(otherwise_prepared, mean=0.3),
+        partial(otherwise_prepared, deviation=0.3),
+        partial(otherwise_prepared, augment="crop"),
+    ],
+    ids=["images", "mean", "deviation", "augmentation"],
+)
+def test_a_checkpoint_of_other_images_is_refused(
+    feeds: tuple[Feed, Feed], tmp_path: Path, change: Callable[[Feed], Feed]
+) -> None:
+    checkpoint = tmp_path / "train.safetensors"
+    first = run(feeds, checkpoint=checkpoint)
+    with pytest.raises(CheckpointError, match="belongs to other"):
+        run((change(feeds[0]), feeds[1]), checkpoint=checkpoint)
+    assert same(run((otherwise_prepared(feeds[0]), feeds[1]), checkpoint=checkpoint), first)
 
 
 def test_a_damaged_checkpoint_is_refused(feeds: tuple[Feed, Feed], tmp_path: Path) -> None:

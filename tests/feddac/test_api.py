@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import feddac
+from common.errors import BudgetError
 from common.version import version
 from dac.model_file import read_model
 
@@ -82,11 +83,21 @@ def test_a_comparison_with_no_number_of_jobs_has_one_per_cpu_and_says_which_run_
     assert reason.startswith("no slice fits a budget below 1 MACs")
 
 
+def test_bounds_that_would_work_are_no_keywords_and_are_not_offered_as_such(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="no architecture fits") as refused:
+        feddac.search([feddac.DeviceBudget(macs=1, training_memory_bytes=1)], model="mlp", out=tmp_path / "a")
+    assert set(refused.value.remedy) == {"max-macs", "max-training-memory"}
+    assert "this works" not in str(refused.value)
+
+
 def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> None:
     for call, message in (
         (lambda: feddac.train(epoch=3, out=tmp_path / "a"), "did you mean"),
         (lambda: feddac.search(out=tmp_path / "a"), "give the budgets"),
+        (lambda: feddac.search([], out=tmp_path / "a"), "give at least one budget"),
+        (lambda: feddac.search({"Phone": feddac.DeviceBudget()}, out=tmp_path / "a"), "0 to 9 and -, not 'Phone'"),
         (lambda: feddac.search([feddac.DeviceBudget(macs=1)], model="mlp", out=tmp_path / "a"), "no architecture fits"),
+        (lambda: feddac.train(model="mlp", distillation=0.5, out=tmp_path / "a"), "no effect without --teacher"),
         (lambda: feddac.simulate(engine="cloud", out=tmp_path / "a"), "must be one of ray, inline"),
         (lambda: feddac.compare("peers", out=tmp_path / "a", jobs=-1), "jobs must be at least 0, not -1"),
         (lambda: feddac.read_run(tmp_path), "there is no run in"),

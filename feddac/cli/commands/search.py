@@ -12,7 +12,7 @@ from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettin
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
-from feddac.standalone.budgets import FLAGS, Budgets, budgets_from_file, budgets_from_flags
+from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, budgets_from_file, budgets_from_flags
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
@@ -76,16 +76,29 @@ def search(
 
     values = (max_macs, max_params, max_memory, max_training_memory, max_latency_ms)
     flags = {key: given for key, given in zip(FLAGS, values, strict=True) if given}
-    if resume is not None and (config is not None or budgets is not None or flags or "out" in settings):
-        raise ConfigurationError("--resume continues a search in its own folder: leave out budgets, --config and --out")
+    training = LocalTraining(local_batch_size)
+    others = (config, budgets, flags, profile, training != USUAL_TRAINING, "out" in settings)
+    if resume is not None and any(others):
+        raise ConfigurationError(
+            "--resume continues a search in its own folder: leave out budgets, --profile, --local-batch-size, --config "
+            "and --out"
+        )
     if budgets is not None and flags:
         raise ConfigurationError(f"give budgets by --budgets or by --max-{next(iter(flags))}, not both")
-    training = LocalTraining(local_batch_size)
+    if profile and LATENCY not in flags:
+        raise ConfigurationError(
+            f"profile = {profile!r:.80} would have no effect without --max-latency-ms: leave --profile out"
+        )
     asked: Budgets | None = None
     if resume is None:
         asked = (
             budgets_from_flags(flags, profile, training) if budgets is None else budgets_from_file(budgets, training)
         )
+        if training != USUAL_TRAINING and all(one.training_memory_bytes is None for one in asked.values()):
+            raise ConfigurationError(
+                f"local-batch-size = {local_batch_size} would have no effect without a bound on training-memory: "
+                "leave --local-batch-size out"
+            )
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:

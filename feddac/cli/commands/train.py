@@ -80,7 +80,7 @@ def train(
     given = merge(file, settings, checker(*GROUPS))
     # a file's network that is not ours must be named here
     named = {"model"} if ":" in str(given.get("model", "")) else set()
-    of_network = sorted((set(given) & set(ModelSettings.keys())) - named)
+    of_network = sorted((set(settings) & set(ModelSettings.keys())) - named)  # a run's own file has all settings
     choice = (name, max_macs, max_params)
 
     def choose(model: ModelSettings, material: Material, seed: int) -> "Member":

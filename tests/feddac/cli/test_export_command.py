@@ -18,6 +18,7 @@ from dac.files import Member, save_member
 from dac.model_file import Preparation, read_model
 from feddac.cli.main import run
 from tests.examples import slow
+from tests.feddac.cli.errors import assert_one_clear_line
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -117,7 +118,22 @@ def test_a_result_that_cannot_be_repeated_is_an_error(copied: Path, capsys: pyte
     path = copied / "summary.json"
     path.write_text(re.sub(r'"test_accuracy": [0-9.]+', '"test_accuracy": 0.05', path.read_text()))
     assert run(["export", str(copied), "cohort-0"]) == 1
-    assert "where the run says 5.00%" in capsys.readouterr().err
+    assert_one_clear_line(capsys.readouterr().err, "cohort-0.onnx classifies")
+    assert list((copied / "export").iterdir()) == []
+
+
+def test_files_take_the_place_of_earlier_ones_when_all_checks_have_passed(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["export", str(copied), "cohort-0"]) == 0
+    names = {"cohort-0.onnx", "cohort-0.int8.onnx", "cohort-0.json"}
+    before = {path.name: path.read_bytes() for path in (copied / "export").iterdir()}
+    assert before.keys() == names
+    capsys.readouterr()
+    monkeypatch.setattr("dac.export.TOLERANCE", -1.0)  # nothing is equal enough
+    assert run(["export", str(copied), "cohort-0"]) == 1
+    assert_one_clear_line(capsys.readouterr().err, "Error: cohort-0.onnx differs from PyTorch")
+    assert {path.name: path.read_bytes() for path in (copied / "export").iterdir()} == before
 
 
 def test_without_its_images_a_run_is_exported_untested(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

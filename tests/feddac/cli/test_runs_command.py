@@ -1,9 +1,15 @@
 """`feddac runs` and `feddac report` on folders of every kind."""
 
+import html
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from dac.files import load_member
 from feddac.cli.main import run
 from server.report.alone import kind_of
 from server.run_folder import RunFolder
@@ -16,6 +22,8 @@ TINY = ["--model", "mlp", "--accelerator", "cpu"]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     assert run(["train", *TINY, "--epochs", "2", "--out", str(folder / "training")]) == 0
+    teacher = ["--teacher", str(folder / "training/architectures/trained.json"), "--distillation", "0.9"]
+    assert run(["train", *TINY, "--epochs", "1", *teacher, "--out", str(folder / "taught")]) == 0
     quick = ["--warmup-epochs", "1", "--epochs-per-step", "0", "--fine-tune-epochs", "0"]
     assert run(["search", *TINY, *quick, "--max-params", "9k,7k", "--out", str(folder / "found")]) == 0
     write_fake_run(folder / "cell/method/seed-0", rounds=4)
@@ -61,6 +69,21 @@ def test_a_search_and_a_training_have_pages_of_their_own_kind(name: str, runs: P
         assert "below 9" in page
         assert "feddac search --max-params 9000,7000 --config config.toml" in page
     assert "Bytes moved" not in page
+
+
+@pytest.mark.parametrize("name", ["training", "taught", "found"])
+def test_the_command_that_a_page_prints_does_the_same_again(
+    name: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(runs / name, tmp_path / name)
+    assert run(["report", str(folder)]) == 0
+    [command] = re.findall(r"<pre[^>]*>feddac (.*?)</pre>", (folder / "report.html").read_text())
+    monkeypatch.chdir(folder)
+    assert run(shlex.split(html.unescape(command))) == 0
+    for path in sorted((folder / "architectures").glob("*.json")):
+        first, again = load_member(path), load_member(folder / "again/architectures" / path.name)
+        assert first.architecture == again.architecture
+        assert all(torch.equal(value, again.state[key]) for key, value in first.state.items())
 
 
 def test_an_unfinished_one_says_how_to_go_on(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`feddac search`: budgets in, architecture files out; continues where it was stopped; mistakes are one line."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def test_mobilenet_families_are_also_written_in_the_published_format(tmp_path: P
         (["--max-macs", "3M", "--width", "0"], 2, "width must be above 0"),
         (["--resume", "/proc"], 1, "there is no run in /proc"),
         (["--resume", "/proc", "--max-macs", "3M"], 2, "leave out budgets"),
+        (["--resume", "/proc", "--profile", "phone"], 2, "--profile"),
+        (["--resume", "/proc", "--local-batch-size", "4"], 2, "--local-batch-size"),
+        (["--max-macs", "3M", "--profile", "phone"], 2, "profile = 'phone' would have no effect without --max-l"),
+        (["--max-macs", "3M", "--local-batch-size", "4"], 2, "local-batch-size = 4 would have no effect without"),
+        (["--max-macs", "3M", "--recipe", "uniform", "--search-space", "inner"], 2, "leave --search-space out"),
+        (["--max-macs", "3M", "--recipe", "uniform", "--channel-floor", "4"], 2, "leave --channel-floor out"),
+        (["--max-macs", "3M", "--model", "cnn", "--stem-stride", "2"], 2, "no effect without --model mobilenet_v2"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(
@@ -110,9 +118,61 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_settings_cannot_continue_a_search(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["search", "--resume", str(found), "--seed", "4"]) == 1
-    assert "belongs to other budgets, settings or data" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        ["--max-macs", "1k", "--max-training-memory", "1k"],
+        ["--max-latency-ms", "0.0001", "--profile", "microcontroller"],
+        ["--max-macs", "1k,100k", "--max-params", "20k"],
+    ],
+)
+def test_the_command_that_is_said_to_work_works(
+    bounds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*CNN, *bounds, "--out", str(tmp_path / "run")]) == 1
+    shown = capsys.readouterr().err
+    assert_one_clear_line(shown, "no architecture fits")
+    command = shown.strip().partition("; this works: feddac ")[2]
+    assert run(shlex.split(command)) == 0
+
+
+def test_a_bound_that_is_met_is_offered_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*CNN, "--max-macs", "1k,123456", "--max-params", "20k", "--out", str(tmp_path / "run")]) == 1
+    command = capsys.readouterr().err.strip().partition("; this works: feddac ")[2]
+    macs = command.partition("--max-macs ")[2]
+    assert macs.endswith(",123456")
+    assert command.count("--max-params 20k") == 1
+
+
+@pytest.mark.parametrize("change", [["--seed", "4"], ["--augment", "none"], ["--train-images", "1400"]])
+def test_other_settings_cannot_continue_a_search(
+    change: list[str], found: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["search", "--resume", str(found), *change]) == 1
+    assert_one_clear_line(capsys.readouterr().err, "belongs to other budgets, settings or data")
+
+
+def test_a_file_of_budgets_has_profiles_of_its_own_and_may_leave_nothing_for_a_batch_size_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text("[[budget]]\nmacs = 100000\n")
+    for flags, key in ((["--profile", "phone"], "profile"), (["--local-batch-size", "4"], "local-batch-size")):
+        assert run([*CNN, "--budgets", str(budgets), *flags, "--out", str(tmp_path / "run")]) == 2
+        assert_one_clear_line(capsys.readouterr().err, f"{key} = ")
+    assert not (tmp_path / "run").exists()
+    budgets.write_text('[[budget]]\ntraining-memory = "1MB"\n')
+    assert run([*CNN, "--budgets", str(budgets), "--local-batch-size", "4", "--out", str(tmp_path / "run")]) == 0
+    [entry] = RunFolder.open(tmp_path / "run").read_budgets()
+    assert entry.budget.training.batch_size == 4
+
+
+def test_settings_of_a_federated_run_may_be_in_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "all.toml"
+    config.write_text('method = "fedavg"\nrounds = 3\nmodel = "cnn"\nsearch-space = "inner"\nfleet = "phone"\n')
+    command = [*CNN, "--config", str(config), "--max-params", "20k", "--out", str(tmp_path / "run")]
+    assert run(command) == 0
+    assert RunFolder.open(tmp_path / "run").read_config()["search-space"] == "inner"
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

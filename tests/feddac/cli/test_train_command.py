@@ -120,8 +120,8 @@ def test_a_teacher_is_learnt_from_and_kept_for_a_resumption(
     place = tmp_path / "large"
     place.mkdir()
     teacher = saved(place, Architecture.full(DIGITS), seed=9)
+    assert run(["train", str(member), *FAST, "--out", str(tmp_path / "alone")]) == 0
     flags = [str(member), *FAST, "--distillation", "0.9"]
-    assert run(["train", *flags, "--out", str(tmp_path / "alone")]) == 0
     assert run(["train", *flags, "--teacher", str(teacher), "--out", str(tmp_path / "taught")]) == 0
     alone, taught = result(tmp_path / "alone").state, result(tmp_path / "taught").state
     assert not torch.equal(alone["conv1.weight"], taught["conv1.weight"])
@@ -169,6 +169,8 @@ def test_a_configuration_file_is_read_and_flags_win(tmp_path: Path) -> None:
         (["{missing}"], 1, "cannot read the architecture file"),
         (["{member}", "--teacher", "{missing}"], 1, "cannot read the architecture file"),
         (["{member}", "--teacher", "{other}"], 1, "is for images of 3x32x32 and 10 classes, but digits has 1x8x8"),
+        (["{member}", "--distillation", "0.5"], 2, "distillation = 0.5 would have no effect without --teacher"),
+        (["--model", "cnn", "--stem-stride", "2"], 2, "no effect without --model mobilenet_v2"),
         (["{other}"], 1, "is for images of 3x32x32 and 10 classes, but digits has 1x8x8 and 10"),
         (["--epochs", "-1"], 2, "epochs must be at least 0"),
         (["--config", "{rounds}"], 2, "unknown setting 'rounds'"),

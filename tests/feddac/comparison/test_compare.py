@@ -179,13 +179,13 @@ def test_a_run_that_fails_is_not_told_to_differ_from_the_experiment(
     write_experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With other settings the comparison would refuse its folder."""
-    out, experiment = tmp_path / "out", write_experiment(top="", rest='[methods.only]\nmax-params = "1000"\n')
+    out, experiment = tmp_path / "out", write_experiment(top="", rest='[methods.only]\nmax-params = "100"\n')
     assert run(["compare", str(experiment), "--out", str(out)]) == 1
     assert "this works: feddac simulate --resume" in (out / "all/only/seed-0" / OUTPUT).read_text()
     [failed] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Failed: ")]
-    assert "no architecture fits a budget below 1,000 parameters" in failed
+    assert "no architecture fits a budget below 100 parameters" in failed
     written = "".join((out / f"comparison.{kind}").read_text() for kind in ("md", "html", "json"))
-    assert "no architecture fits a budget below 1,000 parameters" in written
+    assert "no architecture fits a budget below 100 parameters" in written
     assert "this works" not in failed + written
 
 
