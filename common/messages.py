@@ -20,7 +20,14 @@ from common.budget import DeviceBudget, LocalTraining
 from common.device_names import DEVICE_NAME
 from common.errors import ArchitectureError, BudgetError, MessageError
 from common.message_arrays import array_record, decode_array, encode_arrays
-from common.message_fields import config_record, metric_record, read_integer, read_number, read_text
+from common.message_fields import (
+    LARGEST_NUMBER,
+    config_record,
+    metric_record,
+    read_integer,
+    read_number,
+    read_text,
+)
 from common.network import Network
 from common.rates import COUNTED, LatencyBound
 from common.settings import Scalar, Settings
@@ -34,6 +41,12 @@ WEIGHTS = "weights"
 """The array that holds a network's weights as one flat float32 vector."""
 HANDSHAKE = "query.handshake"
 LARGEST_DEVICE_SAMPLES = 2**40
+SHORTEST_LATENCY_MS, SMALLEST_SHARE = 1e-6, 1e-100
+"""Of a bound on latency, with LARGEST_NUMBER for both: further out, products and sums of them become 0 or infinite.
+
+An operation that takes seconds and one of a picosecond, by bounds of a microsecond and of years, are well inside; so
+are the tiny rates that rounding leaves of a kind of work that was measured to take no time.
+"""
 
 
 @cache
@@ -151,6 +164,18 @@ class DeviceReport:
         except BudgetError as error:
             raise MessageError(f"{name}: {error}") from None
         return cls(name, profile, read_integer(values, "partition", minimum=0), samples, budget, held_out)
+
+    def require_training(self, training: LocalTraining) -> None:
+        """Raise MessageError for a bound on memory that holds while the device trains otherwise than the run asks.
+
+        The training is that of the run's settings on both sides. What another training takes says nothing of this one.
+        """
+        own = self.budget.training
+        if self.budget.training_memory_bytes is not None and own != training:
+            raise MessageError(
+                f"{self.name} bounds its memory for other training than the run's: {own.batch_size} images at once and "
+                f"{own.kept} values kept of each parameter, not {training.batch_size} and {training.kept}"
+            )
 
 
 @dataclass(frozen=True)
@@ -330,7 +355,10 @@ def _require_schema(values: ConfigRecord) -> None:
 
 
 def _latency(values: Any) -> LatencyBound | None:
-    """The bound on latency of a report; its shares are checked by itself."""
+    """The bound on latency of a report, within limits that are safe to compute with; raises MessageError.
+
+    What no bound can have, such as a negative share, is a BudgetError.
+    """
     milliseconds, shares = read_number(values, "latency-ms", minimum=0.0), values.get("latency-shares")
     if milliseconds == 0 and shares == []:
         return None
@@ -338,4 +366,10 @@ def _latency(values: Any) -> LatencyBound | None:
         raise MessageError(f"latency-shares must be {len(COUNTED)} numbers")
     if not all(isinstance(share, float) for share in shares):
         raise MessageError("latency-shares must be numbers")
-    return LatencyBound(milliseconds, tuple(shares))
+    latency = LatencyBound(milliseconds, tuple(shares))
+    read_number(values, "latency-ms", minimum=SHORTEST_LATENCY_MS)
+    for share in shares:
+        if share != 0 and not SMALLEST_SHARE <= share <= LARGEST_NUMBER:
+            limits = f"{SMALLEST_SHARE:g} and {LARGEST_NUMBER:g}"
+            raise MessageError(f"latency-shares must each be 0, or between {limits}, not {share}")
+    return latency

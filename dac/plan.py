@@ -20,14 +20,19 @@ def check_feasible(base: BaseNetwork, budgets: Sequence[DeviceBudget], space: Se
 
     The search space is `inner` where none is given.
     """
-    description = describe(base)
-    floor = description.costs((space or SearchSpace()).floor_sizes(description))
+    floor = floor_costs(base, space or SearchSpace())
     for budget in budgets:
         if not budget.admits(floor):
             raise BudgetError(
                 f"no architecture fits a budget {budget}: the smallest {base.model} for {base.input_shape} needs "
                 f"{needs(floor, budget)}; raise the budget, or lower --width or raise --strides"
             )
+
+
+def floor_costs(base: BaseNetwork, space: SearchSpace) -> Costs:
+    """What the smallest architecture of the search space needs."""
+    description = describe(base)
+    return description.costs(space.floor_sizes(description))
 
 
 def needs(costs: Costs, budget: DeviceBudget) -> str:

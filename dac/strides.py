@@ -7,7 +7,6 @@ there on the first reduction is taken at which the smallest network of the searc
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import reduce
 
 from common.budget import Costs, DeviceBudget
 from common.groups import AUTO_STEM, AUTO_STRIDES, ModelSettings
@@ -50,8 +49,8 @@ def with_strides(
 ) -> ModelSettings:
     """`settings` with numbers where they say auto; what a user gave is kept.
 
-    `input_shape` is (C, H, W). Budgets that fit at no reduction are left out of the choice, and of several that fit the
-    tightest decides. Parameters do not count, since strides do not change them. The networks considered
+    `input_shape` is (C, H, W). Budgets that fit at no reduction are left out of the choice, and of those that fit all
+    must. Parameters do not count, since strides do not change them. The networks considered
     are those of the search space `inner` with the floor of `space`, whatever its kind, so that methods that are
     compared are cut from one network.
     """
@@ -63,8 +62,11 @@ def with_strides(
     *candidates, last = (_filled(settings, step) for step in large)
     floors = (_floor(one, input_shape, classes, space) for one in candidates)
     smallest = _floor(last, input_shape, classes, space)
-    tightest = reduce(DeviceBudget.meet, (one for one in map(_spare, budgets) if one.admits(smallest)), DeviceBudget())
-    fitting = (one for one, floor in zip(candidates, floors, strict=True) if tightest.admits(floor))
+    # each by itself: the meet of devices that are slow in different work may admit nothing
+    spare = [one for one in dict.fromkeys(map(_spare, budgets)) if one.admits(smallest)]
+    fitting = (
+        one for one, floor in zip(candidates, floors, strict=True) if all(budget.admits(floor) for budget in spare)
+    )
     return next(fitting, last)
 
 

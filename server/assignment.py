@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
 from dac.files import Member
@@ -9,22 +10,39 @@ from dac.plan import clipped
 from server.cohorts import Cohort
 from server.devices import Device
 from server.merging import merge_nearest
+from server.run import Run
 
 
-def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs) -> list[DeviceBudget]:
+def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs, floor: Costs) -> list[DeviceBudget]:
     """For each budget the one that is searched for in its place: itself, or the meet of a group of near ones.
 
     Bounds above what the base network costs (`full`) are first lowered to it, for they cannot bind. Then the two groups
     that lose least by taking the smaller of each bound are merged, until at most `max_cohorts` are left; 0 sets no
-    limit. A loss is the sum over devices and resources of log(bound before / bound after).
+    limit. A loss is the sum over devices and resources of log(bound before / bound after). Groups that would not admit
+    the smallest network together (`floor`), which each of the budgets admits, stay apart: then more are left.
     """
     groups: dict[DeviceBudget, list[int]] = {}
     for position, budget in enumerate(budgets):
         groups.setdefault(clipped(budget, full), []).append(position)
     if max_cohorts:
-        groups = merge_nearest(groups, max_cohorts, full)
+        groups = merge_nearest(groups, max_cohorts, full, floor)
     merged = {position: budget for budget, positions in groups.items() for position in positions}
     return [merged[position] for position in range(len(budgets))]
+
+
+def budgets_to_serve(devices: Sequence[Device], floor: Costs, run: Run) -> list[DeviceBudget]:
+    """For each device the budget that its architecture is made for (`merge_budgets`), as the run's max-cohorts says.
+
+    Tells where more are left than that, because the devices' budgets together admit no network.
+    """
+    limit, full = run.config.fleet.max_cohorts, Architecture.full(run.reference.base).costs
+    merged = merge_budgets([one.budget for one in devices], limit, full, floor)
+    left = len(set(merged))
+    if 0 < limit < left:
+        run.progress.note(
+            f"{left} budgets are left to serve, though max-cohorts is {limit}: no network fits any two of them together"
+        )
+    return merged
 
 
 def assign(devices: Sequence[Device], members: Sequence[Member]) -> list[Cohort]:

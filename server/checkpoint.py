@@ -40,9 +40,7 @@ VERSION = 3
 METHOD_FILE = "method.safetensors"
 MAX_POINTER_BYTES, MAX_STATE_BYTES, MAX_METHOD_BYTES = 2**12, 2**28, 2**34
 
-FREE_SETTINGS = frozenset(
-    ("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "accelerator")
-)
+FREE_SETTINGS = frozenset(("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "accelerator"))
 """Settings that may differ when a run is resumed: they say how and how long it runs, not what it computes."""
 
 
@@ -95,7 +93,7 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
                 f"{place} has version {document['version']} of {document['format']}; this program reads version "
                 f"{VERSION} of {FORMAT}"
             )
-        _require_same_settings(document["settings"], config)
+        require_same_settings(document["settings"], config)
         network = network_class(contract_of(config.method.method))
         own = document["method"]
         return Saved(
@@ -170,7 +168,8 @@ def _read_arrays(path: Path, digest: str, largest: int = MAX_METHOD_BYTES) -> di
     return dict(safetensors.numpy.load(_verified(path, digest, largest)))
 
 
-def _require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
+def require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
+    """Raise CheckpointError, naming the setting, where `config` differs from what a run began with (`saved`)."""
     for key, value in config.to_mapping().items():
         before = saved.get(key)
         if key == "fleet" and is_fleet_file(str(before)) and is_fleet_file(str(value)):

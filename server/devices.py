@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from common.budget import Costs, DeviceBudget
 from common.messages import DeviceReport
@@ -14,6 +15,11 @@ class Device:
 
     node_id: int
     report: DeviceReport
+
+    @classmethod
+    def of(cls, entry: BudgetEntry) -> Self:
+        """The device of a line in budgets.json, which does not say where it can be reached, nor what it holds out."""
+        return cls(0, DeviceReport(entry.name, entry.profile, entry.partition, entry.samples, entry.budget))
 
     @property
     def name(self) -> str:

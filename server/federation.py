@@ -1,8 +1,6 @@
 """A whole federated run in four stages: handshake, search, rounds, summary."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,13 +16,13 @@ from common.fleet import is_fleet_file
 from common.groups import ModelSettings
 from common.learning import pick_accelerator
 from common.methods import contract_of
-from common.process import peak_rss_bytes
 from common.progress import Progress
 from common.search_space import SearchSpace
 from dac.model_file import metadata
 from dac.strides import base_of, is_chosen, with_strides
-from server.checkpoint import load_federation
+from server.checkpoint import load_federation, require_same_settings
 from server.cohorts import FederationState, require_architecture
+from server.devices import Device
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
@@ -34,6 +32,7 @@ from server.rounds import Rounds
 from server.run import Run
 from server.run_facts import closing_facts, record_facts
 from server.run_folder import RunFolder
+from server.stages import STAGE_EVENT, record_stage, seconds_by_stage, timed
 from server.summary import summarise
 from server.threads import threads_of
 
@@ -42,9 +41,11 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
     """Run the federation that `config` describes, keep everything in `folder`, and return its summary.
 
     With `resume` the run in `folder` goes on where its checkpoint, or its unfinished search, left it, and ends with the
-    weights an uninterrupted run would have. Raises FederationError if no device answers or every reply is rejected
-    three rounds in a row, BudgetError if no architecture fits any device, CheckpointError if there is nothing sound to
-    resume from, and DataError or ConfigurationError for settings that cannot work.
+    weights an uninterrupted run would have. An unfinished search goes on for the devices that it began for; who has
+    come, gone or changed since is placed when it is over, as between rounds. Raises FederationError if no device
+    answers or every reply is rejected three rounds in a row, BudgetError if no architecture fits any device,
+    CheckpointError if there is nothing sound to resume from, and DataError or ConfigurationError for settings that
+    cannot work.
     """
     if not resume:
         require_effect(config)
@@ -59,6 +60,7 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume and saved is None:
         _require_no_rounds(folder)
+    begun_for = [] if saved else _begun_for(folder, config)
     if resume:
         folder.truncate_after(saved.state.round if saved else -1)
     run = Run(config, folder, load_reference(config), accelerator, progress)
@@ -71,32 +73,34 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     if resume:
         folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation
-    seconds = dict(saved.state.stage_seconds) if saved else {}
-    greeter = Greeter(grid, settings.handshake_timeout, progress)
-    with _stage("handshake", folder, seconds):
+    seconds = dict(saved.state.stage_seconds) if saved else seconds_by_stage(folder.events(STAGE_EVENT))
+    greeter = Greeter(grid, settings.handshake_timeout, progress, settings.local_training)
+    with timed("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
-    run = _with_strides_for(run, [one.budget for one in reported])
+    served = begun_for or reported
+    run = _with_strides_for(run, [one.budget for one in served])
     config, method = run.config, half(run)
     if saved is None:
+        write_budgets(folder, method, served)
         state = FederationState()
-        with _stage("search", folder, seconds):
-            method.prepare(reported)
+        with timed("search", folder, seconds):
+            method.prepare(served)
         state.method_seconds = seconds["search"]
-        state.budgets = {one.name: one.budget for one in reported}
+        state.budgets = {one.name: one.budget for one in served}
     else:
         state = saved.state
         method.restore(saved.cohorts, saved.method)
-        for one in reported:
-            reassign(one, method, state, run)
     state.stage_seconds = seconds
-    sort_devices(method, reported)
-    write_budgets(folder, method, reported)
     rounds = Rounds(grid, greeter, method, state, {one.name: one for one in reported}, run)
     before = seconds.get("rounds", 0.0)
     if saved is None:
         rounds.start()
+    for one in reported:
+        reassign(one, method, state, run)
+    sort_devices(method, reported)
+    write_budgets(folder, method, reported)  # not before a checkpoint: until then it says for whom the search is
     rounds.run()
-    _record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
+    record_stage("rounds", folder, seconds.get("rounds", 0.0) - before)
     save_models(method, run)
     summary = {**summarise(method, state, config, folder), **closing_facts(method, run)}
     folder.write_summary(summary)
@@ -134,22 +138,19 @@ def _require_no_rounds(folder: RunFolder) -> None:
         )
 
 
+def _begun_for(folder: RunFolder, config: Config) -> list[Device]:
+    """The devices that an unfinished search or pretraining is for, as they reported then; none if there is nothing.
+
+    Raises CheckpointError for settings that are not those it began with, and for a damaged budgets.json.
+    """
+    if not any(folder.checkpoint_folder.glob("*.safetensors")):
+        return []
+    require_same_settings(folder.read_config(), config)
+    return [Device.of(entry) for entry in folder.read_budgets()]
+
+
 def save_models(method: Method, run: Run) -> None:
     """Write the models that the method keeps of every cohort, with what is needed to use them."""
     for one in chain.from_iterable(map(method.models, method.cohorts)):
         facts = metadata(one.name, "federated", require_architecture(one.network, one.name), run.reference.preparation)
         run.folder.save_model(one.name, one.module.state_dict(), facts)
-
-
-@contextmanager
-def _stage(name: str, folder: RunFolder, seconds: dict[str, float]) -> Iterator[None]:
-    """Time a stage: into the metrics, and added to what an interrupted run spent on it before."""
-    start = time.perf_counter()
-    yield
-    elapsed = time.perf_counter() - start
-    seconds[name] = seconds.get(name, 0.0) + elapsed
-    _record_stage(name, folder, elapsed)
-
-
-def _record_stage(name: str, folder: RunFolder, seconds: float) -> None:
-    folder.append("stage", stage=name, seconds=seconds, peak_rss_bytes=peak_rss_bytes())

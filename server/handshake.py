@@ -6,6 +6,7 @@ from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from common.budget import USUAL_TRAINING, LocalTraining
 from common.errors import FederationError, MessageError
 from common.messages import HANDSHAKE, DeviceReport, Hello
 from common.progress import Progress
@@ -22,12 +23,16 @@ class Greeter:
     """Asks each node once and collects the answers as they come, so that no round waits for a newcomer.
 
     A node that could not be reached, or that `forget` names, is asked again; `forget_all` has every node asked again.
+    `training` is how the run has devices train; one that bounds its memory for another training is left out.
     """
 
-    def __init__(self, grid: Grid, timeout: float, progress: Progress) -> None:
+    def __init__(
+        self, grid: Grid, timeout: float, progress: Progress, training: LocalTraining = USUAL_TRAINING
+    ) -> None:
         self._grid = grid
         self._timeout = timeout
         self._progress = progress
+        self._training = training
         self._asked: set[int] = set()
         self._pending: dict[str, Message] = {}
         self.first_refusal = ""
@@ -70,7 +75,9 @@ class Greeter:
                 self.forget(node_id)
                 continue
             try:
-                devices.append(Device(node_id, _report(reply)))
+                report = _report(reply)
+                report.require_training(self._training)
+                devices.append(Device(node_id, report))
             except MessageError as error:
                 self._refuse(f"node {node_id} is left out: {one_line(str(error))}")
         return devices

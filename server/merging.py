@@ -7,10 +7,12 @@ and in one fixed order, so that the result does not depend on how a processor ro
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
-from common.budget import RESOURCES, Costs, DeviceBudget
+from common.budget import RESOURCES, Costs, DeviceBudget, Network
 
 Groups = dict[DeviceBudget, list[int]]
 Bounds = tuple[float, ...]
@@ -19,19 +21,20 @@ _ROUNDING = 1e-13
 """By how much two ways to add up the loss of one device may differ."""
 
 
-def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int, full: Costs) -> Groups:
+def merge_nearest(groups: Mapping[DeviceBudget, list[int]], limit: int, full: Costs, floor: Costs) -> Groups:
     """At most `limit` groups: positions by budget, where all bounds of RESOURCES are finite.
 
-    `full` is what the base network costs.
+    `full` is what the base network costs, `floor` what the smallest one costs, which every budget admits.
 
     A merge replaces two groups by the meet of their budgets; of all pairs it takes the one that loses least, the first
-    in order where several lose the same.
+    in order where several lose the same. A pair whose meet does not admit the floor is never merged, as of two devices
+    that are slow in different work: where no other is left, there are more groups than `limit`.
     """
     result = dict(groups)
     if len(result) <= limit:
         return result
-    table = _Nearest(result, full)
-    while len(result) > limit:
+    table = _Nearest(result, full, floor)
+    while len(result) > limit and table.has_pair:
         first, second = table.pop_nearest()
         together = result.pop(first) + result.pop(second)
         meet = first.meet(second)
@@ -51,14 +54,29 @@ def _bounds(budget: DeviceBudget, full: Costs) -> Bounds:
     return (*(budget.bound(resource) for resource in RESOURCES), *shares)
 
 
+class _CountedOnce:
+    """A network whose costs are asked for again and again."""
+
+    def __init__(self, network: Network) -> None:
+        self.training_memory_bytes = cache(network.training_memory_bytes)
+        self.work = cache(network.work)
+
+
+def _counted_once(costs: Costs) -> Costs:
+    return costs if costs.network is None else replace(costs, network=_CountedOnce(costs.network))
+
+
 _Key = tuple[float, int, int]  # loss, and the places of the two in the order of groups
 
 
 class _Nearest:
-    """Groups in slots, each with its nearest partner. Groups that have come later are later in order."""
+    """Groups in slots, each with its nearest partner. Groups that have come later are later in order.
 
-    def __init__(self, groups: Mapping[DeviceBudget, list[int]], full: Costs) -> None:
-        self._full = full
+    A group without a partner never gets one: what comes later is tighter than what it could not be merged with.
+    """
+
+    def __init__(self, groups: Mapping[DeviceBudget, list[int]], full: Costs, floor: Costs) -> None:
+        self._full, self._floor = _counted_once(full), _counted_once(floor)
         self._budgets = list(groups)
         self._slot = {budget: slot for slot, budget in enumerate(self._budgets)}
         self._exact = [_bounds(budget, full) for budget in self._budgets]
@@ -71,6 +89,11 @@ class _Nearest:
         self._slack = _ROUNDING * max(1.0, self._sizes.sum())
         for slot in range(len(groups)):
             self._look(slot)
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether any two may be merged."""
+        return bool(np.isfinite(self._loss).any())
 
     def pop_nearest(self) -> tuple[DeviceBudget, DeviceBudget]:
         """Remove the pair that loses least, and return it in order."""
@@ -102,19 +125,26 @@ class _Nearest:
         for one in np.flatnonzero(forsaken):
             self._look(int(one))
         losses = self._losses(slot)
-        for one in np.flatnonzero(self._alive & ~forsaken & (losses <= self._loss + self._slack)):
-            if self._key(int(one), slot) < self._key(int(one), int(self._partner[one])):
+        paired = self._partner >= 0
+        for one in np.flatnonzero(self._alive & ~forsaken & paired & (losses <= self._loss + self._slack)):
+            nearer = self._key(int(one), slot) < self._key(int(one), int(self._partner[one]))
+            if nearer and self._may_merge(int(one), slot):
                 self._set(int(one), slot)
 
     def _look(self, slot: int) -> None:
         """Find the partner of `slot` among all."""
         losses = self._losses(slot)
-        near = [int(one) for one in np.flatnonzero(losses <= losses.min() + self._slack)]
-        if np.isfinite(losses[near[0]]):
+        self._partner[slot], self._loss[slot] = -1, np.inf
+        while np.isfinite(least := losses.min()):
+            near = [int(one) for one in np.flatnonzero(losses <= least + self._slack)]
             best = near[0] if len(near) == 1 else min(near, key=lambda one: self._key(slot, one))
-            self._set(slot, best)
-        else:
-            self._partner[slot], self._loss[slot] = -1, np.inf
+            if self._may_merge(slot, best):
+                self._set(slot, best)
+                return
+            losses[best] = np.inf
+
+    def _may_merge(self, one: int, other: int) -> bool:
+        return self._budgets[one].meet(self._budgets[other]).admits(self._floor)
 
     def _set(self, slot: int, partner: int) -> None:
         self._partner[slot] = partner

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
@@ -11,9 +10,9 @@ from common.methods.dac import DAC, DACSettings
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
 from dac.files import Member
-from dac.plan import check_feasible
+from dac.plan import check_feasible, floor_costs
 from dac.search import search
-from server.assignment import assign, merge_budgets
+from server.assignment import assign, budgets_to_serve
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.architecture_files import choose_members, read_members, record_architecture
@@ -60,8 +59,7 @@ class DACServer(Averaged):
             base = run.reference.base
             space = SearchSpace.of(run.config.search)
             devices = keep_able(devices, lambda budget: check_feasible(base, [budget], space), run)
-            full = Architecture.full(base).costs
-            merged = merge_budgets([one.budget for one in devices], run.config.fleet.max_cohorts, full)
+            merged = budgets_to_serve(devices, floor_costs(base, space), run)
             unique = list(dict.fromkeys(merged))
             members = self._search(unique)
             by_budget = dict(zip(unique, members, strict=True))

@@ -20,7 +20,7 @@ from server.methods.architecture_files import record_architecture
 from server.methods.averaged import Averaged
 from server.methods.pretraining import pretraining_epochs, starting_member, starting_state
 from server.methods.refusals import refuse
-from server.methods.slices import largest_slice, sliceable
+from server.methods.slices import common_slice, sliceable
 from server.run import Run
 
 
@@ -40,7 +40,7 @@ class FedAvgServer(Averaged):
         if self.which == "smallest":
             devices = sliceable(devices, run)
             budget = reduce(DeviceBudget.meet, [one.budget for one in devices])
-            architecture = largest_slice(architecture.base, budget)
+            architecture = common_slice(architecture.base, [one.budget for one in devices])
         elif self.which == "drop-weak":
             devices = self._strong(devices, architecture)
             budget = reduce(DeviceBudget.meet, [one.budget for one in devices])

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from common.architecture import Architecture
 from common.methods.heterofl import HeteroFL, ScaledOrder
 from dac.joint import share_weights
-from server.assignment import assign, merge_budgets
+from server.assignment import assign, budgets_to_serve
 from server.cohorts import Cohort, architecture_of
 from server.devices import Device
 from server.methods.architecture_files import record_architecture
 from server.methods.averaged import Averaged
 from server.methods.pretraining import pretraining_epochs, starting_member, starting_state
-from server.methods.slices import largest_slice, reducible, sliceable
+from server.methods.slices import largest_slice, reducible, sliceable, smallest_costs
 from server.run import Run
 
 
@@ -41,7 +41,7 @@ class HeteroFLServer(Averaged):
         """The slices of one network that the budgets admit, trained on the reference set."""
         run, full = self.run, Architecture.full(self.run.reference.base)
         fitting = sliceable(devices, run)
-        merged = merge_budgets([one.budget for one in fitting], run.config.fleet.max_cohorts, full.costs)
+        merged = budgets_to_serve(fitting, smallest_costs(full.base), run)
         trained = full, starting_state(full, run)
         members = {
             budget: starting_member(largest_slice(full.base, budget), budget, trained, run)

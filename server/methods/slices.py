@@ -46,6 +46,17 @@ def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     return slice_at(base, rates[fits])
 
 
+def common_slice(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> Architecture:
+    """The largest slice that every one of the budgets admits: the smallest of those that each of them admits alone.
+
+    Slices are nested, and a smaller one takes no more of anything. The meet of the budgets may admit less, or nothing:
+    it is the budget of a device that is as slow in each kind of work as any of them. Raises BudgetError as
+    `largest_slice` does.
+    """
+    slices = [largest_slice(base, budget) for budget in dict.fromkeys(budgets)]
+    return min(slices, key=lambda one: one.costs.params)
+
+
 def smallest_costs(base: BaseNetwork) -> Costs:
     """What the smallest slice needs."""
     return slice_at(base, _rates(base)[0]).costs

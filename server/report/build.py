@@ -36,7 +36,10 @@ MOST_TROUBLES = 200
 
 @dataclass(frozen=True)
 class Use:
-    """What an architecture takes of one bound: `share` is 1 at the bound, which it must stay below."""
+    """What an architecture takes of one bound: `share` is 1 at the bound, which it must stay below.
+
+    `bound` is "" where there is none, and `share` NaN there and of a device that has no architecture.
+    """
 
     used: str
     bound: str
@@ -152,14 +155,16 @@ def _extreme(cohorts: Iterable[Cohort], choose: Any) -> Cohort | None:
 
 
 def _use(used: float, bound: float, words: Callable[[float], str]) -> Use:
-    return Use(words(used) if used else "", words(bound), used / bound if bound > 0 else math.nan)
+    known, bounded = used != 0 and math.isfinite(used), math.isfinite(bound)
+    share = used / bound if bound > 0 else math.nan
+    return Use(words(used) if known else "", words(bound) if bounded else "", share)
 
 
 def _budget_table(run: Run) -> tuple[list[str], list[BudgetRow]]:
     """The resources that some device bounds, and the rows with these alone: others would only widen the table."""
     rows = _budget_rows(run)
     titles = [*(title for _, title, _ in RESOURCES), *OF_THE_DEVICE]
-    bounded = [place for place in range(len(titles)) if any(math.isfinite(row.uses[place].share) for row in rows)]
+    bounded = [place for place in range(len(titles)) if any(row.uses[place].bound for row in rows)]
     return (
         [titles[place] for place in bounded],
         [replace(row, uses=tuple(row.uses[place] for place in bounded)) for row in rows],

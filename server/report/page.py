@@ -301,7 +301,8 @@ No device has a bound.{% endif %} Devices with the same bounds share a row.</p>
 <span>{{ use.share | percent }}</span></div>\
 <div class="meter"><span style="width:{{ '%.1f' | format([100 * use.share, 100] | min) }}%"></span></div></td>
 {% else %}
-<td class="use none" data-value="-1">{{ use.used + ", " if use.known }}no bound</td>
+<td class="use none" data-value="-1">{% if use.bound %}{{ use.bound }}{% else %}\
+{{ use.used + ", " if use.known }}no bound{% endif %}</td>
 {% endif %}
 {% endfor %}
 </tr>

@@ -13,6 +13,7 @@ from server.report.own_scores import OWN_EVENT, OwnScore, mean_own, on_devices, 
 from server.report.progress import Point, progress_of
 from server.report.wording import number_of
 from server.run_folder import RunFolder
+from server.stages import seconds_by_stage
 
 Event = Mapping[str, Any]
 STAGES = ("handshake", "search", "rounds", "report")
@@ -233,11 +234,7 @@ def _cohorts(
 
 def _stages(summary: Mapping[str, Any], events: Iterable[Event]) -> dict[str, float]:
     """Seconds per stage in order; a stage that was resumed counts all its parts."""
-    seconds: dict[str, float] = {}
-    for event in events:
-        name, value = str(event.get("stage")), number_of(event.get("seconds"))
-        if math.isfinite(value):
-            seconds[name] = seconds.get(name, 0.0) + value
+    seconds = seconds_by_stage(events)
     for name, recorded in summary.get("stages", {}).items():
         value = number_of(recorded)
         if math.isfinite(value):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.measure import measured_profile, memory_limit_bytes
+from common.messages import DeviceReport
 from common.rates import LatencyBound
 
 
@@ -58,6 +59,8 @@ def test_this_machine_has_a_budget() -> None:
     assert budget.latency == LatencyBound.by(profile.rates, 20.0)
     assert budget.training_memory_bytes == int(0.75 * profile.memory_bytes)
     assert budget.params == int(0.75 * profile.storage_bytes) // 4
+    report = DeviceReport("camera", "measured", 0, 9, budget)
+    assert DeviceReport.decode(report.encode()) == report
     assert profile.memory_bytes <= memory_limit_bytes()
 
 

@@ -22,9 +22,13 @@ from common.architecture import Architecture
 from common.arrays import DTYPES, ArraySpec, Vector
 from common.budget import DeviceBudget, LocalTraining
 from common.errors import ConfigurationError, MessageError
+from common.fleet import PROFILES
 from common.message_arrays import content_bytes, encode_arrays
+from common.message_fields import LARGEST_NUMBER
 from common.messages import (
     SCHEMA,
+    SHORTEST_LATENCY_MS,
+    SMALLEST_SHARE,
     DeviceReport,
     EvaluateResult,
     Hello,
@@ -39,6 +43,7 @@ from common.methods.training import TrainingOrder
 from common.models.description import BaseNetwork
 from common.rates import COUNTED, LatencyBound
 from common.settings import Settings
+from common.simulated_time import pace_of
 from tests.examples import examples
 
 ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 4, 4), 3), {"hidden": (0, 3, 7)})
@@ -49,6 +54,7 @@ HELLO = Hello.mine()
 LATENCY = LatencyBound(20.0, tuple(number / 97 for number in range(len(COUNTED))))
 REPORT = DeviceReport("device 1", "phone", 3, 120, DeviceBudget(macs=30_000_000, peak_memory_bytes=2**19))
 EVERY_BOUND = DeviceReport("d", "phone", 0, 9, DeviceBudget(1, 2, 3, 4, LATENCY, LocalTraining(8, 3)))
+LARGE = Architecture.full(BaseNetwork("mobilenet_v2", (3, 224, 224), 1000, 2.0)).costs
 ORDER = ScaledOrder(
     epochs=2,
     batch_size=16,
@@ -366,6 +372,16 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
         (EVERY_BOUND, "report", "latency-shares", [-1.0] * 21, "d: rates must be finite and not negative"),
         (EVERY_BOUND, "report", "latency-shares", [1] * 21, "latency-shares must be numbers"),
         (EVERY_BOUND, "report", "latency-shares", "fast", "latency-shares must be 21 numbers"),
+        (
+            EVERY_BOUND,
+            "report",
+            "latency-shares",
+            [1.7e308] * 21,
+            r"latency-shares must each be 0, or between .* 1\.7e\+308",
+        ),
+        (EVERY_BOUND, "report", "latency-shares", [0.5] * 20 + [1e19], "latency-shares must each be 0, or between"),
+        (EVERY_BOUND, "report", "latency-shares", [0.5] * 20 + [1e-101], "latency-shares must each be 0, or between"),
+        (EVERY_BOUND, "report", "latency-ms", 1e-200, "latency-ms must be at least 1e-06, not 1e-200"),
         (TASK, "task", "schema", 1, "speaks schema 1, this one 3"),
         (TRAINED, "echo", "schema", 1, "speaks schema 1, this one 3"),
         (SCORE, "echo", "schema", 1, "speaks schema 1, this one 3"),
@@ -380,6 +396,31 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
 def test_an_impossible_field_says_what_is_wrong(message: Any, record: str, key: str, value: Any, expected: str) -> None:
     with pytest.raises(MessageError, match=expected):
         DECODE[type(message)](with_field(message, record, key, value))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("milliseconds", [1e-6, 20.0, 1e12])
+def test_the_latency_of_every_profile_is_within_the_limits(profile: str, milliseconds: float) -> None:
+    report = dataclasses.replace(REPORT, budget=PROFILES[profile].budget(milliseconds))
+    assert DeviceReport.decode(over_the_wire(report.encode())) == report
+
+
+extreme_shares = st.lists(
+    st.sampled_from([0.0, SMALLEST_SHARE, LARGEST_NUMBER]) | st.floats(SMALLEST_SHARE, LARGEST_NUMBER),
+    min_size=len(COUNTED),
+    max_size=len(COUNTED),
+).filter(any)
+
+
+@given(extreme_shares, st.sampled_from([SHORTEST_LATENCY_MS, 20.0, LARGEST_NUMBER]))
+def test_nothing_overflows_that_is_computed_from_a_latency_within_the_limits(shares: list[float], ms: float) -> None:
+    """Loosened as for the choice of strides, as the time of one image, and as the pace of a device."""
+    budget = DeviceBudget(latency=LatencyBound(ms, tuple(shares)))
+    latency = DeviceReport.decode(dataclasses.replace(REPORT, budget=budget).encode()).budget.latency
+    assert latency is not None
+    assert latency.loosened(0.9).meet(latency).within(latency.loosened(0.9))
+    assert math.isfinite(budget.latency_ms(LARGE))
+    assert math.isfinite(pace_of("sensor", budget, 20.0).seconds(LARGE, 2.0**40 * LARGE.macs, 1e9, 1e9))
 
 
 def test_a_reply_for_another_architecture_is_refused() -> None:

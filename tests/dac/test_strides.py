@@ -8,7 +8,9 @@ from common.fleet import virtual_fleet
 from common.groups import FleetSettings, ModelSettings
 from common.models import describe
 from common.models.description import BaseNetwork
+from common.rates import COUNTED, LatencyBound
 from common.search_space import SearchSpace
+from dac.plan import floor_costs
 from dac.strides import LADDER, base_of, with_strides
 
 FLEET = [device.budget for device in virtual_fleet(FleetSettings())]
@@ -55,6 +57,17 @@ def test_no_more_is_reduced_than_the_tightest_budget_needs() -> None:
     assert chosen(32, [DeviceBudget(macs=needed.macs)]) == LADDER[2]
     tight_memory = DeviceBudget(peak_memory_bytes=needed.peak_memory_bytes)
     assert chosen(32, [enough, tight_memory]) == LADDER[2]
+
+
+def test_no_device_is_asked_to_be_as_slow_as_others_in_what_they_are_slow_in() -> None:
+    """Half of one's time goes into depthwise convolutions, half of the other's into pointwise ones."""
+    base = base_of(ModelSettings(stem_stride=1, strides=LADDER[0][1]), (3, 32, 32), 10)
+    work = dict(zip(COUNTED, floor_costs(base, SearchSpace()).work(), strict=True))
+    budgets = [
+        DeviceBudget(latency=LatencyBound(20.0, tuple(0.5 / work[one] if one == slow else 0.0 for one in COUNTED)))
+        for slow in (("depthwise", "mac"), ("pointwise", "mac"))
+    ]
+    assert chosen(32, budgets) == LADDER[0]
 
 
 def test_a_device_that_no_strides_help_does_not_decide() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 
 from common.architecture import Architecture
+from common.budget import Costs, DeviceBudget
 from common.config import Config
 from common.messages import Task
 from common.progress import Silent
+from common.rates import COUNTED, LatencyBound
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods import server_half
@@ -46,6 +48,13 @@ def architecture_of(one: Cohort | Task) -> Architecture:
     return one.network
 
 
+def slow_in(kind: str, share: float, costs: Costs) -> DeviceBudget:
+    """A bound on latency of which a network of these costs takes `share`, all of it in operations of one kind."""
+    units = dict(zip(COUNTED, costs.work(), strict=True))[kind, "value"]
+    shares = (share / units if counted == (kind, "value") else 0.0 for counted in COUNTED)
+    return DeviceBudget(latency=LatencyBound(20.0, tuple(shares)))
+
+
 class Crash(Silent):
     """Progress that ends the process, so to speak, at its n-th call."""
 
@@ -56,6 +65,16 @@ class Crash(Silent):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
+
+
+class Notes(Silent):
+    """Progress that remembers its notes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)
 
 
 def models(path: Path) -> dict[str, bytes]:

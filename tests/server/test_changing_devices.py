@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from flwr.clientapp import ClientApp
 from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
+from common.errors import BudgetError, CheckpointError
 from common.messages import HANDSHAKE, DeviceReport
+from common.progress import Silent
+from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 
@@ -211,6 +215,91 @@ def test_a_device_restarted_with_another_budget_while_the_server_was_down_moves(
     folder = RunFolder(tmp_path / "run")
     assert where(folder) == [AT_HOME, AT_HOME | {"small": "cohort-0"}]
     assert [event["round"] for event in folder.events("assignment")] == [2]
+
+
+class CutShort(Silent):
+    """Progress that ends the process, so to speak, in a search or pretraining of which there is a checkpoint."""
+
+    def __init__(self, place: Path) -> None:
+        self.checkpoints = place / "checkpoint"
+
+    def advance(self, stage: str, units: int, message: str) -> None:
+        if stage in ("search", "train") and any(self.checkpoints.glob("*.safetensors")):
+            raise KeyboardInterrupt
+
+
+def without(partition: int) -> type[InlineGrid]:
+    """A grid in which this device is offline."""
+
+    class Without(InlineGrid):
+        def get_node_ids(self) -> list[int]:
+            return [one for one in super().get_node_ids() if one != 1000 + partition]
+
+    return Without
+
+
+@pytest.fixture
+def prepared(small_config: Callable[..., Config], config: Config) -> Callable[[str], Config]:
+    """A config of a method that works before the first round, for the same devices."""
+
+    def make(method: str) -> Config:
+        more = {} if method == "dac" else {"pretraining_epochs": 3}
+        fleet = config.fleet.fleet
+        return small_config(method=method, fleet=fleet, max_params="", rounds=2, handshake_timeout=0.5, **more)
+
+    return make
+
+
+@pytest.mark.parametrize(("method", "cohort"), [("dac", "cohort-1"), ("heterofl", "cohort-1"), ("fedavg", "cohort-0")])
+def test_a_search_that_was_cut_short_ends_for_its_own_devices_and_serves_those_that_are_there_then(
+    method: str, cohort: str, prepared: Callable[[str], Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It began for large and middle; then middle is gone, small is new, and large can afford hardly more than it."""
+    whole, place, config = tmp_path / "whole", tmp_path / "run", prepared(method)
+    run_federation(config, whole, grid_class=without(2))
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(config, place, progress=CutShort(place), grid_class=without(2))
+    budgets = {("small", 1): DeviceBudget(params=9500), ("large", 1): DeviceBudget(params=10_000)}
+    for again in (True, False):  # cut short once more: for whom it began is not forgotten
+        how = {"resume": True, "client_app": Reports(budgets).app, "grid_class": without(1)}
+        with pytest.raises(KeyboardInterrupt) if again else nullcontext():
+            run_federation(config, place, progress=CutShort(place) if again else None, **how)
+    found = {file.name: file.read_bytes() for file in (whole / "architectures").iterdir()}
+    assert {file.name: file.read_bytes() for file in (place / "architectures").iterdir()} == found
+    folder = RunFolder(place)
+    for event in ("search", "pretraining"):
+        assert folder.events(event) == RunFolder(whole).events(event)
+    assert where(folder) == [{"large": cohort, "small": cohort}] * 2
+    assert [(entry.name, entry.cohort) for entry in folder.read_budgets()] == [("large", cohort), ("small", cohort)]
+
+
+def test_an_unfinished_search_is_not_resumed_with_other_settings(
+    prepared: Callable[[str], Config],
+    run_inline: Callable[..., Any],
+    run_federation: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    config, place = prepared("dac"), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(config, place, progress=CutShort(place))
+    other = config.changed({"max-params": "7k"})
+    with (
+        RunFolder.open(place) as folder,
+        pytest.raises(CheckpointError, match=r"of a run with max-params = '', not '7k': resume it with its own"),
+    ):
+        run_inline(lambda grid: federate(grid, other, folder, Silent(), True), other)
+    assert folder.read_config()["max-params"] == ""
+
+
+def test_a_run_that_no_device_could_take_part_in_goes_on_with_those_that_can(
+    prepared: Callable[[str], Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    config, place = prepared("dac"), tmp_path / "run"
+    reports = Reports(dict.fromkeys(((name, 1) for name in ORDER), DeviceBudget(params=20)))
+    with pytest.raises(BudgetError, match="the smallest mlp"):
+        run_federation(config, place, client_app=reports.app)
+    summary = run_federation(config, place, resume=True)
+    assert [cohort["devices"] for cohort in summary["cohorts"]] == [1, 1, 1]
 
 
 def test_the_oracle_keeps_a_device_whatever_it_can_afford(

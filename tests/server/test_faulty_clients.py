@@ -27,7 +27,7 @@ from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
 from tests.altered_client import altered_client
-from tests.server.helpers import architecture_of
+from tests.server.helpers import Notes, architecture_of
 
 CULPRIT = 1
 NAME = "device-01"
@@ -272,16 +272,6 @@ def test_late_and_failed_devices_come_back_in_later_rounds(run: Callable[..., Co
     run(faulty_app(once), rounds=2)
     trained = [event["trained"] for event in run_folder.events("round")]
     assert trained == [["device-00", "device-02"], ["device-00", NAME, "device-02"]]
-
-
-class Notes(Silent):
-    """Progress that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.mark.parametrize("fault", ["raises", "not a number"])

@@ -147,6 +147,29 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         assert RunFolder(tmp_path / "cut").events(event) == RunFolder(tmp_path / "whole").events(event)
 
 
+@pytest.mark.parametrize(
+    ("instants", "pieces"),
+    [([1], (2, 1)), ([6], (2, 2)), ([7, 4, 7], (4, 3)), ([12], (2, 1))],
+    ids=["in the handshake", "in the search", "again and again", "in the rounds"],
+)
+def test_time_that_was_spent_before_a_run_was_cut_short_counts_once(
+    instants: list[int], pieces: tuple[int, int], config: Config, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    for number, instant in enumerate(instants):
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "run", Crash(instant), resume=number > 0)
+    summary = run(config, tmp_path / "run", resume=True)
+    events = RunFolder(tmp_path / "run").events("stage")
+    spent = {
+        stage: [event["seconds"] for event in events if event["stage"] == stage] for stage in ("handshake", "search")
+    }
+    assert (len(spent["handshake"]), len(spent["search"])) == pieces
+    assert {stage: summary["stages"][stage] for stage in spent} == pytest.approx(
+        {stage: sum(seconds) for stage, seconds in spent.items()}
+    )
+    assert sum(spent["search"]) < summary["server_seconds"] < summary["seconds_total"]
+
+
 @pytest.mark.parametrize("instant", [9, *slow(6, 12, 15)])
 def test_cohorts_that_learn_from_each_other_resume_to_the_same_weights_too(
     instant: int, config: Config, run: Callable[..., Any], tmp_path: Path

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from common.budget import DeviceBudget
+from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.config import Config
 from common.errors import FederationError
 from common.messages import DeviceReport, Hello
@@ -16,16 +16,7 @@ from common.progress import Silent
 from server.devices import Device, without_duplicates
 from server.handshake import Greeter, handshake
 from simulation.grid import InlineGrid
-
-
-class Notes(Silent):
-    """Progress that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
+from tests.server.helpers import Notes
 
 
 class DeafGrid(InlineGrid):
@@ -139,6 +130,24 @@ def test_a_bad_report_costs_its_device_alone(bad: Any, reason: str, greet: Calla
     (note,) = notes
     assert "node 1001 is left out" in note
     assert reason in note
+
+
+@pytest.mark.parametrize("other", [LocalTraining(2**30, 1), LocalTraining(16, 3)])
+def test_memory_for_training_in_another_way_than_the_run_asks_for_costs_its_device_alone(
+    other: LocalTraining, greet: Callable[..., Any]
+) -> None:
+    """Merged with others, such a bound would hold nothing, though it is met by itself."""
+
+    def report(partition: int) -> DeviceReport:
+        training = other if partition == 1 else USUAL_TRAINING
+        return replace(named(partition), budget=DeviceBudget(training_memory_bytes=2**61, training=training))
+
+    devices, notes = greet(report)
+    assert [device.report.partition for device in devices] == [0, 2]
+    assert notes == [
+        f"node 1001 is left out: device-8 bounds its memory for other training than the run's: {other.batch_size} "
+        f"images at once and {other.kept} values kept of each parameter, not 16 and 1"
+    ]
 
 
 def test_of_two_devices_of_one_name_the_lower_partition_takes_part(greet: Callable[..., Any]) -> None:

@@ -4,29 +4,42 @@ import itertools
 import math
 import random
 import time
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.architecture import Architecture
 from common.budget import RESOURCES, Costs, DeviceBudget
+from common.models.description import BaseNetwork
 from server.merging import merge_nearest
+from server.methods.slices import smallest_costs
 from tests.examples import examples
+from tests.server.helpers import slow_in
 
 Groups = dict[DeviceBudget, list[int]]
 
 
-def plainly(groups: Groups, limit: int) -> Groups:
-    """The definition: of all pairs the first that loses least, again and again."""
+def plainly(groups: Groups, limit: int, full: Costs, floor: Costs) -> Groups:
+    """The definition: of all pairs whose meet admits the floor the first that loses least, again and again."""
 
-    def loss(before: DeviceBudget, after: DeviceBudget) -> float:
-        return sum(math.log(before.bound(resource) / after.bound(resource)) for resource in RESOURCES)
+    def left(budget: DeviceBudget) -> list[float]:
+        more = (budget.share(full, resource) for resource in ("training_memory_bytes", "latency"))
+        return [*(budget.bound(resource) for resource in RESOURCES), *more]
+
+    def loss(before: list[float], after: list[float]) -> float:
+        return sum(math.log(one / other) for one, other in zip(before, after, strict=True))
+
+    def lost(pair: tuple[DeviceBudget, DeviceBudget]) -> float:
+        after = list(map(min, *map(left, pair)))
+        return sum(loss(left(budget), after) * len(groups[budget]) for budget in pair)
 
     groups = dict(groups)
     while limit < len(groups):
-        first, second = min(
-            itertools.combinations(groups, 2),
-            key=lambda pair: sum(loss(budget, pair[0].meet(pair[1])) * len(groups[budget]) for budget in pair),
-        )
+        pairs = [pair for pair in itertools.combinations(groups, 2) if pair[0].meet(pair[1]).admits(floor)]
+        if not pairs:
+            break
+        first, second = min(pairs, key=lost)
         together = groups.pop(first) + groups.pop(second)
         meet = first.meet(second)
         groups[meet] = groups.get(meet, []) + together
@@ -41,6 +54,7 @@ def grouped(budgets: list[DeviceBudget]) -> Groups:
 
 
 FULL = Costs(1, 1, 1)  # matters to latency and training memory alone
+FLOOR = Costs(0, 0, 0)
 few = st.sampled_from([1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 27])  # many ties
 many = st.integers(1, 2**62)
 
@@ -55,20 +69,62 @@ many = st.integers(1, 2**62)
 )
 def test_the_same_groups_in_the_same_order(budgets: list[DeviceBudget], limit: int) -> None:
     groups = grouped(budgets)
-    assert list(merge_nearest(groups, limit, FULL).items()) == list(plainly(groups, limit).items())
+    assert list(merge_nearest(groups, limit, FULL, FLOOR).items()) == list(plainly(groups, limit, FULL, FLOOR).items())
+
+
+BASE = BaseNetwork("cnn", (1, 8, 8), 10)
+WHOLE, SMALLEST = Architecture.full(BASE).costs, smallest_costs(BASE)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["conv", "linear", "other"]), st.sampled_from([0.1, 0.3, 0.6, 0.9]), few),
+        min_size=1,
+        max_size=9,
+    ),
+    st.integers(1, 4),
+)
+def test_the_same_groups_of_devices_that_are_slow_in_different_work(
+    devices: list[tuple[str, float, int]], limit: int
+) -> None:
+    """Two that would leave no time for the smallest network are never merged, be there more groups than asked for."""
+    bounds = [
+        replace(slow_in(kind, share, SMALLEST), macs=10**9, params=10**6 * more, peak_memory_bytes=10**9)
+        for kind, share, more in devices
+    ]
+    merged = merge_nearest(grouped(bounds), limit, WHOLE, SMALLEST)
+    assert list(merged.items()) == list(plainly(grouped(bounds), limit, WHOLE, SMALLEST).items())
+    assert all(budget.admits(SMALLEST) for budget in merged)
+    assert sorted(itertools.chain(*merged.values())) == list(range(len(bounds)))
+
+
+def test_a_thousand_devices_that_are_slow_in_different_work_take_no_time() -> None:
+    generator = random.Random(2)
+    kinds = ("conv", "linear", "other")
+    groups = grouped(
+        [
+            replace(measured(generator), latency=slow_in(generator.choice(kinds), share / 1100, SMALLEST).latency)
+            for share in range(100, 1100)
+        ]
+    )
+    start = time.process_time()
+    merged = merge_nearest(groups, 5, WHOLE, replace(SMALLEST, macs=0, params=0, peak_memory_bytes=0))
+    assert time.process_time() - start < 30.0
+    assert len(merged) >= 5
 
 
 def test_measured_budgets_of_sixty_devices_merge_as_by_definition() -> None:
     generator = random.Random(0)
     groups = grouped([measured(generator) for _ in range(60)])
-    assert list(merge_nearest(groups, 4, FULL).items()) == list(plainly(groups, 4).items())
+    assert list(merge_nearest(groups, 4, FULL, FLOOR).items()) == list(plainly(groups, 4, FULL, FLOOR).items())
 
 
 def test_a_thousand_measured_budgets_take_no_time() -> None:
     generator = random.Random(1)
     groups = grouped([measured(generator) for _ in range(1000)])
     start = time.process_time()
-    merged = merge_nearest(groups, 5, FULL)
+    merged = merge_nearest(groups, 5, FULL, FLOOR)
     assert time.process_time() - start < 3.0  # by definition about 20 minutes
     assert len(merged) == 5
     assert sorted(itertools.chain(*merged.values())) == list(range(1000))
@@ -77,7 +133,7 @@ def test_a_thousand_measured_budgets_take_no_time() -> None:
 def test_many_equal_distances_take_no_time_either() -> None:
     groups = grouped([DeviceBudget(2**one, 2**other, 2**62) for one in range(15) for other in range(15)])
     start = time.process_time()
-    assert len(merge_nearest(groups, 5, FULL)) == 5
+    assert len(merge_nearest(groups, 5, FULL, FLOOR)) == 5
     assert time.process_time() - start < 10.0
 
 

@@ -15,10 +15,11 @@ from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.averaged import Averaged
 from server.methods.pretraining import random_state
+from server.methods.slices import smallest_costs
 from server.report.build import build_report
 from server.run_folder import RunFolder
 from tests.examples import slow
-from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts
+from tests.server.helpers import TWO_BUDGETS, Crash, find_cohorts, slow_in
 
 FULL = Architecture.full(BaseNetwork("mlp", (1, 8, 8), 10))
 FLEET = TWO_BUDGETS.replace('"12k"', '"20k"')  # the larger ones hold the whole network
@@ -56,6 +57,18 @@ def test_smallest_is_the_largest_slice_that_fits_every_device(
     assert cohort.devices == ["a", "b", "c"]
     tighter = make_device("d", macs=74 * 50)
     assert cohort_of(config, [*three, tighter], run_folder).network.sizes["hidden"] == 49
+
+
+def test_smallest_asks_of_no_device_to_be_as_slow_as_others_in_what_they_are_slow_in(
+    make_config: Callable[..., Config], run_folder: RunFolder, make_device: Callable[..., Device]
+) -> None:
+    """A device that were as slow as either could hold nothing: the smallest slice would take 1.3 of its time."""
+    floor = smallest_costs(FULL.base)
+    one, other = slow_in("linear", 0.6, floor), slow_in("other", 0.7, floor)
+    assert not one.meet(other).admits(floor)
+    devices = [make_device("a", latency=one.latency), make_device("b", latency=other.latency)]
+    cohort = cohort_of(make_config("smallest", pretraining_epochs=0), devices, run_folder)
+    assert (cohort.network.sizes["hidden"], cohort.devices) == (11, ["a", "b"])  # 11 = floor(8 / 0.7)
 
 
 def test_smallest_refuses_a_device_that_can_hold_nothing(

@@ -16,20 +16,21 @@ from hypothesis import strategies as st
 
 from client.app import app as real_client_app
 from common.architecture import Architecture
-from common.budget import DeviceBudget
+from common.budget import USUAL_TRAINING, DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
 from common.learning import place, recalibrate
 from common.messages import Task
 from common.methods.heterofl import ScaledOrder
 from common.models.description import BaseNetwork
+from common.rates import COUNTED, KINDS, LatencyBound
 from common.slicing import slice_state
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.averaged import Averaged
 from server.methods.heterofl import rate_of
 from server.methods.pretraining import random_state
-from server.methods.slices import largest_slice, reducible, slice_at, smallest_costs
+from server.methods.slices import common_slice, largest_slice, reducible, slice_at, smallest_costs
 from server.reference import load_reference
 from server.report.build import build_report
 from server.run_folder import RunFolder
@@ -100,11 +101,46 @@ def test_the_budget_is_met_and_the_next_larger_slice_breaks_it(
     assert budget.admits(chosen.costs)
     if chosen == Architecture.full(base):
         return
-    # the next channel comes at the smallest rate above, at which some group gains one
-    rate = min(Fraction(chosen.sizes[g.name], g.size) for g in reducible(base) if chosen.sizes[g.name] < g.size)
-    rates = sorted({Fraction(kept, g.size) for g in reducible(base) for kept in range(1, g.size + 1)})
-    larger = next(one for one in (slice_at(base, r) for r in rates if r > rate) if one != chosen)
-    assert not budget.admits(larger.costs)
+    assert not budget.admits(next_larger(chosen).costs)
+
+
+def next_larger(chosen: Architecture) -> Architecture:
+    """The slice at the smallest rate above, at which some group gains a channel."""
+    groups, base = reducible(chosen.base), chosen.base
+    rate = min(Fraction(chosen.sizes[g.name], g.size) for g in groups if chosen.sizes[g.name] < g.size)
+    rates = sorted({Fraction(kept, g.size) for g in groups for kept in range(1, g.size + 1)})
+    return next(one for one in (slice_at(base, r) for r in rates if r > rate) if one != chosen)
+
+
+some_shares = st.floats(0.01, 1.2).map(lambda share: share if share < 1 else None)
+
+
+@given(
+    base=st.sampled_from([MLP, CNN, MOBILENET]),
+    devices=st.lists(st.tuples(some_shares, some_shares, some_shares, st.sampled_from(KINDS)), min_size=1, max_size=4),
+)
+@settings(max_examples=examples(60), deadline=None)
+def test_all_devices_can_hold_the_common_slice_and_not_all_the_next_larger_one(
+    base: BaseNetwork, devices: list[tuple[float | None, float | None, float | None, str]]
+) -> None:
+    """Devices that bound MACs, memory while they train and time, each slow in work of another kind."""
+    low, full = smallest_costs(base), Architecture.full(base).costs
+    smallest, largest = low.training_memory_bytes(USUAL_TRAINING), full.training_memory_bytes(USUAL_TRAINING)
+    budgets = []
+    for macs, memory, time, kind in devices:
+        shares = [
+            0.3 / units if units and kind == one else 1e-9 for units, (one, _) in zip(low.work(), COUNTED, strict=True)
+        ]
+        bounds = {
+            "macs": None if macs is None else low.macs + 1 + int(macs * (full.macs - low.macs)),
+            "training_memory_bytes": None if memory is None else smallest + 1 + int(memory * (largest - smallest)),
+            "latency": None if time is None else LatencyBound(20.0, tuple(time * share for share in shares)),
+        }
+        budgets.append(DeviceBudget(**bounds))
+    chosen = common_slice(base, budgets)
+    assert all(budget.admits(chosen.costs) for budget in budgets)
+    if chosen != Architecture.full(base):
+        assert not all(budget.admits(next_larger(chosen).costs) for budget in budgets)
 
 
 @given(st.lists(st.fractions(Fraction(1, 1000), 1), min_size=2, max_size=6))

@@ -10,6 +10,7 @@ import pytest
 from common.budget import DeviceBudget
 from common.errors import CheckpointError
 from server.report.build import build_report
+from server.report.wording import count
 from server.run_folder import RunFolder
 from tests.server.report.fake_run import write_fake_run
 
@@ -180,6 +181,16 @@ def test_what_no_device_bounds_has_no_column(tmp_path: Path) -> None:
     assert "No device has a bound" not in page
     folder.write_budgets([replace(first, budget=DeviceBudget())])
     assert "No device has a bound" in built(folder)
+
+
+def test_the_bounds_of_a_device_without_an_architecture_are_shown(tmp_path: Path) -> None:
+    """It was refused, or the search is still under way."""
+    folder = write_fake_run(tmp_path / "run", cohorts=2, devices=2, rounds=1)
+    entry = replace(folder.read_budgets()[0], cohort="", budget=DeviceBudget(params=12_000))
+    folder.write_budgets([entry, replace(entry, name="other", budget=DeviceBudget(macs=5_000_000))])
+    table = built(folder).partition("Budgets and their use")[2].partition("</table>")[0]
+    assert re.findall(r'<th class="text">(.*?)</th>', table) == ["Cohort", "Devices", "MACs", "Parameters"]
+    assert re.findall(r'data-value="-1">(.*?)</td>', table) == ["no bound", count(12_000), count(5_000_000), "no bound"]
 
 
 def test_an_interrupted_run_is_reported_as_far_as_it_went(tmp_path: Path) -> None:
