@@ -87,7 +87,7 @@ def prepare_training(
     assert isinstance(recipe, TrainSettings)
     assert isinstance(run, RunSettings)
     if folder is None:  # what an earlier FedDAC began with may have no effect in this one
-        require_effect(Config(data=data, model=model))
+        require_effect(Config.from_mapping({**data.to_mapping(), **model.to_mapping()}))
         if teacher is None and recipe.distillation != TrainSettings().distillation:
             raise ConfigurationError(
                 f"distillation = {recipe.distillation} would have no effect without --teacher: leave --distillation out"
