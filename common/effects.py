@@ -159,9 +159,13 @@ def without_effect(config: Config) -> dict[str, str]:
             continue
         for key in condition.keys:
             if key in changed:
-                reason = f"{key} = {changed[key]!r} would have no effect {condition.without}: leave --{key} out"
-                found.setdefault(key, reason)
+                found.setdefault(key, no_effect(key, repr(changed[key]), condition.without))
     return found
+
+
+def no_effect(key: str, shown: str, without: str) -> str:
+    """The line about a changed setting, whose value is `shown`; `without` says in words what it lacks."""
+    return f"{key} = {shown} would have no effect {without}: leave --{key} out"
 
 
 def require_effect(config: Config) -> None:

@@ -7,8 +7,6 @@ thread, or on a GPU, the search waits for each of them. The result is the same e
 
 import os
 import signal
-import threading
-import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from common.errors import FedDACError
 from common.groups import SearchSettings, TrainSettings
 from common.layout import State
 from common.learning import Feed
+from common.process import end_with
 from common.progress import Silent
 from common.seeds import derive_seed
 from dac.recipe import RECIPES
@@ -159,15 +158,8 @@ def _begin(trainer: _Trainer, parent: int) -> None:
     global _trainer
     _trainer = trainer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends this process
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)  # a search that is killed leaves nothing computing
     torch.set_num_threads(1)
-
-
-def _end_with(parent: int) -> None:
-    """Leave nothing computing when the search was killed."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 def _train(begun: Begun) -> Trained:

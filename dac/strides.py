@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from common.budget import Costs, DeviceBudget
 from common.groups import AUTO_STEM, AUTO_STRIDES, ModelSettings
-from common.models import allow_network, describe
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
+from dac.plan import floor_costs
 
 PUBLISHED = "1,1,2,2,1,2,1"
 LADDER = (
@@ -111,8 +112,7 @@ def _last_map(step: tuple[int, str], input_shape: tuple[int, int, int]) -> int:
 
 def _floor(settings: ModelSettings, input_shape: tuple[int, int, int], classes: int, space: SearchSpace) -> Costs:
     """What the smallest network of the search needs."""
-    description = describe(base_of(settings, input_shape, classes))
-    return description.costs(space.floor_sizes(description))
+    return floor_costs(base_of(settings, input_shape, classes), space)
 
 
 def _spare(budget: DeviceBudget) -> DeviceBudget:

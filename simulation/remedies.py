@@ -10,10 +10,10 @@ from common.errors import BudgetError
 from common.fleet import PROFILES, is_fleet_file
 from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.methods import contract_of
-from common.models import describe
 from common.models.networks import OWN
 from common.search_space import SearchSpace
 from common.settings import Scalar
+from dac.plan import floor_costs
 from dac.strides import is_chosen
 from server.reference import base_network
 
@@ -60,8 +60,7 @@ def of_network(config: Config) -> Iterator[dict[str, Scalar]]:
 
 def _of_fleet(config: Config, data: DataSet) -> Iterator[dict[str, Scalar]]:
     """Looser bounds, longer time for one inference, and a fleet without the profiles that cannot take part."""
-    description = describe(base_network(config.model, data))
-    floor = description.costs(SearchSpace.of(config.search).floor_sizes(description))
+    floor = floor_costs(base_network(config.model, data), SearchSpace.of(config.search))
     caps: dict[str, Scalar] = {
         key: enough(floor.get(resource)) for resource, key in CAPS.items() if config.fleet.to_mapping()[key] != ""
     }

@@ -3,24 +3,18 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import wait
-from threading import Thread
 
 import torch
+
+from common.process import end_with
 
 
 def pool_of(workers: int) -> ProcessPoolExecutor:
     """Fresh processes of one thread each, which also end if this one is killed."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    end_with(parent)

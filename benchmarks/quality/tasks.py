@@ -19,6 +19,7 @@ from benchmarks.quality.protocol import Protocol
 from benchmarks.quality.rows import Row
 
 WHOLE = "100%"
+PRUNED = ("magnitude", "slimming")
 DRAWS = ("random-1", "random-2", "random-3")
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dac": ("searched",),
@@ -117,13 +118,10 @@ class Plan:
         self, seed: int, group: str, method: str, rule: str, done: Mapping[Any, Row]
     ) -> Iterator[tuple[Task, bool]]:
         search = done.get(Task("search", seed, group).key)
-        pruned = method in ("magnitude", "slimming")
-        before = 0
-        if search is not None and rule == "searched":
-            before = int(search["epochs"])
-        elif search is not None and pruned:
-            before = math.ceil(float(search["whole_network_epochs"]))
-        pretrained = Task("pretrain", seed, group, method, rule=rule if rule == "work" else "", epochs=before)
+        pruned = method in PRUNED
+        before = 0 if search is None else epochs_before(search, method, rule)
+        which = "" if rule == "searched" else rule  # as results have it that know only that rule
+        pretrained = Task("pretrain", seed, group, method, rule=which, epochs=before)
         if pruned:
             yield pretrained, search is not None
         ready = search is not None and (not pruned or pretrained.key in done)
@@ -135,12 +133,13 @@ class Plan:
             if search is None:
                 yield Task("cell", seed, group, method, budget, rule), False
                 continue
-            more = {
+            added = {
                 "family": family_share(search),
                 "alone": int(search["found"][budget]["epochs"]),
                 "work": work_share(search, budget),
                 "searched": 0,
-            }[rule if not pruned else "searched"]
+            }
+            more = 0 if pruned else added[rule]
             yield (
                 Task(
                     "cell",
@@ -155,6 +154,13 @@ class Plan:
                 ),
                 ready,
             )
+
+
+def epochs_before(search: Row, method: str, rule: str) -> int:
+    """The epochs that a cell's network, or the whole one that it is cut from, had before its final training."""
+    if rule == "searched":
+        return int(search["epochs"])
+    return math.ceil(float(search["whole_network_epochs"])) if method in PRUNED else 0
 
 
 def family_share(search: Row) -> int:

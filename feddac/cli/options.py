@@ -79,6 +79,11 @@ def with_settings(
     return decorate
 
 
+def flag_words(key: str, value: object) -> list[str]:
+    """How a command line gives a setting: a boolean as --KEY or --no-KEY, anything else as --KEY VALUE."""
+    return [f"--{'' if value else 'no-'}{key}"] if isinstance(value, bool) else [f"--{key}", str(value)]
+
+
 def _option(one: "dataclasses.Field[Any]", group: type[Settings], shown: bool) -> Any:
     """An annotation of None or the field's type; None stands for an option that was not given."""
     flag = f"--{key_of(one.name)}"

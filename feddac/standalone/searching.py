@@ -15,13 +15,12 @@ from common.effects import require_effect
 from common.errors import BudgetError, CheckpointError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from common.learning import pick_accelerator
-from common.models import describe
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.search_space import SearchSpace
 from common.settings import Scalar, key_of
 from dac.files import save_member
-from dac.plan import check_feasible
+from dac.plan import check_feasible, floor_costs
 from dac.published import is_publishable, write_published
 from dac.search import search
 from dac.strides import with_strides
@@ -119,8 +118,7 @@ def _remedy(config: Config, material: Material, budgets: Budgets) -> dict[str, S
     found = first_that_works(of_network(config), lambda one: _fitted(config.changed(one), material, budgets))
     if found:
         return found
-    description = describe(base_network(config.model, material.data))
-    floor = description.costs(SearchSpace.of(config.search).floor_sizes(description))
+    floor = floor_costs(base_network(config.model, material.data), SearchSpace.of(config.search))
     looser = {name: _with_room_for(floor, one) for name, one in budgets.items()}
     return first_that_works([_changed_flags(budgets, looser)], lambda _: _fitted(config, material, looser))
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 
 from common.config import Config
-from common.effects import require_effect
+from common.effects import no_effect, require_effect
 from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
 from common.learning import evaluate, pick_accelerator, place
@@ -89,9 +89,7 @@ def prepare_training(
     if folder is None:  # what an earlier FedDAC began with may have no effect in this one
         require_effect(Config.from_mapping({**data.to_mapping(), **model.to_mapping()}))
         if teacher is None and recipe.distillation != TrainSettings().distillation:
-            raise ConfigurationError(
-                f"distillation = {recipe.distillation} would have no effect without --teacher: leave --distillation out"
-            )
+            raise ConfigurationError(no_effect("distillation", str(recipe.distillation), "without --teacher"))
     data = with_absolute_paths(Config(data=data)).data
     allow_network(model.model)
     accelerator = pick_accelerator(run.accelerator)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from common.settings import Scalar
 from feddac.cli.display import result_console
+from feddac.cli.options import flag_words
 
 PROFILE_EXAMPLES = """
 Examples:
@@ -32,9 +33,7 @@ def presets() -> None:
 
 
 def _as_flag(key: str, value: Scalar) -> str:
-    if isinstance(value, bool):
-        return f"--{key}" if value else f"--no-{key}"
-    return f"--{key} {value:g}" if isinstance(value, float) else f"--{key} {value}"
+    return " ".join(flag_words(key, f"{value:g}" if isinstance(value, float) else value))
 
 
 def profiles(

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from common.budget import USUAL_TRAINING, LocalTraining
+from common.effects import no_effect
 from common.errors import BudgetError, ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
@@ -86,19 +87,15 @@ def search(
     if budgets is not None and flags:
         raise ConfigurationError(f"give budgets by --budgets or by --max-{next(iter(flags))}, not both")
     if profile and LATENCY not in flags:
-        raise ConfigurationError(
-            f"profile = {profile!r:.80} would have no effect without --max-latency-ms: leave --profile out"
-        )
+        raise ConfigurationError(no_effect("profile", f"{profile!r:.80}", "without --max-latency-ms"))
     asked: Budgets | None = None
     if resume is None:
         asked = (
             budgets_from_flags(flags, profile, training) if budgets is None else budgets_from_file(budgets, training)
         )
         if training != USUAL_TRAINING and all(one.training_memory_bytes is None for one in asked.values()):
-            raise ConfigurationError(
-                f"local-batch-size = {local_batch_size} would have no effect without a bound on training-memory: "
-                "leave --local-batch-size out"
-            )
+            without = "without a bound on training-memory"
+            raise ConfigurationError(no_effect("local-batch-size", str(local_batch_size), without))
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
     with show_progress(Console(stderr=True)) as progress:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from feddac.cli.failures import FAILED, INTERRUPTED, say
+from feddac.cli.options import flag_words
 
 EXAMPLES = """
 Examples:
@@ -100,5 +101,5 @@ def _command(experiment: str, out: Path, trials: int, seed: int, engine: str, se
     words = ["feddac", "tune", experiment, "--trials", str(trials), "--seed", str(seed), "--out", str(out)]
     words += [] if engine == "inline" else ["--engine", engine]
     for key, value in settings.items():
-        words += [f"--{'' if value else 'no-'}{key}"] if isinstance(value, bool) else [f"--{key}", str(value)]
+        words += flag_words(key, value)
     return shlex.join(words)
