@@ -9,8 +9,8 @@ A table stands between two comments in a page and is written anew:
 
 The file is the comparison.json of `feddac compare`; the words are headings of its comparison.md, for one table in each
 setting. `HEADING by setting` instead has a row for every method and a column for every setting. Each file
-docs/results/X.json also gives docs/X.svg and docs/X-costs.svg, docs/quality.jsonl its page and plot. With `--check`
-nothing is written, and the exit status is 1 if a page says something else than its results.
+docs/results/X.json also gives docs/X.svg and docs/X-costs.svg, each docs/quality*.jsonl its page and plot. With
+`--check` nothing is written, and the exit status is 1 if a page says something else than its results.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def pages(docs: Path) -> Iterator[tuple[Path, str]]:
         marks = marks_of(experiment.methods)
         yield docs / f"{path.stem}.svg", standalone_svg(overview, results, marks)
         yield docs / f"{path.stem}-costs.svg", standalone_svg(costs, results, marks)
-    yield from _quality(docs / "quality.jsonl")
+    for path in sorted(docs.glob("quality*.jsonl")):
+        yield from _quality(path)
 
 
 def _filled(docs: Path, found: re.Match[str]) -> str:

@@ -8,14 +8,20 @@ from benchmarks.quality.plot import draw
 from benchmarks.quality.reading import REFERENCE, accuracy_of, sentences, signed
 from benchmarks.quality.rows import Row, read_lines
 from benchmarks.quality.summary import COSTS, LABELS, Result, summarise
+from common.errors import DataError
 from feddac.comparison.statistics import paired_difference
 
 
 def write_page(results_file: Path, key: str, folder: Path) -> tuple[Path, Path]:
-    """Table and plot in `folder`, under the name of the results file; returns both paths."""
+    """Table and plot in `folder`, under the name of the results file; returns both paths.
+
+    Raises DataError where no cell of this protocol is done yet.
+    """
     rows = [row for row in read_lines(results_file) if row.get("protocol") == key]
     page, plot = (folder / f"{results_file.stem}{suffix}" for suffix in (".md", ".svg"))
     results = summarise(rows)
+    if not results:
+        raise DataError(f"{results_file} has no finished cell of this protocol: run the same command without --page")
     draw(results, plot)
     protocol = next(row for row in rows if row["event"] == "protocol")
     page.write_text(as_markdown(results, rows, protocol, results_file, plot), encoding="utf-8")
@@ -40,9 +46,9 @@ def as_markdown(results: Sequence[Result], rows: Sequence[Row], protocol: Row, r
         "that the search had when it found the network of this budget; *work* cells for as many as the search's MACs,",
         "divided by the budgets, are worth to a network of this size; *searched* cells had that search before. L1",
         "magnitude and slimming train one whole network before, *searched* for the epochs of the search, *work* for as",
-        "many as its MACs are worth. Compute is in epochs of the whole network, with the share of what came before.",
-        "Difference: DAC minus this row, mean over the seeds that both have and 95 % confidence interval (paired t;",
-        "none of fewer than three seeds).",
+        "many as its MACs are worth. Compute is in epochs of the whole network, with the share of what came before,",
+        "and of a teacher. Difference: DAC minus this row, mean over the seeds that both have and 95 % confidence",
+        "interval (paired t; none of fewer than three seeds).",
         "",
         "| budget | method | rule | seeds | MACs (M) | parameters (k) | peak (kB) | ms | epochs | compute | accuracy "
         "| DAC ahead by |",

@@ -68,8 +68,8 @@ def _against_baselines(results: Sequence[Result], known: Known) -> list[str]:
                 shares.append(one.compute / reference.compute)
         said = [f"{verdict} by {', '.join(budgets)}" for verdict, budgets in by_verdict.items() if budgets]
         lines.append(
-            f"- Against {LABELS[method]} ({rule}), with {min(shares):.2f} to {max(shares):.2f} of its compute, DAC "
-            f"{'; '.join(said)}."
+            f"- Against {LABELS[method]} ({rule}), which had {min(shares):.2f} to {max(shares):.2f} of DAC's compute, "
+            f"DAC {'; '.join(said)}."
         )
     return lines or ["- Nothing is compared yet."]
 

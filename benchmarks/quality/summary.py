@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.quality.budgets import GROUPS
 from benchmarks.quality.rows import Row
 from benchmarks.quality.tasks import DRAWS, WHOLE
+from common.methods.training import PASSES
 from feddac.comparison.statistics import Spread, spread
 
 LABELS = {
@@ -42,12 +43,13 @@ class Result:
     accuracy: Spread
     costs: Mapping[str, float]  # milliseconds are NaN where they were not measured
     epochs: str
-    compute: float  # in epochs of the whole network, its share of a search or pretraining included
+    compute: float  # in epochs of the whole network, its share of a search, pretraining or teacher included
 
 
 def summarise(rows: Sequence[Row]) -> list[Result]:
     """Mean and deviation over seeds, budgets in their order; random draws of a seed count as their mean."""
     searches = {(row["group"], row["seed"]): row for row in rows if row["event"] == "search"}
+    teachers = {row["seed"]: row for row in rows if row["event"] == "whole"}
     times = {
         (row["seed"], row["method"], row["budget"]): row["milliseconds"] for row in rows if row["event"] == "latency"
     }
@@ -64,7 +66,10 @@ def summarise(rows: Sequence[Row]) -> list[Result]:
             seed: 100 * sum(row["test_accuracy"] for row in found) / len(found) for seed, found in by_seed.items()
         }
         costs = {name: sum(row[name] for row in every) / len(every) for name, _, _ in COSTS}
-        compute = sum(row["whole_network_epochs"] + _before(row, searches) for row in every) / len(every)
+        spent = [
+            row["whole_network_epochs"] + _before(row, searches) + _taught(row, searches, teachers) for row in every
+        ]
+        compute = sum(spent) / len(spent)
         epochs = sorted({f"{row['epochs_before']} + {row['epochs']}" for row in every})
         results.append(
             Result(
@@ -82,3 +87,11 @@ def _before(row: Row, searches: Mapping[tuple[str, int], Row]) -> float:
     search = searches[row["group"], row["seed"]]
     spent = search["whole_network_epochs"] if row["method"].startswith("dac") else row["epochs_before"]
     return float(spent) / len(search["found"])
+
+
+def _taught(row: Row, searches: Mapping[tuple[str, int], Row], teachers: Mapping[int, Row]) -> float:
+    """What a teacher, the whole network, costs: its share of its own training, and a forward pass at every step."""
+    if not row["method"].endswith("-taught"):
+        return 0.0
+    shared = teachers[row["seed"]]["whole_network_epochs"] / len(searches[row["group"], row["seed"]]["found"])
+    return float(shared) + row["epochs"] / PASSES

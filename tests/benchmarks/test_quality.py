@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.quality.page import write_page
 from benchmarks.quality.protocol import Protocol
+from benchmarks.quality.reading import sentences
 from benchmarks.quality.summary import summarise
 from benchmarks.quality.tasks import DRAWS, METHODS, Plan, Task, key_of
 from benchmarks.quality.work import work
+from common.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("--train-images", "300", "--validation-images", "60", "--test-images", "100", "--augment", "none")
@@ -95,6 +98,36 @@ def test_a_method_without_a_network_so_small_ends_nothing_and_has_no_line(tmp_pa
     assert row["unfit"].startswith("no width multiplier of mobilenet_v2 fits")
     assert key_of(row) == task.key
     assert summarise([row]) == []
+
+
+def cell(method: str, rule: str, seed: int, *, compute: float, accuracy: float, before: int = 0) -> dict[str, Any]:
+    costs = {"macs": 250, "params": 10, "peak_memory_bytes": 10}
+    spent = {"epochs": 12, "epochs_before": before, "whole_network_epochs": compute}
+    names = {"event": "cell", "seed": seed, "group": "macs", "method": method, "budget": "25%", "rule": rule}
+    return {**names, **costs, **spent, "test_accuracy": accuracy}
+
+
+def test_what_a_baseline_had_is_told_as_a_share_of_what_the_search_had() -> None:
+    rows = [{**SEARCHED, "seed": seed} for seed in (0, 1, 2)]
+    for seed in (0, 1, 2):  # the search's 6 epochs, divided by 4 budgets, and 3 more: 4.5 against 9
+        rows.append(cell("dac", "searched", seed, compute=3.0, accuracy=0.6 + seed / 100, before=10))
+        rows.append(cell("uniform", "family", seed, compute=9.0, accuracy=0.5 + seed / 200))
+    [line] = [line for line in sentences(summarise(rows), rows) if line.startswith("- Against")]
+    assert line.startswith("- Against uniform scaling (family), which had 2.00 to 2.00 of DAC's compute, DAC is ahead")
+
+
+def test_a_taught_cell_is_charged_its_share_of_the_teacher_and_the_teachers_answers() -> None:
+    teacher = {**cell("whole", "family", 0, compute=16.0, accuracy=0.7), "event": "whole", "budget": "100%"}
+    rows = [SEARCHED, teacher, cell("uniform-taught", "family", 0, compute=3.0, accuracy=0.5)]
+    [taught] = [one for one in summarise(rows) if one.method == "uniform-taught"]
+    assert taught.compute == 3 + 16 / 4 + 12 / 3  # a forward pass is a third of a training step
+
+
+def test_there_is_no_page_of_no_results(tmp_path: Path) -> None:
+    (tmp_path / "quality.jsonl").write_text('{"protocol": "one", "event": "protocol", "data": "digits"}\n')
+    with pytest.raises(DataError, match="no finished cell"):
+        write_page(tmp_path / "quality.jsonl", "one", tmp_path)
+    assert not (tmp_path / "quality.md").exists()
 
 
 WAITS_FOR_ITS_WORKER = """
