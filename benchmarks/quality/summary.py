@@ -94,4 +94,4 @@ def _taught(row: Row, searches: Mapping[tuple[str, int], Row], teachers: Mapping
     if not row["method"].endswith("-taught"):
         return 0.0
     shared = teachers[row["seed"]]["whole_network_epochs"] / len(searches[row["group"], row["seed"]]["found"])
-    return float(shared) + row["epochs"] / PASSES
+    return float(shared + row["epochs"] / PASSES)
