@@ -17,7 +17,7 @@ def merge_budgets(budgets: Sequence[DeviceBudget], max_cohorts: int, full: Costs
     """For each budget the one that is searched for in its place: itself, or the meet of a group of near ones.
 
     Bounds above what the base network costs (`full`) are first lowered to it, for they cannot bind. Then the two groups
-    that lose least by taking the smaller of each bound are merged, until at most `max_cohorts` are left; 0 sets no
+    that lose least by taking the meet of their budgets are merged, until at most `max_cohorts` are left; 0 sets no
     limit. A loss is the sum over devices and resources of log(bound before / bound after). Groups that would not admit
     the smallest network together (`floor`), which each of the budgets admits, stay apart: then more are left.
     """

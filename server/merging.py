@@ -1,8 +1,8 @@
 """Merge the two nearest groups of budgets again and again, in a time that grows with the square of their number.
 
-For each group its nearest partner is kept, so that a merge only looks anew for the groups that have lost theirs.
-Distances to all others come from NumPy; those that are within rounding of the smallest are computed again, one by one
-and in one fixed order, so that the result does not depend on how a processor rounds logarithms.
+For each group its nearest partner is kept, so that a merge only looks anew for the groups that have lost theirs. Lower
+limits of the distances to all others come from NumPy; those that may be the smallest are computed again, exactly, one
+by one and in one fixed order, so that the result does not depend on how a processor rounds logarithms.
 """
 
 import math
@@ -49,7 +49,10 @@ def _loss(bounds: Bounds, meet: Bounds) -> float:
 
 
 def _bounds(budget: DeviceBudget, full: Costs) -> Bounds:
-    """The bounds on what all devices need alike, and what share of the full network's the others leave."""
+    """The bounds on what all devices need alike, and what share of the full network's the others leave.
+
+    Those of a meet are at most the smaller ones of the two, and less where devices are slow in different work.
+    """
     shares = (budget.share(full, resource) for resource in ("training_memory_bytes", "latency"))
     return (*(budget.bound(resource) for resource in RESOURCES), *shares)
 
@@ -135,13 +138,13 @@ class _Nearest:
         """Find the partner of `slot` among all."""
         losses = self._losses(slot)
         self._partner[slot], self._loss[slot] = -1, np.inf
-        while np.isfinite(least := losses.min()):
-            near = [int(one) for one in np.flatnonzero(losses <= least + self._slack)]
-            best = near[0] if len(near) == 1 else min(near, key=lambda one: self._key(slot, one))
-            if self._may_merge(slot, best):
-                self._set(slot, best)
-                return
-            losses[best] = np.inf
+        best: _Key | None = None
+        while np.isfinite(least := losses.min()) and (best is None or least <= best[0] + self._slack):
+            for one in map(int, np.flatnonzero(losses <= least + self._slack)):
+                losses[one] = np.inf
+                key = self._key(slot, one)
+                if (best is None or key < best) and self._may_merge(slot, one):
+                    best, self._partner[slot], self._loss[slot] = key, one, key[0]
 
     def _may_merge(self, one: int, other: int) -> bool:
         return self._budgets[one].meet(self._budgets[other]).admits(self._floor)
@@ -151,7 +154,7 @@ class _Nearest:
         self._loss[slot] = self._key(slot, partner)[0]
 
     def _losses(self, slot: int) -> np.ndarray:
-        """What merging `slot` with each other slot would lose, up to rounding; infinity where there is none."""
+        """What merging `slot` with each other slot loses at least, up to rounding; infinity where there is none."""
         own = self._bounds[slot]
         meet = np.minimum(self._bounds, own)
         losses: np.ndarray = self._sizes * np.log(self._bounds / meet).sum(axis=1)
@@ -163,8 +166,15 @@ class _Nearest:
     def _key(self, one: int, other: int) -> _Key:
         first, second = sorted((one, other), key=self._order.__getitem__)
         bounds = self._exact[first], self._exact[second]
-        meet = tuple(map(min, *bounds))
+        meet = self._meet(first, second)
         loss = sum(
             _loss(each, meet) * int(self._sizes[slot]) for each, slot in zip(bounds, (first, second), strict=True)
         )
         return loss, self._order[first], self._order[second]
+
+    def _meet(self, first: int, second: int) -> Bounds:
+        """The bounds of two slots' meet."""
+        one, other = self._budgets[first], self._budgets[second]
+        if (one.latency and other.latency) or one.training != other.training:
+            return _bounds(one.meet(other), self._full)
+        return tuple(map(min, self._exact[first], self._exact[second]))
