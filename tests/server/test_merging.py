@@ -100,7 +100,7 @@ def test_the_same_groups_of_devices_that_are_slow_in_different_work(
 
 
 def test_devices_that_are_slow_in_the_same_work_are_nearer_than_those_that_would_have_to_be_fast_in_all() -> None:
-    rates = [slow_in("linear", 1.5, WHOLE), slow_in("conv", 1.5, WHOLE), slow_in("linear", 1.7, WHOLE)]
+    rates = [slow_in("linear", 1.15, WHOLE), slow_in("other", 1.15, WHOLE), slow_in("linear", 1.3, WHOLE)]
     groups = grouped([replace(one, macs=10**9, params=10**6, peak_memory_bytes=10**9) for one in rates])
     assert list(merge_nearest(groups, 2, WHOLE, SMALLEST).values()) == [[1], [0, 2]]
 
