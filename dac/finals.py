@@ -17,13 +17,13 @@ import torch
 
 from common.architecture import Architecture
 from common.errors import FedDACError
-from common.groups import SearchSettings, TrainSettings
+from common.groups import SearchSettings
 from common.layout import State
 from common.learning import Feed
 from common.process import end_with
 from common.progress import Silent
 from common.seeds import derive_seed
-from dac.recipe import RECIPES
+from dac.recipe import fine_tuning
 from dac.train import Trained, train_architecture
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Trainer:
                 begun.state,
                 self.train,
                 self.validation,
-                _train_settings(self.settings),
+                fine_tuning(self.settings),
                 seed=derive_seed(self.seed, "final", begun.name),
                 accelerator=self.accelerator,
                 progress=Silent(),
@@ -132,22 +132,6 @@ def finished(trained: Trained) -> "Future[Trained]":
     future: Future[Trained] = Future()
     future.set_result(trained)
     return future
-
-
-def _train_settings(settings: SearchSettings) -> TrainSettings:
-    recipe = RECIPES[settings.recipe]
-    return TrainSettings(
-        epochs=settings.fine_tune_epochs,
-        batch_size=settings.search_batch_size,
-        learning_rate=settings.search_learning_rate,
-        warmup_share=0.0,
-        momentum=settings.search_momentum,
-        nesterov=False,
-        max_gradient_norm=recipe.max_gradient_norm,
-        weight_decay=settings.search_weight_decay,
-        label_smoothing=0.0,
-        distillation=recipe.distillation,
-    )
 
 
 _trainer: _Trainer | None = None

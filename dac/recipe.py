@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from common.groups import SearchSettings, TrainSettings
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -56,3 +58,20 @@ RECIPES = {
         distillation=0.7,
     ),
 }
+
+
+def fine_tuning(settings: SearchSettings) -> TrainSettings:
+    """How what a search found is trained to the end: `dac.train` with the search's own rate, momentum and decay."""
+    recipe = RECIPES[settings.recipe]
+    return TrainSettings(
+        epochs=settings.fine_tune_epochs,
+        batch_size=settings.search_batch_size,
+        learning_rate=settings.search_learning_rate,
+        warmup_share=0.0,
+        momentum=settings.search_momentum,
+        nesterov=False,
+        max_gradient_norm=recipe.max_gradient_norm,
+        weight_decay=settings.search_weight_decay,
+        label_smoothing=0.0,
+        distillation=recipe.distillation,
+    )

@@ -16,7 +16,7 @@ from common.progress import Silent
 from common.seeds import derive_seed
 from common.slicing import slice_state, state_of
 from dac.files import Member
-from dac.recipe import RECIPES
+from dac.recipe import RECIPES, fine_tuning
 from dac.train import train_architecture
 from server.run import Run
 
@@ -45,7 +45,7 @@ def starting_state(architecture: Architecture, run: Run) -> State:
         state,
         run.reference.train,
         run.reference.validation,
-        _recipe(run.config, pretraining_epochs(run.config)),
+        _recipe(run.config),
         seed=run.seed,
         accelerator=run.accelerator,
         progress=run.progress,
@@ -79,7 +79,7 @@ def starting_member(
             own,
             reference.train,
             reference.validation,
-            _recipe(config, config.search.fine_tune_epochs),
+            fine_tuning(config.search),
             seed=derive_seed(run.seed, "fine-tuning"),
             accelerator=run.accelerator,
             progress=Silent(),
@@ -97,15 +97,14 @@ def _teaches(config: Config) -> bool:
     return RECIPES[config.search.recipe].distillation > 0
 
 
-def _recipe(config: Config, epochs: int) -> TrainSettings:
+def _recipe(config: Config) -> TrainSettings:
     search = config.search
     return TrainSettings(
-        epochs=epochs,
+        epochs=pretraining_epochs(config),
         batch_size=search.search_batch_size,
         learning_rate=search.search_learning_rate,
         momentum=search.search_momentum,
         weight_decay=search.search_weight_decay,
         max_gradient_norm=RECIPES[search.recipe].max_gradient_norm,
         label_smoothing=0.0,
-        distillation=RECIPES[search.recipe].distillation,
     )

@@ -19,12 +19,15 @@ from common.architecture import Architecture
 from common.budget import USUAL_TRAINING, DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
+from common.groups import TrainSettings
 from common.learning import place, recalibrate
 from common.messages import Task
 from common.methods.heterofl import ScaledOrder
 from common.models.description import BaseNetwork
 from common.rates import COUNTED, KINDS, LatencyBound
 from common.slicing import slice_state
+from dac.recipe import fine_tuning
+from dac.train import Trained, train_architecture
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.averaged import Averaged
@@ -180,6 +183,23 @@ def test_slices_are_fine_tuned_as_long_as_architectures_of_the_search(
     assert tuned_whole.weights.tobytes() == whole.weights.tobytes()
     assert tuned_small.weights.tobytes() != small.weights.tobytes()
     assert tuned_small.search_accuracy > small.search_accuracy
+
+
+def test_slices_are_fine_tuned_just_as_what_the_search_finds(
+    config: Config, run_folder: RunFolder, make_device: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainSettings] = []
+
+    def watched(*arguments: Any, **keywords: Any) -> Trained:
+        seen.append(arguments[4])
+        return train_architecture(*arguments, **keywords)
+
+    monkeypatch.setattr("server.methods.pretraining.train_architecture", watched)
+    changed = replace(config, search=replace(config.search, fine_tune_epochs=1, joint_epochs=0))
+    find_cohorts([make_device("a", params=6000), make_device("b")], changed, run_folder)
+    whole, small = seen
+    assert small == fine_tuning(changed.search)
+    assert whole.epochs == 2
 
 
 @pytest.mark.parametrize("joint_epochs", [0, 1])
