@@ -80,6 +80,12 @@ CONDITIONS = (
         of="autoflip-guidance",
     ),
     Condition(
+        ("channel-floor",),
+        lambda config: config.of(AutoFLIPSettings).autoflip_mode != "unstructured",
+        "with --autoflip-mode unstructured, which removes no channel",
+        of="autoflip-mode",
+    ),
+    Condition(
         ("optimizer",),
         lambda config: _is_itself(config.federation.optimizer, config),
         "without a --momentum above 0",
@@ -89,6 +95,12 @@ CONDITIONS = (
         lambda config: _is_itself(config.of(FedGKTSettings).fedgkt_server_optimizer, config),
         "without a --momentum above 0",
         of="fedgkt-server-optimizer",
+    ),
+    Condition(
+        ("fedgkt-temperature",),
+        lambda config: config.of(FedGKTSettings).fedgkt_alpha > 0,
+        "with --fedgkt-alpha 0, which distils nothing",
+        of="fedgkt-alpha",
     ),
     Condition(
         ("distillation-learning-rate",),
@@ -102,6 +114,12 @@ CONDITIONS = (
         of="architectures",
     ),
     Condition(
+        ("fine-tune-epochs", "joint-epochs"),
+        lambda config: config.federation.initial_weights == "inherited",
+        "with --initial-weights random, which forgets what they train",
+        of="architectures",
+    ),
+    Condition(
         ("search-batch-size",),
         lambda config: not config.of(DACSettings).architectures or config.method.distillation_epochs > 0,
         "with --architectures, for nothing is searched",
@@ -111,6 +129,12 @@ CONDITIONS = (
         FEDNAS_SEARCH,
         lambda config: not config.of(FedNASSettings).fednas_genotype,
         "with --fednas-genotype, for nothing is searched",
+    ),
+    Condition(
+        ("fednas-architecture-learning-rate", "fednas-architecture-weight-decay"),
+        lambda config: _moves_its_cells(config.of(FedNASSettings)),
+        "with both --fednas-training-coefficient and --fednas-validation-coefficient 0: the architecture stays",
+        of="fednas-training-coefficient",
     ),
     Condition(
         ("pretraining-epochs",),
@@ -181,6 +205,10 @@ def _is_itself(optimizer: str, config: Config) -> bool:
 
 def _explores(config: Config) -> bool:
     return config.of(AutoFLIPSettings).autoflip_guidance == "exploration"
+
+
+def _moves_its_cells(settings: FedNASSettings) -> bool:
+    return settings.fednas_training_coefficient > 0 or settings.fednas_validation_coefficient > 0
 
 
 def _few_explore(config: Config) -> bool:

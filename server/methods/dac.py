@@ -1,11 +1,13 @@
 """DAC: an architecture per budget, from the search or from files, and a cohort per architecture."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
+from common.learning import evaluate, place
 from common.methods.dac import DAC, DACSettings
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
@@ -53,7 +55,8 @@ class DACServer(Averaged):
         """
         run, settings = self.run, self.run.config.of(DACSettings)
         if settings.architectures:
-            members = read_members(Path(settings.architectures), run.reference.base, self.aggregation != "cohort")
+            found = read_members(Path(settings.architectures), run.reference.base, self.aggregation != "cohort")
+            members = [self._as_it_begins(member) for member in found]
             devices, chosen = choose_members(devices, members, run)
         else:
             base = run.reference.base
@@ -61,15 +64,11 @@ class DACServer(Averaged):
             devices = keep_able(devices, lambda budget: check_feasible(base, [budget], space), run)
             merged = budgets_to_serve(devices, floor_costs(base, space), run)
             unique = list(dict.fromkeys(merged))
-            members = self._search(unique)
+            members = [self._as_it_begins(member) for member in self._search(unique)]
             by_budget = dict(zip(unique, members, strict=True))
             chosen = [by_budget[budget] for budget in merged]
         cohorts = assign(devices, chosen)
         self._record(cohorts, members, chosen)
-        if run.config.federation.initial_weights == "random":
-            for cohort, member in zip(cohorts, _members_of(cohorts, chosen), strict=True):
-                state = random_state(member.architecture, run.seed, run.config.search.recipe)
-                cohort.weights = member.architecture.layout.flatten(state)
         return cohorts
 
     def epochs_on_reference(self, rounds: int) -> int:
@@ -105,6 +104,16 @@ class DACServer(Averaged):
             record=run.folder.epoch_recorder("search"),
         )
         return list(family.members)
+
+    def _as_it_begins(self, member: Member) -> Member:
+        """What was found, with the weights that the first round has, and their accuracy."""
+        run = self.run
+        if run.config.federation.initial_weights == "inherited":
+            return member
+        state = random_state(member.architecture, run.seed, run.config.search.recipe)
+        module = place(member.architecture.build_from(state), run.accelerator)
+        accuracy = evaluate(module, run.reference.validation, run.accelerator).accuracy
+        return replace(member, state=state, validation_accuracy=accuracy)
 
     def _record(self, cohorts: Sequence[Cohort], members: Sequence[Member], chosen: Sequence[Member]) -> None:
         cohort_of = {cohort.network: cohort.name for cohort in cohorts}

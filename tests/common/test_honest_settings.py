@@ -47,6 +47,8 @@ UNIFORM: dict[str, Scalar] = {"recipe": "uniform"}
 MEDIAN: dict[str, Scalar] = {"robust-aggregation": "median"}
 RANDOM: dict[str, Scalar] = {"initial-weights": "random"}
 UNTRAINED: dict[str, Scalar] = {"pretraining-epochs": 0}
+STILL: dict[str, Scalar] = {"fednas-training-coefficient": 0.0, "fednas-validation-coefficient": 0.0}
+ARCHITECTURE = ["fednas-architecture-learning-rate", "fednas-architecture-weight-decay"]
 SEARCH = [key for key in SearchSettings.keys() if key != "search-batch-size"]  # noqa: SIM118
 EXPLORATION = ["autoflip-explorers", "autoflip-exploration-epochs", "autoflip-patience", "autoflip-normalisation"]
 PRETRAINING = ["search-learning-rate", "search-batch-size", "search-momentum", "search-weight-decay"]
@@ -65,6 +67,10 @@ WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     (["batch-norm"], "dac", {}, {"aggregation": "overlap"}),
     *((["batch-norm"], method, {}, {"batch-norm": "frozen"}) for method in ("autoflip", "fedavg", "fednas", "fedprox")),
     (EXPLORATION, "autoflip", {"autoflip-guidance": "random"}, {"autoflip-guidance": "exploration"}),
+    (["channel-floor"], "autoflip", {}, {"autoflip-mode": "structured"}),
+    (["fedgkt-temperature"], "fedgkt", {"fedgkt-alpha": 0.0}, {"fedgkt-alpha": 0.5}),
+    (ARCHITECTURE, "fednas", STILL, {"fednas-validation-coefficient": 1.0}),
+    (["fine-tune-epochs", "joint-epochs"], "dac", RANDOM, {"initial-weights": "inherited"}),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
     ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),
     (["search-batch-size"], "dac", SOURCED, {"distillation-epochs": 1}),

@@ -14,7 +14,7 @@ from common.config import Config
 from common.errors import ArchitectureError, BudgetError, ConfigurationError, FedDACError
 from common.models.description import BaseNetwork
 from common.slicing import slice_state
-from dac.files import Member, save_member
+from dac.files import Member, load_member, save_member
 from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.pretraining import random_state
@@ -168,6 +168,16 @@ def test_random_weights_agree_wherever_channels_overlap(
     shared = slice_state(state, large.network, small.network)
     own = small.network.layout.unflatten(small.weights)
     assert all(torch.equal(shared[name], value) for name, value in own.items())
+
+
+def test_random_weights_are_what_the_run_folder_says_it_began_with(
+    cohorts_of: Callable[..., list[Cohort]], make_device: Callable[..., Device], run_folder: RunFolder
+) -> None:
+    (cohort,) = cohorts_of([make_device("a", params=6000)], initial_weights="random", warmup_epochs=6)
+    kept = load_member(run_folder.architecture_path(cohort.name))
+    assert kept.architecture.layout.flatten(kept.state).tobytes() == cohort.weights.tobytes()
+    (event,) = run_folder.events("architecture")
+    assert event["validation_accuracy"] == cohort.search_accuracy < 0.35
 
 
 def test_a_run_with_given_architectures_and_its_resumption(
