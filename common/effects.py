@@ -131,6 +131,12 @@ CONDITIONS = (
         "with --fednas-genotype, for nothing is searched",
     ),
     Condition(
+        ("fednas-lowest-learning-rate",),
+        lambda config: config.federation.local_epochs != "1" or config.of(FedNASSettings).fednas_search_epochs > 1,
+        "with --local-epochs 1, for a round's first epoch has the learning rate itself",
+        of="fednas-lowest-learning-rate",
+    ),
+    Condition(
         ("fednas-architecture-learning-rate", "fednas-architecture-weight-decay"),
         lambda config: _moves_its_cells(config.of(FedNASSettings)),
         "with both --fednas-training-coefficient and --fednas-validation-coefficient 0: the architecture stays",

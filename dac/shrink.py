@@ -96,11 +96,13 @@ def shrink_step(
 def steps_between(costs: Costs, target: DeviceBudget, share: float) -> int:
     """How many steps that each remove `share` of a violated resource lead from `costs` to the target.
 
+    A resource of which `costs` takes just the bound is violated, and takes one.
+
     >>> steps_between(Costs(100, 100, 400), DeviceBudget(macs=26), 0.5)
     2
     """
     left = [target.bound(resource) / target.amount(costs, resource) for resource in target.violated(costs)]
-    return max((math.ceil(math.log(one) / math.log(1 - share)) if share < 1 else 1 for one in left), default=0)
+    return max((max(1, math.ceil(math.log(one) / math.log(1 - share))) if share < 1 else 1 for one in left), default=0)
 
 
 class _Work:

@@ -33,7 +33,7 @@ class CellTraining(Settings):
 
     fednas_lowest_learning_rate: float = setting(
         0.001,
-        "From learning-rate the rate falls to this along a cosine over a round's local epochs (fednas).",
+        "From learning-rate the rate falls towards this along a cosine over a round's local epochs (fednas).",
         minimum=0.0,
     )
     fednas_architecture_learning_rate: float = setting(

@@ -51,7 +51,7 @@ from server.devices import Device
 from server.evaluation import is_due
 from server.feature_bank import FeatureBank
 from server.methods.architecture_files import record_architecture
-from server.methods.knowledge import answers_to, train_on
+from server.methods.knowledge import CutPair, answers_to, train_on
 from server.methods.method import Model, Snapshot
 from server.methods.pretraining import pretraining_epochs, starting_state
 from server.methods.refusals import keep_able
@@ -159,18 +159,18 @@ class FedGKTServer:
     def _scores_pair(self) -> bool:
         return self.settings.fedgkt_score == "pair"
 
-    def _pair(self, cohort: Cohort) -> nn.Module:
+    def _pair(self, cohort: Cohort) -> CutPair:
         """The device's stem and the server's network, one whole ResNet."""
         module = self._whole.build(0)
         stem = {name: values for name, values in self._unflat(cohort.weights).items() if name.startswith(STEM)}
         load_weights(module, {**self._server.state_dict(), **stem})
-        return place(module, self.run.accelerator)
+        return CutPair(place(module, self.run.accelerator), self.settings.largest_feature)
 
     def models(self, cohort: Cohort) -> Sequence[Model]:
         """The pair, and as NAME-device the small network that the device takes home."""
         small = cohort.module(self.run.accelerator)
         return [
-            Model(cohort.name, self._whole, self._pair(cohort)),
+            Model(cohort.name, self._whole, self._pair(cohort).pair),
             Model(cohort.name + DEVICE_MODEL, self._small, small),
         ]
 

@@ -93,6 +93,7 @@ def test_a_budget_below_one_channel_each_is_refused_before_any_training(
     ("target", "share", "steps"),
     [
         (DeviceBudget(), 0.25, 0),
+        (DeviceBudget(macs=100), 0.25, 1),  # bounds are strict
         (DeviceBudget(macs=99), 0.25, 1),
         (DeviceBudget(macs=75), 0.25, 1),
         (DeviceBudget(macs=74), 0.25, 2),

@@ -17,12 +17,14 @@ from common.knowledge import taught
 from common.learning import evaluate
 from common.messages import WEIGHTS, Result
 from common.methods.fedgkt import FEATURES, IDS, LABELS, LOGITS, TransferOrder, epochs_in
+from common.models.bottleneck import BottleneckResNet
 from common.optimizers import make_optimizer
 from dac.model_file import read_model
-from server.cohorts import FederationState
+from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.federation import save_models
 from server.methods.fedgkt import FedGKTServer
+from server.methods.knowledge import CutPair
 from server.methods.method import Snapshot
 from server.run import Run
 from server.strategy import MethodStrategy
@@ -52,6 +54,13 @@ def start(make_run: Callable[..., Run], small_config: Callable[..., Config], mak
         return method
 
     return begin
+
+
+def pair_of(method: FedGKTServer, cohort: Cohort) -> BottleneckResNet:
+    """What is scored, but for the cut between its halves."""
+    scored = method.module(cohort)
+    assert isinstance(scored, CutPair)
+    return scored.pair
 
 
 def told(method: FedGKTServer, number: int, rows: int = ROWS, ids: list[int] | None = None) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def test_the_server_answers_by_the_id_of_an_image(start: Start, devices: list[De
     for step, device, own in zip(method.steps(2), devices, said, strict=True):
         got = step.order(device).arrays
         assert got[IDS].tolist() == own[IDS].tolist()
-        module = method.module(step.cohort).eval()
+        module = pair_of(method, step.cohort).eval()
         with torch.no_grad():
             expected = module.classify(torch.from_numpy(own[FEATURES])).numpy()  # type: ignore[operator]
         assert np.allclose(got[LOGITS], expected, atol=1e-4)
@@ -150,7 +159,7 @@ def test_the_server_learns_as_the_formulas_say(start: Start, devices: list[Devic
     """One batch of all images: cross-entropy plus T^2 KL from the devices' logits, one step of plain SGD."""
     given: dict[str, Any] = {"fedgkt_server_batch_size": 2 * ROWS, "fedgkt_server_optimizer": "sgd", "momentum": 0.0}
     method = start(**given, fedgkt_server_learning_rate=0.1)
-    module = method.module(method.cohorts[0]).train()
+    module = pair_of(method, method.cohorts[0]).train()
     parameters = [one for name, one in module.named_parameters() if not name.startswith("stem_")]
     optimizer = make_optimizer("sgd", parameters, 0.1, 0.0, 0.0)
     said = round_of(method, devices)
@@ -160,7 +169,7 @@ def test_the_server_learns_as_the_formulas_say(start: Start, devices: list[Devic
     tensors = torch.from_numpy(labels).long(), torch.from_numpy(logits)
     taught(answered, *tensors, known, temperature=3.0, alpha=1.0).objective.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    ours = dict(method.module(method.cohorts[0]).named_parameters())
+    ours = dict(pair_of(method, method.cohorts[0]).named_parameters())
     for name, expected in module.named_parameters():
         assert torch.allclose(ours[name], expected, atol=1e-5), name
 
@@ -231,7 +240,7 @@ def test_what_is_scored_is_the_devices_stem_below_the_servers_network(start: Sta
     first, second = method.cohorts
     second.weights = second.weights + 1
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    pair, other = method.module(first).eval(), method.module(second).eval()
+    pair, other = pair_of(method, first).eval(), pair_of(method, second).eval()
     small = first.module(torch.device("cpu")).eval()
     with torch.no_grad():
         assert torch.equal(pair.features(images), small.features(images))  # type: ignore[operator]
@@ -251,6 +260,29 @@ def test_the_small_network_is_scored_instead_where_that_is_asked_for(start: Star
     assert method.notes(cohort) == {"pair_accuracy": evaluate(other.module(other.cohorts[0]), test, CPU).accuracy}
     assert server_weights(method) == server_weights(other)
     assert sorted(one.name for one in method.models(cohort)) == ["cohort-0", "cohort-0-device"]
+
+
+@pytest.mark.parametrize("score", ["pair", "device"])
+def test_a_pair_is_scored_with_the_features_that_its_server_has_learnt_from(
+    start: Start, score: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = start(fedgkt_feature_clip=0.25, fedgkt_score=score, evaluate_every=1)
+    (cohort, _) = method.cohorts
+    seen: list[float] = []
+    classify = BottleneckResNet.classify
+
+    def watched(module: BottleneckResNet, features: torch.Tensor) -> torch.Tensor:
+        if module.classifier.in_features == 256:  # the server's
+            seen.append(float(features.max()))
+        return classify(module, features)
+
+    monkeypatch.setattr(BottleneckResNet, "classify", watched)
+    if score == "pair":
+        evaluate(method.module(cohort), method.run.reference.test, CPU)
+    else:
+        method.finish(1)
+        method.notes(cohort)
+    assert seen == [0.25]
 
 
 def test_the_run_folder_keeps_the_pair_and_what_a_device_takes_home(start: Start) -> None:
@@ -344,7 +376,7 @@ def test_a_restored_server_goes_on_bit_for_bit(kind: str, start: Start, devices:
 
 def test_pretraining_gives_both_sides_their_part_of_one_network(start: Start) -> None:
     method = start(pretraining_epochs=1)
-    pair = method.module(method.cohorts[0]).state_dict()
+    pair = pair_of(method, method.cohorts[0]).state_dict()
     small = method.cohorts[0].module(torch.device("cpu")).state_dict()
     shared = [name for name in small if name in pair and pair[name].shape == small[name].shape]
     assert all(torch.equal(small[name], pair[name]) for name in shared if small[name].is_floating_point())
