@@ -91,8 +91,9 @@ def search(
     """
     if (budgets is None) == (resume is None):
         raise ConfigurationError("give the budgets to search for, or the folder of a search to resume")
-    given = _settings(settings, out)
+    given = _alone(settings, out)
     if resume is not None:
+        _require_none(resume, out=out)
         given = {**RunFolder.open(resume).read_config(), **given}
     given = without_preset(given, [key for group in searching.GROUPS for key in group.keys()])  # noqa: SIM118
     checker(*searching.GROUPS)(given)
@@ -118,8 +119,13 @@ def train(
     goes on from its weights), or None for the whole base network. `teacher` is the file of a network whose answers it
     learns too. Everything else is as for `simulate`.
     """
-    given = _settings(settings, out)
+    given = _alone(settings, out)
+    named = {"model"} if ":" in str(given.get("model", "")) else set()  # a network that is not ours must be named
+    of_network = sorted(set(given) & set(ModelSettings.keys()) - named)
+    if architecture is not None and of_network:
+        raise ConfigurationError(f"the architecture says which network it is of: leave out {name_of(of_network[0])}")
     if resume is not None:
+        _require_none(resume, architecture=architecture, teacher=teacher, out=out)
         given = {**RunFolder.open(resume).read_config(), **given}
     checker(*training.GROUPS)(given)
 
@@ -165,6 +171,21 @@ def _named(
 def _settings(settings: Mapping[str, Scalar], out: str | Path) -> dict[str, Any]:
     """Kebab-case keys, and `out` only where it was given, so that a file may say it."""
     return {**{key_of(name): value for name, value in settings.items()}, **({"out": str(out)} if str(out) else {})}
+
+
+def _alone(settings: Mapping[str, Scalar], out: str | Path) -> dict[str, Any]:
+    """Settings of what is done without federation; raises ConfigurationError for one that means nothing there."""
+    for name in searching.FEDERATED:
+        if name in settings:
+            raise ConfigurationError(f"{name} has no effect without a federation: leave it out")
+    return _settings(settings, out)
+
+
+def _require_none(resume: str | Path, **others: object) -> None:
+    """Raise ConfigurationError for what only a new folder can be given."""
+    for name, value in others.items():
+        if value is not None and value != "":
+            raise ConfigurationError(f"{resume} is continued with what it was begun with: leave out {name}")
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import feddac
-from common.errors import BudgetError
+from common.budget import DeviceBudget
+from common.errors import BudgetError, ConfigurationError
 from common.version import version
 from dac.model_file import read_model
 
+ANY = DeviceBudget(params=6000)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -106,3 +109,20 @@ def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> No
         with pytest.raises(feddac.FedDACError, match=message):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_have_no_effect_is_refused_by_name(trained: feddac.Run, tmp_path: Path) -> None:
+    file = trained.folder / "architectures/trained.json"
+    mistakes: list[tuple[Callable[[], object], str]] = [
+        (lambda: feddac.train(file, width=0.5, out=tmp_path / "a"), "which network it is of: leave out width"),
+        (lambda: feddac.train(resume=trained.folder, architecture=file), "leave out architecture"),
+        (lambda: feddac.train(resume=trained.folder, teacher=file), "leave out teacher"),
+        (lambda: feddac.train(resume=trained.folder, out=tmp_path / "a"), "leave out out"),
+        (lambda: feddac.search(resume=trained.folder, out=tmp_path / "a"), "leave out out"),
+        (lambda: feddac.train(partition="dirichlet:0.3", out=tmp_path / "a"), "partition has no effect"),
+        (lambda: feddac.search(ANY, reference_fraction=0.2, out=tmp_path / "a"), "reference_fraction has no effect"),
+    ]
+    for wrong, message in mistakes:
+        with pytest.raises(ConfigurationError, match=message):
+            wrong()
+    assert not (tmp_path / "a").exists()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.groups import FleetSettings, ModelSettings, SearchSettings
+from common.presets import without_preset
+from common.settings import key_of
 from feddac.cli.display import result_console
 from feddac.cli.options import with_settings
 
@@ -56,6 +58,7 @@ def device(
     from dac.strides import base_of
     from feddac.cli.commands.describe import shape_of
 
+    settings = without_preset(settings, [*ModelSettings.keys(), *map(key_of, USED)])
     latency = FleetSettings.picked_from(settings).max_latency_ms
     model = ModelSettings.picked_from(settings)
     shape = shape_of(input_shape or "3x32x32")

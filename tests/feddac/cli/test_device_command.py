@@ -8,8 +8,11 @@ from flwr.common.config import parse_config_args
 
 from client.identity import identify
 from common.budget import DeviceBudget
+from common.fleet import PROFILES, DeviceProfile
 from common.groups import FleetSettings
+from common.models.description import BaseNetwork
 from common.rates import COUNTED, KINDS
+from common.search_space import SearchSpace
 from feddac.cli.main import run
 
 
@@ -51,3 +54,21 @@ def test_the_table_fits_a_terminal_and_ends_with_the_line(capsys: pytest.Capture
 def test_an_impossible_latency_is_a_usage_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["device", "--max-latency-ms", "0"]) == 2
     assert "max-latency-ms must be above 0" in capsys.readouterr().err
+
+
+def test_a_preset_chooses_the_space_that_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces: list[SearchSpace] = []
+
+    def measured(base: BaseNetwork, space: SearchSpace) -> DeviceProfile:
+        spaces.append(space)
+        return PROFILES["phone"]
+
+    monkeypatch.setattr("client.measure.measured_profile", measured)
+    assert run(["device", "--preset", "paper"]) == 0
+    assert run(["device", "--recipe", "paper", "--search-space", "inner", "--channel-multiple", "1"]) == 0
+    assert spaces[0].kind == spaces[1].kind == "inner"
+    assert spaces[0].multiple == spaces[1].multiple
+    assert run(["device", "--preset", "nonsense"]) == 2
+    assert "preset must be one of" in capsys.readouterr().err
