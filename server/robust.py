@@ -25,14 +25,14 @@ class RobustMean:
     """A cohort's models combined under the robust settings; the same calls as `CohortMean`.
 
     Unlike that one it has to hold all models of the cohort. `protected` tells, after `result`, whether there were
-    enough models for the protection to mean anything.
+    enough models for the protection to mean anything; None where there was no model.
     """
 
     def __init__(self, sent: Vector, settings: FederationSettings) -> None:
         self._sent = sent
         self._settings = settings
         self._models: list[tuple[Vector, int]] = []
-        self.protected = False
+        self.protected: bool | None = None
 
     def fold(self, weights: Vector, samples: int) -> None:
         """Add the model of a device, shape (size,)."""

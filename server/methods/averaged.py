@@ -119,10 +119,9 @@ class Averaged(ABC):
         return [Model(cohort.name, cohort.network, self.module(cohort))]
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:
-        """Under robust settings, whether the cohort was `protected`."""
-        if not is_robust(self.run.config.federation):
-            return {}
-        return {"protected": cohort.name not in self._unprotected}
+        """Under robust settings, whether the mean of the cohort's devices in this round was `protected`."""
+        mean = self._means.get(cohort.name)
+        return {} if not isinstance(mean, RobustMean) or mean.protected is None else {"protected": mean.protected}
 
     def epochs_on_reference(self, rounds: int) -> int:
         """Those of the distillation after each round; a method adds what it trained before the first."""

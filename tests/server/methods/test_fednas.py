@@ -101,6 +101,9 @@ def test_robust_means_and_their_notes_are_those_of_every_method(make_server: Cal
     play(method, devices, 1, lambda device: {"device-0": 0.1, "device-1": 0.2, "device-2": 10.0}[device.name])
     assert np.allclose(alphas_of(cohort), alphas + 0.2, atol=1e-6)
     assert method.notes(cohort)["protected"] is True
+    method.steps(2)
+    method.finish(2)
+    assert "protected" not in method.notes(cohort)  # nobody answered, so nothing was averaged
 
 
 def test_the_stages_follow_with_a_genotype_after_each_round_of_the_search(
