@@ -1,4 +1,4 @@
-"""FedDAC for programs: what the command line does is a function here.
+"""FedDAC for programs: simulate, search, train, compare and export as functions.
 
     import feddac
 
