@@ -30,9 +30,9 @@ def become_supernode(arguments: Sequence[str]) -> NoReturn:
         parser.add_argument("--port", default=SUPERNODE_UVICORN_DEFAULT_PORT)
         known, _ = parser.parse_known_args(arguments)
         host = f"[{known.host}]" if ":" in known.host else known.host
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "feddac.deployment.warm", f"{host}:{known.port}"], env=_environment()
-        )
+        own = str(os.getpid())  # which will be that of flower-supernode
+        warm = [sys.executable, "-P", "-m", "feddac.deployment.warm", f"{host}:{known.port}", own]
+        subprocess.Popen(warm, env=_environment())
         command += ["--isolation", ISOLATION_MODE_PROCESS]
     os.execve(command[0], command, _environment())
 
