@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from client.measure import measured_profile
+from client.node_config import LATENCY, check_node_config
 from common.bounds import parse_bounds, parse_milliseconds
 from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.errors import ConfigurationError
@@ -15,8 +16,6 @@ from common.fleet import PROFILES, DeviceProfile, VirtualDevice, is_fleet_file, 
 from common.groups import FleetSettings, ModelSettings
 from common.rates import LatencyBound
 from common.settings import Scalar
-
-LATENCY = "max-latency-ms"
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,10 @@ def identify(
     `training` is how the device trains, which its memory for training depends on.
 
     A deployed device is called by its `device-name`, or by its `partition-id`, or like its machine; `profile` is a
-    name by the same rules. The bounds in the settings tighten every budget. Raises ConfigurationError for a partition
-    id that does not exist, BudgetError for a bound that cannot be read.
+    name by the same rules. The bounds in the settings tighten every budget. Raises ConfigurationError for a key that
+    nothing reads and a partition id that does not exist, BudgetError for a bound that cannot be read.
     """
+    check_node_config(node_config)
     partition = partition_of(node_config, settings)
     declared = _bounds(node_config, training)
     declares = declared != DeviceBudget() or LATENCY in node_config

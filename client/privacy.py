@@ -6,14 +6,13 @@ from flwr.clientapp.mod import LocalDpMod
 from flwr.clientapp.typing import ClientAppCallable
 
 from client.methods import received_task
+from client.node_config import LOCAL_DP_KEYS
 from client.refusal import refusal
 from common.config import Config
 from common.errors import ConfigurationError, FedDACError
 from common.message_arrays import encode_arrays
 from common.messages import WEIGHTS
 from common.methods.fednas import ALPHAS, LARGEST_ALPHA
-
-KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
 
 
 def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Message:
@@ -24,7 +23,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
     whoever knows the seed could take it off again. Running variances that the noise made negative become 0, and
     architecture parameters return to the range that the server admits, which tells nothing more about the data.
     """
-    own = {key: context.node_config[key] for key in KEYS if key in context.node_config}
+    own = {key: context.node_config[key] for key in LOCAL_DP_KEYS if key in context.node_config}
     try:
         config = Config.from_mapping({**context.run_config, **own})
         settings = config.federation

@@ -78,14 +78,17 @@ def name_of(key: str) -> str:
     return key.replace("-", "_")
 
 
-def check_known(mapping: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise ConfigurationError for the first key of `mapping` that is not known, naming the nearest known one."""
+def check_known(mapping: Mapping[str, Any], known: Iterable[str], what: str = "setting") -> None:
+    """Raise ConfigurationError for the first key of `mapping` that is not known, naming the nearest known one.
+
+    `what` is what such a key is called.
+    """
     known = list(known)
     for key in mapping:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-            raise ConfigurationError(f"unknown setting {key!r:.200}: {hint}")
+            raise ConfigurationError(f"unknown {what} {key!r:.200}: {hint}")
 
 
 def _coerce(key: str, value: Any, default: Any, limits: Mapping[str, Any]) -> Scalar:

@@ -2,14 +2,20 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import click
+from flwr.app.user_config import UserConfig
+from flwr.common.config import parse_config_args
 from flwr.common.constant import ISOLATION_MODE_PROCESS
 from flwr.supercore.constant import SUPERNODE_UVICORN_DEFAULT_PORT, UVICORN_DEFAULT_HOST
 
+from client.node_config import check_node_config
+from common.errors import ConfigurationError
 from feddac.deployment.processes import flower_environment, program
 
 OWN_RUNTIME = ("--isolation", "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certfile", "--superexec-auth-secret-file")
@@ -20,21 +26,42 @@ def become_supernode(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by `flower-supernode` with these arguments, and start the warm process as its child.
 
     Where a process cannot be copied (on other systems than Linux), where an argument decides who runs client apps, or
-    nothing is to be run (--help), it is Flower's SuperNode and nothing else.
+    nothing is to be run (--help), it is Flower's SuperNode and nothing else. Raises ConfigurationError for a
+    `--node-config` that cannot be read, or has a key that no device knows.
     """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--host", default=UVICORN_DEFAULT_HOST)
+    parser.add_argument("--port", default=SUPERNODE_UVICORN_DEFAULT_PORT)
+    parser.add_argument("--node-config", default="")
+    known, _ = parser.parse_known_args(arguments)
+    check_node_config(_read(known.node_config))
     command = [program("flower-supernode"), *arguments]
     given = {argument.partition("=")[0] for argument in arguments}
     if sys.platform.startswith("linux") and not given & {*OWN_RUNTIME, "--help", "-h", "--version", "-V"}:
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--host", default=UVICORN_DEFAULT_HOST)
-        parser.add_argument("--port", default=SUPERNODE_UVICORN_DEFAULT_PORT)
-        known, _ = parser.parse_known_args(arguments)
         host = f"[{known.host}]" if ":" in known.host else known.host
         own = str(os.getpid())  # which will be that of flower-supernode
         warm = [sys.executable, "-P", "-m", "feddac.deployment.warm", f"{host}:{known.port}", own]
         subprocess.Popen(warm, env=_environment())
         command += ["--isolation", ISOLATION_MODE_PROCESS]
     os.execve(command[0], command, _environment())
+
+
+def _read(text: str) -> UserConfig:
+    """The node configuration as Flower reads it; ConfigurationError for a text of which it would not read all."""
+    try:
+        if not text.endswith(".toml"):
+            for word in shlex.split(text):
+                key, sign, _ = word.partition("=")
+                if not (key and sign):
+                    raise ValueError(word)
+        return parse_config_args([text])
+    except OSError as error:
+        raise ConfigurationError(f"cannot read --node-config {text}: {error.strerror or error}") from None
+    except (click.ClickException, ValueError):
+        raise ConfigurationError(
+            f"--node-config cannot be {text!r:.200}: give KEY=VALUE without spaces around '=', and quote what is no "
+            'number, as in partition-id=0 device-name="camera"'
+        ) from None
 
 
 def _environment() -> dict[str, str]:

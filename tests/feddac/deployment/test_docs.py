@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from client.node_config import NODE_KEYS
 from feddac.deployment.processes import program
 from tests.e2e.conftest import ROOT
 from tests.forked import feddac_forked
@@ -80,6 +81,13 @@ def test_every_row_names_its_tests_and_they_exist(page: str, heading: str, home:
         for path, function in named:
             file = ROOT / (path if path.startswith("tests/") else f"{home}/{path}")
             assert f"def {function or 'test_'}" in file.read_text(), (row, path, function)
+
+
+def test_it_says_what_every_key_of_a_node_configuration_means() -> None:
+    named = [
+        key for row in rows("deployment.md", "key of `--node-config`") for key in re.findall(r"`([a-z][\w-]+)`", row)
+    ]
+    assert set(named) == set(NODE_KEYS)
 
 
 @pytest.mark.parametrize("page", ["deployment.md", "threat-model.md"])
