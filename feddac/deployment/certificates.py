@@ -172,9 +172,17 @@ def _check_days(days: int) -> None:
 
 
 def _check_new(folder: Path, files: Sequence[str], devices: Sequence[str]) -> None:
+    """Raise ConfigurationError for names that no device can have, and for files that are there or would be one."""
+    seen: dict[str, str] = {}
     for device in devices:
-        if not _DEVICE.fullmatch(device) or device in _RESERVED or device.endswith((".pub", ".key", ".crt")):
+        folded = device.lower()  # names that differ in their case alone are one file on macOS and Windows
+        if not _DEVICE.fullmatch(device) or folded in _RESERVED or folded.endswith((".pub", ".key", ".crt")):
             raise ConfigurationError(f"a key cannot be called {device!r}: use letters, digits, '.', '_' and '-'")
+        if folded in seen:
+            raise ConfigurationError(
+                f"--device {seen[folded]} and --device {device} would be one file: give each device a name of its own"
+            )
+        seen[folded] = device
     for name in (*files, *devices, *(f"{device}.pub" for device in devices)):
         if (folder / name).exists():
             raise ConfigurationError(f"{folder / name} exists; choose another folder or name, or move it away")

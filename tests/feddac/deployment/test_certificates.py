@@ -15,6 +15,7 @@ from common.errors import ConfigurationError
 from feddac.cli.main import run
 from feddac.deployment import certificates
 from feddac.deployment.certificates import expiry_warning, renew_certificates, write_certificates
+from tests.feddac.cli.errors import assert_one_clear_line
 
 
 def certificate(path: Path) -> x509.Certificate:
@@ -71,7 +72,9 @@ def test_only_the_owner_reads_private_files(tmp_path: Path) -> None:
     assert modes["camera"] == modes["server.key"] == modes["ca.key"] == 0o600
 
 
-@pytest.mark.parametrize("name", ["../camera", "a/b", "", "ca", "server", "x.pub", ".hidden", "two words"])
+@pytest.mark.parametrize(
+    "name", ["../camera", "a/b", "", "ca", "server", "Server", "x.pub", "x.PUB", ".hidden", "two words"]
+)
 def test_a_device_name_is_never_a_path(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be called"):
         write_certificates(tmp_path / "keys", [], [name])
@@ -89,6 +92,24 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigurationError, match="exists"):
         write_certificates(tmp_path, [], ["camera"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("again", ["camera", "Camera"])
+def test_a_name_that_is_given_twice_is_refused_before_anything_is_written(
+    again: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "keys"
+    assert run(["certificates", str(folder), "--device", "camera", "--device", "gateway", "--device", again]) == 2
+    assert_one_clear_line(capsys.readouterr().err, f"--device camera and --device {again} would be one file")
+    assert not folder.exists()
+
+
+def test_neither_is_anything_renewed(tmp_path: Path) -> None:
+    write_certificates(tmp_path, [], ["camera"])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigurationError, match="--device shed and --device Shed would be one file"):
+        renew_certificates(tmp_path, [], ["shed", "Shed"])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
