@@ -69,10 +69,16 @@ class RunLock:
         if self._released.is_set():
             return
         self._released.set()
-        if self._pid == os.getpid():  # not in a child that was forked off
+        own = self._pid == os.getpid()  # not in a child that was forked off
+        if fcntl is None:  # Windows, where no open file can be removed: if others have it open too, it names nobody
+            if own:
+                os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+        if own:
             with suppress(OSError):
                 self.path.unlink()
-        os.close(self._descriptor)
+        if fcntl is not None:  # locked until it is removed, or it might be another's by then
+            os.close(self._descriptor)
 
     def __del__(self) -> None:
         if hasattr(self, "_released"):

@@ -21,6 +21,9 @@ OUTPUT = "output.txt"
 GRACE_SECONDS = 10.0
 """So long has a process that was asked to end, to end tidily."""
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What no process outlives; Windows has no SIGKILL."""
+
 
 def start_run(folder: RunFolder, engine: str, workers: int) -> "subprocess.Popen[bytes]":
     """Go on with the run in `folder`; one that has only its settings goes on from the beginning."""
@@ -55,7 +58,7 @@ def ended_at_exit(active: "Collection[subprocess.Popen[bytes]]") -> Iterator[Non
                 process.wait(max(0.0, deadline - time.monotonic()))
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 deadline = 0.0
-            send(process, signal.SIGKILL)  # also what the process itself may have left behind
+            send(process, KILL)  # also what the process itself may have left behind
             process.wait()
 
 
@@ -64,9 +67,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def send(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """Send a signal to a run's process and whatever it has started; nothing happens if it is over."""
+    """Send a signal to a run's process and whatever it has started; nothing happens if it is over.
+
+    Windows has neither signals nor groups for this: the process is ended at once, and its run can be resumed.
+    """
     try:
-        os.killpg(process.pid, number)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        elif number == KILL:
+            process.kill()
+        else:
+            process.terminate()
     except (ProcessLookupError, PermissionError):
         return
 

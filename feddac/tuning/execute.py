@@ -186,7 +186,7 @@ def _look(one: _Attempt, searches: _Searches) -> None:
     code = 0 if process is None else process.poll()
     if one.is_over:  # it was pruned, and its process is ending
         if process is not None and code is None and now > one.ended_by:
-            processes.send(process, signal.SIGKILL)
+            processes.send(process, processes.KILL)
         if code is not None:
             one.process = None
         return

@@ -135,6 +135,34 @@ def test_without_locks_of_the_system_the_heartbeat_decides(tmp_path: Path, monke
     RunLock(tmp_path).release()
 
 
+@pytest.mark.parametrize("held_by_others", [False, True])
+def test_where_no_open_file_can_be_removed_a_released_lock_is_free_at_once(
+    held_by_others: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = RunLock(tmp_path)
+    remove = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        """As on Windows."""
+        if held_by_others or _is_open(lock._descriptor):
+            raise PermissionError(path)
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(run_lock, "fcntl", None)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    lock.release()
+    assert (tmp_path / LOCK_NAME).exists() == held_by_others
+    RunLock(tmp_path).release()
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.usefixtures("short_watch")
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', "[" * 10_000, "\0"])
 def test_a_damaged_lock_of_nobody_is_taken_over(tmp_path: Path, text: str) -> None:
