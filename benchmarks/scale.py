@@ -7,8 +7,8 @@ Each row is one `feddac simulate --engine ray` in a process of its own. Only the
 cohorts) changes: the data set is the same, every device holds 50 images of it, the server's reference set is a
 twentieth, and `sampled` devices train in a round. Figures:
 
-    server            peak resident set of the process that runs the server, Flower's in-memory SuperLink and Ray's
-                      driver, with the pages of mapped files that other processes share
+    server            peak resident set of the process that runs the server and Ray's driver, with the pages of mapped
+                      files that other processes share
     all processes     peak over time of the proportional set sizes (each shared page counted once) of that process,
                       Ray's own and the workers in which the devices run
     handshake, round  seconds that the server recorded; of the rounds the median

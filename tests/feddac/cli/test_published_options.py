@@ -59,3 +59,9 @@ def test_the_defaults_are_ours(command: str) -> None:
     for _, _, ours, default, _ in rows(command):
         value = known.get(ours.strip("`").removeprefix("--"), "")
         assert default in ({"none", "runs/DATE-TIME", ""} if value == "" else {str(value)}), ours
+
+
+@pytest.mark.parametrize(("command", "others"), [("simulate", {"resume", "quiet"}), ("search", {"resume"})])
+def test_what_is_not_the_commands_own_is_a_key_of_a_federated_run(command: str, others: set[str]) -> None:
+    named = {key for row in rows(command) for key in re.findall(r"`--([\w-]+)", row[2])}
+    assert named - set(Config().to_mapping()) == others
