@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -44,12 +45,17 @@ def start_run(folder: RunFolder, engine: str, workers: int) -> "subprocess.Popen
 
 @contextmanager
 def ended_at_exit(active: "Collection[subprocess.Popen[bytes]]") -> Iterator[None]:
-    """End the processes that are still active when the block is left, also by SIGTERM; their runs can be resumed."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    """End the processes that are still active when the block is left, also by SIGTERM; their runs can be resumed.
+
+    In another thread than the main one, which alone can handle signals, SIGTERM is left to whoever has that one.
+    """
+    handles = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if handles else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if handles:
+            signal.signal(signal.SIGTERM, before)
         for process in active:
             send(process, signal.SIGINT)
         deadline = time.monotonic() + GRACE_SECONDS

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,17 @@ def run() -> Iterator["subprocess.Popen[bytes]"]:
 def test_what_is_active_when_the_block_is_left_has_ended(run: "subprocess.Popen[bytes]") -> None:
     with processes.ended_at_exit([run]):
         assert run.poll() is None
+    assert run.returncode in (-signal.SIGINT, 1)
+
+
+def test_in_a_thread_too_which_cannot_handle_signals(run: "subprocess.Popen[bytes]") -> None:
+    with ThreadPoolExecutor(1) as pool:
+
+        def left() -> None:
+            with processes.ended_at_exit([run]):
+                assert run.poll() is None
+
+        pool.submit(left).result()
     assert run.returncode in (-signal.SIGINT, 1)
 
 
