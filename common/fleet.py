@@ -217,6 +217,8 @@ def profile_of(name: str) -> DeviceProfile:
 
 
 def _deal(settings: FleetSettings, training: LocalTraining) -> list[VirtualDevice]:
+    if settings.devices > MAX_DEVICES:
+        raise ConfigurationError(f"devices = {settings.devices:,}: a fleet has at most {MAX_DEVICES:,} devices")
     names = [name.strip() for name in settings.fleet.split(",")]
     budgets = {name: profile_of(name).budget(settings.max_latency_ms, training) for name in names}
     dealt = [names[position % len(names)] for position in range(settings.devices)]

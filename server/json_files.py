@@ -13,6 +13,8 @@ from common.reading import Unreadable, parse_json, printable, read_limited
 
 MAX_FILE_BYTES = 2**31
 """No file of a run is larger; the metrics of a long one may well have some hundred megabytes."""
+MAX_JSON_BYTES = 2**26
+"""Of one JSON document, such as the budgets and the summary of a hundred thousand devices."""
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -22,8 +24,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Strict JSON from `path`; raises CheckpointError if it is missing or damaged."""
-    return _parse_json(path, "", read_bytes(path))
+    """Strict JSON from `path`; raises CheckpointError if it is missing, damaged or larger than MAX_JSON_BYTES."""
+    return _parse_json(path, "", read_bytes(path, MAX_JSON_BYTES))
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
@@ -68,9 +70,9 @@ def list_of_objects(path: Path, data: Any) -> list[dict[str, Any]]:
     return data
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file of a run; raises CheckpointError if it is missing or larger than any should be."""
+def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """The content of a file of a run; raises CheckpointError if it is missing or larger than `limit` bytes."""
     try:
-        return read_limited(path, MAX_FILE_BYTES)
+        return read_limited(path, limit)
     except Unreadable as error:
         raise CheckpointError(f"cannot read {printable(path)}: {error}") from None

@@ -69,7 +69,8 @@ class RunLock:
         if self._released.is_set():
             return
         self._released.set()
-        own = self._pid == os.getpid()  # not in a child that was forked off
+        # not in a child that was forked off, and not the lock of who came after the folder had been replaced
+        own = self._pid == os.getpid() and _is_still_at(self._descriptor, self.path)
         if fcntl is None:  # Windows, where no open file can be removed: if others have it open too, it names nobody
             if own:
                 os.ftruncate(self._descriptor, 0)

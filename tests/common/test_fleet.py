@@ -194,3 +194,9 @@ def test_mistakes_in_a_file_are_one_clear_line(tmp_path: Path, text: str, messag
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         virtual_fleet(FleetSettings(fleet=str(tmp_path / "none.toml")))
+
+
+def test_a_fleet_that_no_machine_could_deal_is_refused_at_once() -> None:
+    settings = FleetSettings(devices=10**9)
+    with pytest.raises(ConfigurationError, match=r"devices = 1,000,000,000: a fleet has at most 100,000 devices"):
+        virtual_fleet(settings)

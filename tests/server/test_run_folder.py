@@ -14,7 +14,7 @@ from common.errors import CheckpointError, ConfigurationError
 from common.fleet import PROFILES
 from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
-from server.json_files import read_json, write_json
+from server.json_files import MAX_JSON_BYTES, read_json, write_json
 from server.run_folder import RunFolder
 
 
@@ -281,3 +281,11 @@ def test_read_json_is_the_inverse_of_write_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "b.json", data)
     assert read_json(tmp_path / "a" / "b.json") == data
     assert json.loads((tmp_path / "a" / "b.json").read_text(encoding="utf-8")) == data
+
+
+def test_a_document_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    with path.open("wb") as file:
+        file.truncate(MAX_JSON_BYTES + 1)
+    with pytest.raises(CheckpointError, match=r"cannot read .*summary\.json"):
+        read_json(path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,18 @@ def test_a_run_folder_has_one_writer_and_any_number_of_readers(tmp_path: Path) -
     with RunFolder.open(folder.path):
         pass
     assert sorted(path.name for path in folder.path.iterdir() if path.is_file()) == ["config.toml", "metrics.jsonl"]
+
+
+def test_who_has_lost_the_folder_leaves_its_next_owner_alone(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    first = RunFolder.create(place)
+    shutil.rmtree(place)
+    second = RunFolder.create(place)
+    first.close()
+    second.append("note", text="goes on")
+    with pytest.raises(CheckpointError, match="in use"):
+        RunFolder(place).__enter__()
+    second.close()
 
 
 def test_two_runs_cannot_begin_in_one_folder(tmp_path: Path) -> None:
