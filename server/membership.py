@@ -1,8 +1,8 @@
 """Who is in which cohort once the cohorts stand: devices that come late, come back, or can afford more or less now."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from server.cohorts import FederationState, cohort_of
+from server.cohorts import Cohort, FederationState, cohort_of
 from server.devices import Device, without_duplicates
 from server.handshake import Greeter
 from server.methods.method import Method
@@ -78,6 +78,11 @@ def place(device: Device, method: Method, state: FederationState) -> str:
     if current is None:
         return f"joins {cohort.name}"
     return f"moves from {current.name} to {cohort.name}: its budget is now {device.budget}"
+
+
+def may_take_part(cohort: Cohort, devices: Mapping[str, Device], state: FederationState) -> list[str]:
+    """The names of a cohort's devices that have reported and are not left out, whether they are online or not."""
+    return [name for name in cohort.devices if name in devices and not state.is_left_out(name)]
 
 
 def sort_devices(method: Method, devices: Iterable[Device]) -> None:

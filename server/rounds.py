@@ -12,9 +12,9 @@ from server.checkpoint import save_federation
 from server.cohorts import FederationState
 from server.devices import Device
 from server.evaluation import evaluate_cohort, is_due, mean_over_devices, update_early_stopping
-from server.exchange import exchange
-from server.handshake import Greeter
-from server.membership import take_reports
+from server.exchange import exchange, pause_after
+from server.handshake import LONGEST_PAUSE_SECONDS, Greeter
+from server.membership import may_take_part, take_reports
 from server.methods.method import Method
 from server.report.live import LiveReport
 from server.run import Run
@@ -54,6 +54,7 @@ class Rounds:
         while state.round < self._settings.rounds and not state.stopped_early:
             start = time.perf_counter()
             self._take_reports()
+            self._wait_for_devices()
             self._round(state.round + 1)
             self._add_seconds(time.perf_counter() - start)
             if not state.fruitless_rounds:
@@ -98,7 +99,9 @@ class Rounds:
 
     def _first_trouble(self) -> str:
         outcomes = list(self._strategy.outcomes.values())
-        return f"first: {outcomes[0].device}: {outcomes[0].reason}" if outcomes else "no device is online"
+        if outcomes:
+            return f"first: {outcomes[0].device}: {outcomes[0].reason}"
+        return "no device that is online may take part" if self._greeter.online() else "no device is online"
 
     def _evaluate(self) -> None:
         method, state = self._method, self._state
@@ -119,6 +122,31 @@ class Rounds:
         if every and self._state.round and self._state.round % every == 0:
             self._greeter.forget_all()
         take_reports(self._greeter, self._devices, self._method, self._state, self._run)
+
+    def _wait_for_devices(self) -> None:
+        """Wait until a device that may take part is online, as long as a round may take; those who come are greeted."""
+        timeout, start = self._settings.round_timeout, time.monotonic()
+        deadline, told = start + timeout, False
+        while self._is_nobody_there() and time.monotonic() < deadline:
+            if not told:
+                who = "no device that may take part" if self._greeter.online() else "no device"
+                self._run.progress.note(
+                    f"round {self._state.round + 1}: {who} is online; waiting up to {timeout:g} s for one"
+                )
+                told = True
+            pause_after(start, LONGEST_PAUSE_SECONDS)
+            start = time.monotonic()
+            take_reports(self._greeter, self._devices, self._method, self._state, self._run)
+
+    def _is_nobody_there(self) -> bool:
+        """Whether all who may take part are offline; where nobody may who is known, whether nobody is online at all."""
+        online = self._greeter.online()
+        able = {
+            self._devices[name].node_id
+            for cohort in self._method.cohorts
+            for name in may_take_part(cohort, self._devices, self._state)
+        }
+        return not able & online if able else not online
 
     def _add_seconds(self, seconds: float) -> None:
         stages = self._state.stage_seconds

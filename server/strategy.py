@@ -19,6 +19,7 @@ from server.aggregation import sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState, Spent
 from server.devices import Device
 from server.exchange import time_to_live
+from server.membership import may_take_part
 from server.methods.method import Method
 from server.ordering import InOrder
 from server.report.own_scores import OWN_EVENT
@@ -217,10 +218,8 @@ class MethodStrategy(Strategy):
         for step in steps:
             online = [
                 name
-                for name in step.cohort.devices
-                if name in self._devices
-                and self._devices[name].node_id in reachable
-                and not self._state.is_left_out(name)
+                for name in may_take_part(step.cohort, self._devices, self._state)
+                if self._devices[name].node_id in reachable
             ]
             shared = encode_arrays(step.arrays)
             for name in choose(step, online):
