@@ -40,7 +40,8 @@ class RayGrid(LocalGrid):
     Messages wait here until a process is free, each with a thread that waits for it. Replies stay in Ray's memory until
     they are pulled, so a server that pulls one at a time holds one at a time. A process that a device took down is
     replaced, and its message delivered once more; after that it is an error reply, and the next message finds a new
-    process. That is done here, for a process that Ray restarts itself has been seen never to come back. The images of a
+    process. That is done here, for a process that Ray restarts itself has been seen never to come back. A process whose
+    device has not answered in time is ended and replaced, so that a device that hangs keeps no worker. The images of a
     `cluster` are put into Ray's memory, which brings them to each machine once. At the end of the block what devices
     still do is ended at once: nobody waits for their replies any more.
     """
@@ -64,19 +65,21 @@ class RayGrid(LocalGrid):
         self._new_worker = partial(worker.remote, client_app, os.getcwd(), self._shared)
         self._workers = [self._new_worker() for _ in range(workers)]
         self._over = False
-        self._replacing = Lock()
+        self._lock = Lock()
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for one in self._workers:
             self._idle.put(one)
         self._threads = ThreadPoolExecutor(workers, "ray-worker")
         self._sent: dict[str, tuple[Message, Future[Any]]] = {}
+        self._started: set[Any] = set()
+        self._under_way: dict[str, Any] = {}  # the process that has begun with each message, or None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._replacing:
+        with self._lock:
             self._over = True
             for worker in self._workers:
                 ray.kill(worker)
@@ -94,21 +97,27 @@ class RayGrid(LocalGrid):
         return replies
 
     def _send(self, message_id: str, message: Message) -> None:
+        with self._lock:
+            self._under_way[message_id] = None
         self._sent[message_id] = message, self._threads.submit(self._deliver, message)
 
     def _forget(self, message_id: str) -> None:
-        if message_id in self._sent:
-            self._sent.pop(message_id)[1].cancel()
+        """No process begins with it any more; one that has is ended, and whoever waits for it there replaces it."""
+        if message_id not in self._sent:
+            return
+        self._sent.pop(message_id)[1].cancel()
+        with self._lock:
+            worker = self._under_way.pop(message_id, None)
+            if worker is not None:
+                ray.kill(worker)
 
     def _deliver(self, message: Message) -> Any:
-        """A reference to the reply, once there is one; what the device keeps for the next message is kept here."""
+        """A reference to the reply, once there is one; None for a message that is withdrawn before it is begun."""
         worker = self._idle.get()
         try:
             for again in (True, False):
                 try:
-                    reply, state = worker.answer.remote(message, self._context(message))
-                    self._keep(message, ray.get(state))
-                    return reply
+                    return self._answered(message, worker)
                 except GONE as error:
                     if getattr(error, "actor_init_failed", False):
                         raise  # another process would fail as it begins, too
@@ -116,16 +125,36 @@ class RayGrid(LocalGrid):
                     if self._over or not again:
                         raise
         finally:
+            with self._lock:
+                self._under_way.pop(message.metadata.message_id, None)
             self._idle.put(worker)
+
+    def _answered(self, message: Message, worker: Any) -> Any:
+        """As `_deliver`, of one process; what the device keeps for the next message is kept here.
+
+        A process that is still starting has not begun with the message: it is not to be ended when that is withdrawn,
+        or rounds that take less time than a start would never find a process.
+        """
+        if worker not in self._started:
+            ray.get(worker.started.remote())
+            self._started.add(worker)
+        with self._lock:
+            if message.metadata.message_id not in self._under_way:
+                return None
+            self._under_way[message.metadata.message_id] = worker
+        reply, state = worker.answer.remote(message, self._context(message))
+        self._keep(message, ray.get(state))
+        return reply
 
     def _replaced(self, worker: Any) -> Any:
         """A new process in place of one that Ray cannot reach, or at the end of the block the same."""
-        with self._replacing:
+        with self._lock:
             if self._over:
                 return worker
             ray.kill(worker)
             new = self._new_worker()
             self._workers[self._workers.index(worker)] = new
+            self._started.discard(worker)
             return new
 
     def _reply(self, message: Message, delivery: "Future[Any]") -> Message:
@@ -171,6 +200,9 @@ class _Worker:
             settings, [images] = shared
             give(settings, _data_set(ray.get(images)))
         self._client_app = load_client_app(client_app)
+
+    def started(self) -> None:
+        """Answers once the process can take messages."""
 
     @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
     def answer(self, message: Message, context: Context) -> tuple[Message, RecordDict]:
