@@ -306,7 +306,10 @@ class FederationSettings(Settings):
         0, "Ask all devices for their budget again every this many rounds; 0 asks each once.", minimum=0
     )
     round_timeout: float = setting(
-        600.0, "Seconds a round may take before late replies are dropped.", above=0.0, maximum=LONGEST_SECONDS
+        600.0,
+        "Seconds a round may take before late replies are dropped; in a simulation, seconds without any reply.",
+        above=0.0,
+        maximum=LONGEST_SECONDS,
     )
 
     @property

@@ -18,7 +18,7 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 
 @runtime_checkable
 class Forgetful(Protocol):
-    """A grid that can withdraw messages, as those of simulations can; Flower's own cannot, theirs expire."""
+    """The grid of a simulation, which can withdraw messages; Flower's own cannot, theirs expire."""
 
     def forget(self, message_ids: Iterable[str]) -> None:
         """Nobody will ask for the replies to these messages."""
@@ -27,11 +27,15 @@ class Forgetful(Protocol):
 def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterator[Message]:
     """Yield the reply to each message when it arrives, until all are answered or `timeout` seconds are over.
 
+    Devices of a simulation wait for each other, and how long depends on the machine: there the time begins anew with
+    every reply, so that no device is late because of others.
+
     Every message is answered at most once; a reply that cannot be read becomes an error reply. What is not answered by
     then, or when nobody takes replies any more, is withdrawn, so that no device does it before the next round's work.
     """
     deadline = time.monotonic() + timeout
     ids = grid.push_messages(messages) if messages else []
+    simulated = isinstance(grid, Forgetful)
     waiting = {message_id: message for message_id, message in zip(ids, messages, strict=True) if message_id}
     try:
         while waiting and time.monotonic() < deadline:
@@ -42,7 +46,9 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterato
                 del waiting[reply.metadata.reply_to_message_id]
                 yield reply
                 del reply  # so that it can be freed before the next one is fetched
-                if time.monotonic() >= deadline:
+                if simulated:
+                    deadline = time.monotonic() + timeout
+                elif time.monotonic() >= deadline:
                     return
             if nothing_new:
                 pause_after(start)
