@@ -48,6 +48,7 @@ def combine(
         mean.fold(vector(*model), samples[number] if samples else 1)
     result = averaged(mean)
     assert result is not None
+    assert mean.protected is not None
     assert result.dtype == np.float32
     return result.tolist(), mean.protected
 
