@@ -31,9 +31,10 @@ def handshake(message: Message, context: Context) -> Message:
     """Report who this device is, what it can afford and how many training images it has."""
 
     def report() -> RecordDict:
-        Hello.decode(message.content).require_match(Hello.mine())
+        hello = Hello.decode(message.content)
+        hello.require_match(Hello.mine())
         config = Config.from_mapping(context.run_config)
-        data = device_data(context.node_config, config)
+        data = device_data(context.node_config, config, hello.class_names)
 
         def measured() -> DeviceProfile:
             own = replace(config.model, model=own_model(context.node_config, config.model))
@@ -66,7 +67,7 @@ def evaluate(message: Message, context: Context) -> Message:
     def evaluated() -> RecordDict:
         config = Config.from_mapping(context.run_config)
         task = received_task(message, context, config)
-        data = device_data(context.node_config, config)
+        data = device_data(context.node_config, config, task.class_names)
         return evaluate_task(task, data.held_out, data.preprocessor, pick_accelerator(config.run.accelerator)).encode()
 
     return _answer(message, evaluated)

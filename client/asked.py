@@ -33,5 +33,5 @@ def asked(message: Message, context: Context) -> Asked:
     task = received_task(message, context, config)
     steps = device_half(contract_of(config.method.method))
     name = device_name(context.node_config, config.fleet, config.federation.local_training)
-    data = device_data(context.node_config, config)
+    data = device_data(context.node_config, config, task.class_names)
     return Asked(task, steps, name, data, pick_accelerator(config.run.accelerator))

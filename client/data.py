@@ -1,6 +1,6 @@
 """The images of a device: its partition of the run's data set, or a data set of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -9,6 +9,7 @@ import torch
 from client.identity import partition_of
 from common.config import Config
 from common.data.augment import Preprocessor
+from common.data.class_names import renumbered
 from common.data.function import allow
 from common.data.images import DataSet, Images, mean_std
 from common.data.partition import MINIMUM_IMAGES
@@ -36,16 +37,18 @@ class DeviceData:
     preprocessor: Preprocessor
 
 
-def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData:
-    """The images of the device that `node_config` describes.
+def device_data(node_config: Mapping[str, Scalar], config: Config, class_names: Sequence[str] = ()) -> DeviceData:
+    """The images of the device that `node_config` describes, in a run whose classes are called `class_names`.
 
     A node configuration with `data` names a data set of the device's own, or with `data-path` the folder that
-    `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics. Otherwise
-    the run's data set is split and partitioned by the run's seed, and normalised by the statistics of the server's
-    reference set; `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the
-    devices and there are FEWEST_IMAGES.
+    `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics, and
+    labelled by the names of their classes as the run numbers them (`common.data.class_names`). Otherwise the run's data
+    set is split and partitioned by the run's seed, and normalised by the statistics of the server's reference set;
+    `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the devices and there
+    are FEWEST_IMAGES.
 
-    Raises DataError if the images cannot be had, ConfigurationError for a partition id that does not exist.
+    Raises DataError if the images cannot be had or are of a class that the run does not have, ConfigurationError for a
+    partition id that does not exist.
     """
     settings = config.data
     if "data-folder" in node_config:
@@ -54,7 +57,7 @@ def device_data(node_config: Mapping[str, Scalar], config: Config) -> DeviceData
     own = str(node_config.get("data") or node_config.get("data-path") or "")
     if own:
         allow(own)  # the owner of the device named it, not the run
-        images, mean, std = _own(replace(settings, data=own))
+        images, mean, std = _own(replace(settings, data=own), tuple(class_names))
     else:
         shared = _shared(settings, config.run.seed, config.fleet.devices)
         images, mean, std = shared.data.train.subset(shared.parts[number]), shared.mean, shared.std
@@ -85,8 +88,9 @@ def _shared(settings: DataSettings, seed: int, devices: int) -> _Shared:
 
 
 @lru_cache(maxsize=1)
-def _own(settings: DataSettings) -> tuple[Images, torch.Tensor, torch.Tensor]:
-    images = load(settings).train
+def _own(settings: DataSettings, class_names: tuple[str, ...]) -> tuple[Images, torch.Tensor, torch.Tensor]:
+    data = load(settings)
+    images = renumbered(data.train, data.class_names, class_names, settings.data)
     return images, *mean_std(images.images)
 
 

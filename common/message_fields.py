@@ -13,6 +13,9 @@ from common.errors import MessageError
 LARGEST_NUMBER = 1e18
 """Of what a device reports: a finite number near the largest overflows once it is weighted and summed."""
 
+MOST_CLASSES, LONGEST_CLASS_NAME = 65_536, 1000
+"""Of the class names that a run tells its devices."""
+
 
 def config_record(content: RecordDict, name: str) -> ConfigRecord:
     """The record of this name."""
@@ -58,3 +61,14 @@ def read_text(values: Any, key: str) -> str:
     if not isinstance(value, str):
         raise MessageError(f"{key} must be text, not {value!r:.60}")
     return value
+
+
+def read_class_names(values: Any) -> tuple[str, ...]:
+    """The names of a run's classes, in the order of their labels."""
+    names = values.get("class-names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise MessageError(f"class-names must be a list of texts, not {names!r:.60}")
+    if len(names) > MOST_CLASSES or any(len(name) > LONGEST_CLASS_NAME for name in names):
+        most = f"{MOST_CLASSES} names of {LONGEST_CLASS_NAME} characters"
+        raise MessageError(f"class-names must be at most {most}, not {len(names)} of up to {max(map(len, names))}")
+    return tuple(names)

@@ -6,7 +6,7 @@ raises MessageError saying what was wrong; nothing is ever unpickled.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -24,6 +24,7 @@ from common.message_fields import (
     LARGEST_NUMBER,
     config_record,
     metric_record,
+    read_class_names,
     read_integer,
     read_number,
     read_text,
@@ -70,27 +71,29 @@ def code_version() -> str:
 
 @dataclass(frozen=True)
 class Hello:
-    """The server's handshake query."""
+    """The server's handshake query; with the names of the run's classes, for devices with data of their own."""
 
     schema: int
     fingerprint: str
     version: str
+    class_names: tuple[str, ...] = ()
 
     @classmethod
-    def mine(cls) -> Self:
-        """What this process runs."""
-        return cls(SCHEMA, code_fingerprint(), code_version())
+    def mine(cls, class_names: Sequence[str] = ()) -> Self:
+        """What this process runs, in a run of these classes."""
+        return cls(SCHEMA, code_fingerprint(), code_version(), tuple(class_names))
 
     def encode(self) -> RecordDict:
         """As a query's content."""
         values: dict[str, Any] = {"schema": self.schema, "fingerprint": self.fingerprint, "version": self.version}
-        return RecordDict({"hello": ConfigRecord(values)})
+        return RecordDict({"hello": ConfigRecord({**values, "class-names": list(self.class_names)})})
 
     @classmethod
     def decode(cls, content: RecordDict) -> Self:
         """From a query's content."""
         values = config_record(content, "hello")
-        return cls(read_integer(values, "schema"), read_text(values, "fingerprint"), read_text(values, "version"))
+        fingerprint, version = read_text(values, "fingerprint"), read_text(values, "version")
+        return cls(read_integer(values, "schema"), fingerprint, version, read_class_names(values))
 
     def require_match(self, mine: "Hello") -> None:
         """Raise MessageError unless both sides run the same schema and code."""
@@ -183,7 +186,8 @@ class Task:
     """What the server asks of a device: a step of a method, on a network, with an order and named arrays.
 
     `order` are the flat settings of the step, which its device half reads. Of `arrays` the one called "weights", where
-    it is there, is the network's, of shape (network.layout.size,).
+    it is there, is the network's, of shape (network.layout.size,). `class_names` are those of the run, by which a
+    device numbers data of its own.
     """
 
     method: str
@@ -194,6 +198,7 @@ class Task:
     arrays: Arrays
     seed: int = 0
     deadline_seconds: float = 600.0
+    class_names: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Vector:
@@ -225,6 +230,7 @@ class Task:
             "round": self.round,
             "seed": self.seed,
             "deadline-seconds": self.deadline_seconds,
+            "class-names": list(self.class_names),
             "network": self.network.to_json(),
             "layout": self.network.layout.hash,
         }
@@ -263,6 +269,7 @@ class Task:
             arrays=arrays,
             seed=read_integer(values, "seed", minimum=0),
             deadline_seconds=read_number(values, "deadline-seconds", minimum=0),
+            class_names=read_class_names(values),
         )
 
 

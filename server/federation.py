@@ -74,7 +74,8 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
         folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation
     seconds = dict(saved.state.stage_seconds) if saved else seconds_by_stage(folder.events(STAGE_EVENT))
-    greeter = Greeter(grid, settings.handshake_timeout, progress, settings.local_training)
+    names = run.reference.class_names
+    greeter = Greeter(grid, settings.handshake_timeout, progress, settings.local_training, names)
     with timed("handshake", folder, seconds):
         reported = handshake(greeter, config.fleet.devices, settings.handshake_timeout, progress)
     served = begun_for or reported

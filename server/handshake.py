@@ -1,6 +1,7 @@
 """The handshake: ask every node who it is and what it can afford."""
 
 import time
+from collections.abc import Sequence
 
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
@@ -24,15 +25,22 @@ class Greeter:
 
     A node that could not be reached, or that `forget` names, is asked again; `forget_all` has every node asked again.
     `training` is how the run has devices train; one that bounds its memory for another training is left out.
+    `class_names` are those of the run.
     """
 
     def __init__(
-        self, grid: Grid, timeout: float, progress: Progress, training: LocalTraining = USUAL_TRAINING
+        self,
+        grid: Grid,
+        timeout: float,
+        progress: Progress,
+        training: LocalTraining = USUAL_TRAINING,
+        class_names: Sequence[str] = (),
     ) -> None:
         self._grid = grid
         self._timeout = timeout
         self._progress = progress
         self._training = training
+        self._hello = Hello.mine(class_names)
         self._asked: set[int] = set()
         self._pending: dict[str, Message] = {}
         self.first_refusal = ""
@@ -57,7 +65,7 @@ class Greeter:
         if not new:
             return
         messages = [
-            Message(Hello.mine().encode(), node_id, HANDSHAKE, ttl=self._timeout, group_id="handshake")
+            Message(self._hello.encode(), node_id, HANDSHAKE, ttl=self._timeout, group_id="handshake")
             for node_id in new
         ]
         pushed = set(self._grid.push_messages(messages))

@@ -234,6 +234,7 @@ class MethodStrategy(Strategy):
                     arrays={**step.arrays, **order.arrays},
                     seed=self._run.seed,
                     deadline_seconds=time_left,
+                    class_names=self._run.reference.class_names,
                 )
                 content = task.encode(encode_arrays(order.arrays, shared))
                 message = Message(content, device.node_id, message_type, ttl=time_left, group_id=str(server_round))

@@ -53,7 +53,9 @@ def _images_by_class(path: Path) -> dict[str, list[Path]]:
         if folder.is_dir() and not folder.name.startswith("."):
             files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
             if not files:
-                raise DataError(f"{folder} holds no {', '.join(SUFFIXES)} files: every class needs images")
+                raise DataError(
+                    f"{folder} holds no {', '.join(SUFFIXES)} files: every class needs images; remove a folder without"
+                )
             classes[folder.name] = files
     if not classes:
         raise DataError(

@@ -50,7 +50,7 @@ ARCHITECTURE = Architecture.with_kept(BaseNetwork("mlp", (1, 4, 4), 3), {"hidden
 LAYOUT = ARCHITECTURE.layout
 VALUES: Vector = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
 
-HELLO = Hello.mine()
+HELLO = Hello.mine(("cats", "dogs"))
 LATENCY = LatencyBound(20.0, tuple(number / 97 for number in range(len(COUNTED))))
 REPORT = DeviceReport("device 1", "phone", 3, 120, DeviceBudget(macs=30_000_000, peak_memory_bytes=2**19))
 EVERY_BOUND = DeviceReport("d", "phone", 0, 9, DeviceBudget(1, 2, 3, 4, LATENCY, LocalTraining(8, 3)))
@@ -83,6 +83,7 @@ TASK = Task(
     arrays={"weights": VALUES, **OTHER_ARRAYS},
     seed=2**62,
     deadline_seconds=30.5,
+    class_names=("cats", "dogs", "owls"),
 )
 PLAIN_TASK = dataclasses.replace(TASK, arrays={"weights": VALUES})
 SPEC = ArraySpec("<f4", (LAYOUT.size,))
@@ -328,7 +329,8 @@ def test_a_field_of_another_type_is_named(message: Any, record: str, key: str) -
     sent = message.encode()[record][key]
     wrong: list[Any] = [[1], [1.5], math.nan, math.inf, -math.inf]
     if record != "result":  # metrics hold numbers only
-        wrong += [True, b"1", ["1"], "1" if not isinstance(sent, str) else 1]
+        wrong += [True, b"1", [b"1"], "1" if not isinstance(sent, str) else 1]
+        wrong += [["1"]] if key != "class-names" else []
     if isinstance(sent, int):
         wrong.append(1.5)
     for value in wrong:
@@ -387,6 +389,8 @@ def test_a_negative_field_is_refused(message: Any, record: str, key: str, value:
         (SCORE, "echo", "schema", 1, "speaks schema 1, this one 3"),
         (TASK, "task", "schema", 4, "speaks schema 4, this one 3"),
         (TASK, "task", "layout", "0" * 64, "layout differs"),
+        (TASK, "task", "class-names", ["a"] * 65_537, "class-names must be at most 65536 names of 1000 characters"),
+        (HELLO, "hello", "class-names", ["a" * 1001], "class-names must be .* not 1 of up to 1001"),
         (TASK, "task", "network", "{}", "not an architecture"),
         (TASK, "task", "network", "", "not valid JSON"),
         (SCORE, "result", "accuracy", 1.01, "impossible"),
