@@ -41,8 +41,9 @@ def device_data(node_config: Mapping[str, Scalar], config: Config, class_names: 
     """The images of the device that `node_config` describes, in a run whose classes are called `class_names`.
 
     A node configuration with `data` names a data set of the device's own, or with `data-path` the folder that
-    `flwr-datasets create` made for it: all its training images are used, normalised by their own statistics, and
-    labelled by the names of their classes as the run numbers them (`common.data.class_names`). Otherwise the run's data
+    `flwr-datasets create` made for it: all its training images are used, whatever `train-images` the run has and with
+    all of a set that has no test part, normalised by their own statistics, and labelled by the names of their classes
+    as the run numbers them (`common.data.class_names`). Otherwise the run's data
     set is split and partitioned by the run's seed, and normalised by the statistics of the server's reference set;
     `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the devices and there
     are FEWEST_IMAGES.
@@ -57,7 +58,7 @@ def device_data(node_config: Mapping[str, Scalar], config: Config, class_names: 
     own = str(node_config.get("data") or node_config.get("data-path") or "")
     if own:
         allow(own)  # the owner of the device named it, not the run
-        images, mean, std = _own(replace(settings, data=own), tuple(class_names))
+        images, mean, std = _own(replace(settings, data=own, train_images=0, test_images=0), tuple(class_names))
     else:
         shared = _shared(settings, config.run.seed, config.fleet.devices)
         images, mean, std = shared.data.train.subset(shared.parts[number]), shared.mean, shared.std
@@ -90,7 +91,7 @@ def _shared(settings: DataSettings, seed: int, devices: int) -> _Shared:
 @lru_cache(maxsize=1)
 def _own(settings: DataSettings, class_names: tuple[str, ...]) -> tuple[Images, torch.Tensor, torch.Tensor]:
     data = load(settings)
-    images = renumbered(data.train, data.class_names, class_names, settings.data)
+    images = renumbered(data.whole, data.class_names, class_names, settings.data)
     return images, *mean_std(images.images)
 
 

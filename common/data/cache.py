@@ -22,7 +22,7 @@ import torch
 from common.data.images import DataSet, Images
 
 # Raise when decoding, the fixed test split or the layout of an entry changes.
-FORMAT = 1
+FORMAT = 2
 
 _tell: ContextVar[Callable[[], None] | None] = ContextVar("tell", default=None)
 
@@ -80,6 +80,7 @@ def _read(entry: Path) -> DataSet | None:
             Images(tensors["train-images"], tensors["train-labels"]),
             Images(tensors["test-images"], tensors["test-labels"]),
             tuple(map(str, description["class_names"])),
+            bool(description["divided"]),
         )
     except Exception:  # A missing entry and damage of any kind have one answer: build it again.
         return None
@@ -104,7 +105,8 @@ def _write(entry: Path, data: DataSet) -> None:
                 np.save(file, array, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        description = {"name": data.name, "class_names": data.class_names, "crc32": checksums}
+        facts = {"name": data.name, "class_names": data.class_names, "divided": data.divided}
+        description = {**facts, "crc32": checksums}
         (temporary / "set.json").write_text(json.dumps(description), encoding="utf-8")
         shutil.rmtree(entry, ignore_errors=True)
         os.replace(temporary, entry)

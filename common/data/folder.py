@@ -40,7 +40,7 @@ def load_image_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
             test_images, _ = _decode(test, class_names, example, side)
         else:
             train_images, test_images = split_test(train_images, str(path))
-        return DataSet(path.absolute().name, train_images, test_images, class_names)
+        return DataSet(path.absolute().name, train_images, test_images, class_names, divided=not test)
 
     files = [file for part in (train, test) for members in part.values() for file in members]
     return cached(data_folder, sized(f"folder {path.absolute()}\n{key_of_files(files)}", side), build)

@@ -72,7 +72,7 @@ def load_function(name: str, side: int = 0) -> DataSet:
     if not class_names:
         highest = max(int(train_images.labels.max()), int(test_images.labels.max()))
         class_names = tuple(map(str, range(highest + 1)))
-    return DataSet(name, train_images, test_images, class_names)
+    return DataSet(name, train_images, test_images, class_names, divided=test is None)
 
 
 def _allowed() -> list[str]:

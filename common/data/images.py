@@ -47,6 +47,8 @@ class Images:
 class DataSet:
     """A named data set: training images, test images and the name of each class.
 
+    `divided` says that it came in one piece, of which `common.data.split.split_test` took the test images.
+
     Raises DataError when a part is empty, the parts differ in image shape, or a label has no class.
     """
 
@@ -54,6 +56,7 @@ class DataSet:
     train: Images
     test: Images
     class_names: tuple[str, ...]
+    divided: bool = False
 
     def __post_init__(self) -> None:
         for part, images in (("training", self.train), ("test", self.test)):
@@ -76,6 +79,14 @@ class DataSet:
         """Channels, height and width of one image."""
         _, channels, height, width = self.train.images.shape
         return channels, height, width
+
+    @property
+    def whole(self) -> Images:
+        """The images that were given to train on: those of a divided set together again, test images last."""
+        if not self.divided:
+            return self.train
+        parts = self.train, self.test
+        return Images(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
     @property
     def classes(self) -> int:

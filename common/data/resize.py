@@ -4,6 +4,7 @@ Bilinear with antialiasing, which Pillow and PyTorch compute alike.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ def fit_data_set(data: DataSet, side: int) -> DataSet:
     """The data set with all images `side` pixels wide and high; the data set itself if they are, or for 0."""
     if side == 0 or data.input_shape[1:] == (side, side):
         return data
-    return DataSet(data.name, _fit(data.train, side), _fit(data.test, side), data.class_names)
+    return replace(data, train=_fit(data.train, side), test=_fit(data.test, side))
 
 
 def _fit(images: Images, side: int) -> Images:

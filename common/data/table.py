@@ -47,7 +47,7 @@ def build_data_set(name: str, train: list[Source], test: list[Source], side: int
     if not class_names:
         highest = max(int(train_images.labels.max()), int(test_images.labels.max()))
         class_names = tuple(map(str, range(highest + 1)))
-    return DataSet(name, train_images, test_images, class_names)
+    return DataSet(name, train_images, test_images, class_names, divided=not test)
 
 
 def read_source(where: str, table: pa.Table) -> Source:

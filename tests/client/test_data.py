@@ -1,5 +1,6 @@
 """Which images a device has: its partition of the run's data set, or its own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from client.data import _hold_out, device_data
+from client.data import _hold_out, _own, device_data
 from common.config import Config
 from common.data.images import Images, mean_std
 from common.data.partition import partition
@@ -91,8 +92,8 @@ def test_a_partition_beyond_the_devices_is_refused() -> None:
         device_data({"partition-id": 4}, config())
 
 
-def own_images(folder: Path, count: int) -> Path:
-    for part in ("train", "test"):
+def own_images(folder: Path, count: int, parts: Sequence[str] = ("train", "test")) -> Path:
+    for part in parts:
         for label in ("cat", "dog"):
             place = folder / part / label
             place.mkdir(parents=True)
@@ -106,6 +107,27 @@ def test_a_device_with_data_of_its_own_uses_all_of_it(tmp_path: Path) -> None:
     one = device_data(node, config(data_folder=str(tmp_path / "cache")))
     assert len(one.train) == 12
     assert one.preprocessor.eval_batch(one.train.images).mean().abs() < 1e-5
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+@pytest.mark.parametrize("side", [0, 6])
+def test_none_is_kept_for_a_test_that_nobody_makes(part: str, side: int, tmp_path: Path) -> None:
+    """Each of twelve greys is trained on once, also where the decoded images are kept from before."""
+    node = {"partition-id": 1, "data": str(own_images(tmp_path / "own", 6, [part]))}
+    for _ in range(2):
+        one = device_data(node, config(data_folder=str(tmp_path / "cache"), image_size=side))
+        greys = zip(one.train.images[:, 0, 0, 0].tolist(), one.train.labels.tolist(), strict=True)
+        assert sorted(greys) == [(9 * number + 9, label) for number in range(6) for label in (0, 1)]
+        _own.cache_clear()
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("",)])
+def test_how_many_images_of_its_own_data_a_run_uses_says_nothing_about_a_devices(
+    parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    node = {"partition-id": 1, "data": str(own_images(tmp_path / "own", 6, parts))}
+    one = device_data(node, config(data_folder=str(tmp_path / "cache"), train_images=4, test_images=2))
+    assert len(one.train) == 12
 
 
 def test_data_that_is_not_there_is_named() -> None:
@@ -122,5 +144,4 @@ def test_a_partition_that_flower_saved_is_the_devices_own_data(key: str, tmp_pat
     node = {key: str(tmp_path / "partition_3"), "data-folder": str(tmp_path / "cache"), "device-name": "camera"}
     own = device_data(node, config())
     assert own.train.images.shape[1:] == (1, 8, 8)
-    assert len(own.train) == 16  # a fifth is held out as its test set
-    assert set(own.train.images[:, 0, 0, 0].tolist()) <= set(range(0, 200, 10))
+    assert sorted(own.train.images[:, 0, 0, 0].tolist()) == list(range(0, 200, 10))
