@@ -10,6 +10,7 @@ from client.node_config import LOCAL_DP_KEYS
 from client.refusal import refusal
 from common.config import Config
 from common.errors import ConfigurationError, FedDACError
+from common.local_dp import sensitivity
 from common.message_arrays import encode_arrays
 from common.messages import WEIGHTS
 from common.methods.fednas import ALPHAS, LARGEST_ALPHA
@@ -18,8 +19,8 @@ from common.methods.fednas import ALPHAS, LARGEST_ALPHA
 def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Message:
     """A mod for training: clip the update to `local-dp-clipping-norm` and add Gaussian noise; nothing where that is 0.
 
-    The settings are the run's, unless the owner of the device put others into its node configuration. Two updates of
-    norm C differ by at most 2 C, the sensitivity here. The noise comes from the system and not from the run's seed, for
+    The settings are the run's, unless the owner of the device put others into its node configuration; what they mean is
+    in `common.local_dp`. The noise comes from the system and not from the run's seed, for
     whoever knows the seed could take it off again. Running variances that the noise made negative become 0, and
     architecture parameters return to the range that the server admits, which tells nothing more about the data.
     """
@@ -43,7 +44,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
         more = "local differential privacy needs a method whose devices send weights and no more"
         return refusal(message, ConfigurationError(more))
 
-    mod = LocalDpMod(norm, 2 * norm, settings.local_dp_epsilon, settings.local_dp_delta)
+    mod = LocalDpMod(norm, sensitivity(settings), settings.local_dp_epsilon, settings.local_dp_delta)
     reply = mod(message, context, weights_alone)
     if not reply.has_error():
         state = layout.unflatten(reply.content.array_records["arrays"][WEIGHTS].numpy().astype(np.float32))

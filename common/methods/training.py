@@ -40,9 +40,13 @@ class TrainingOrder(Settings):
     frozen_norms: bool = setting(False, "Batch norms use the running statistics they came with.")
 
 
-def weights_spec(layout: "Layout", sent: Vector) -> ArraySpec:
-    """What weights that come back must be, given those that were `sent`: finite, sane, and no variance negative."""
-    return ArraySpec("<f4", (layout.size,), low=_lowest(layout), largest_norm=NORM_FACTOR * max(1.0, norm_of(sent)))
+def weights_spec(layout: "Layout", sent: Vector, noise: float = 0.0) -> ArraySpec:
+    """What weights that come back must be, given those that were `sent`: finite, sane, and no variance negative.
+
+    `noise` is by how much their norm may be larger than training makes it, which the run itself has devices add.
+    """
+    largest_norm = NORM_FACTOR * max(1.0, norm_of(sent)) + noise
+    return ArraySpec("<f4", (layout.size,), low=_lowest(layout), largest_norm=largest_norm)
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from torch import nn
 from common.arrays import Arrays
 from common.budget import DeviceBudget
 from common.config import Config
+from common.local_dp import largest_private_update
 from common.messages import WEIGHTS, Result
 from common.methods.contract import Contract
 from common.methods.training import PASSES, TRAIN, TrainingOrder, weights_spec
@@ -142,7 +143,9 @@ class Averaged(ABC):
             return Order(settings, PASSES * cohort.network.costs.macs * settings.epochs)
 
         arrays: Arrays = {WEIGHTS: cohort.weights}
-        return Step(TRAIN, cohort, arrays, {WEIGHTS: weights_spec(cohort.network.layout, cohort.weights)}, order)
+        layout = cohort.network.layout
+        noise = largest_private_update(self.run.config.federation, layout.size)
+        return Step(TRAIN, cohort, arrays, {WEIGHTS: weights_spec(layout, cohort.weights, noise)}, order)
 
     def _average(self, totals: Mapping[str, Total]) -> None:
         if self.aggregation == "cohort":

@@ -144,6 +144,17 @@ def test_every_cohort_can_use_it(tmp_path: Any) -> None:
         assert {event["status"] for event in folder.events("device")} == {"trained"}
 
 
+def test_the_server_admits_the_noise_that_its_run_asks_for(tmp_path: Any) -> None:
+    """At epsilon 0.05 the weights are more than a thousand times what was sent, the limit without noise."""
+    settings = {"method": "fedavg", "model": "mlp", "devices": 2, "rounds": 1, "fleet": "phone", "accelerator": "cpu"}
+    noise = {"local-dp-clipping-norm": 1.0, "local-dp-epsilon": 0.05, "device-evaluation": False}
+    config = Config.from_mapping({**settings, **noise})
+    grid = InlineGrid(app, [{"partition-id": n} for n in range(2)], config.to_mapping(), Run.create_empty(1))
+    with RunFolder.create(tmp_path / "run") as folder:
+        federate(grid, config, folder, Silent(), False)
+        assert {event["status"] for event in folder.events("device")} == {"trained"}
+
+
 def test_a_task_of_another_method_trains_nothing_with_it_either() -> None:
     reply = ask(content=replace(TASK, method="fedavg").encode(), local_dp_clipping_norm=NORM)
     assert reply.error.reason == "the run is of method dac, the message of 'fedavg'"
