@@ -7,7 +7,7 @@ from flwr.common.constant import ErrorCode
 
 from common.errors import MessageError
 from common.message_arrays import content_bytes
-from common.messages import EvaluateResult, Result
+from common.messages import LARGEST_DEVICE_SAMPLES, EvaluateResult, Result
 from server.devices import Device
 from server.steps import Step
 
@@ -19,13 +19,21 @@ _READ_CHARACTERS = 20_000
 LATE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
-def admit(reply: Message, step: Step, method: str, number: int, device: Device) -> Result:
+def admit(
+    reply: Message, step: Step, method: str, number: int, device: Device, most_rows: int = LARGEST_DEVICE_SAMPLES
+) -> Result:
     """The result of a step in `reply`; raises MessageError for a reply that must not count.
 
     Refused are error replies, other methods, steps or rounds (a replay), other arrays, types or shapes than the step
-    asked for, values that are not finite or out of range, and numbers of samples beyond what the device registered.
+    asked for, values that are not finite or out of range, numbers of samples beyond what the device registered, and
+    any rows of a device that registered more than `most_rows`, which would be bound by nothing but its own word.
     """
     registered = device.report.samples
+    if registered > most_rows and step.largest_reply(1) > step.largest_reply(0) and not reply.has_error():
+        raise MessageError(
+            f"it registered {registered} images, but one device may answer for {most_rows} at most: three times the "
+            "median of all devices, or the run's own training images"
+        )
     require_content(reply, step.largest_reply(registered))
     result = Result.decode(reply.content, step.reply, registered)
     if (result.method, result.step) != (method, step.name):

@@ -65,6 +65,14 @@ def plausible_samples(registered: Iterable[int]) -> int:
     return MOST_MEDIANS * counts[(len(counts) - 1) // 2]
 
 
+def plausible_images(registered: Iterable[int], shared_images: int) -> int:
+    """The most images that one device is believed to have: those of a device of plausible size, or all of the run.
+
+    A device that holds a share of the run's own data, `shared_images` in all, is below it however they are divided.
+    """
+    return max(plausible_samples(registered), shared_images)
+
+
 def sample_cap(registered: Sequence[int], share: float) -> int:
     """The number of samples at most counted per device, so that none of these devices has more than `share` of all.
 

@@ -16,13 +16,17 @@ from dac.strides import base_of
 
 @dataclass(frozen=True)
 class Reference:
-    """The base network for the data set, and what the server trains the search on, chooses by, and reports."""
+    """The base network for the data set, and what the server trains the search on, chooses by, and reports.
+
+    `shared_images` is how many training images of the run's data set the devices share.
+    """
 
     base: BaseNetwork
     train: Feed
     validation: Feed
     test: Feed
     class_names: tuple[str, ...]
+    shared_images: int = 0
 
     @property
     def preparation(self) -> Preparation:
@@ -43,6 +47,7 @@ def load_reference(config: Config) -> Reference:
         Feed(data.train.subset(split.reference_validation), preprocessor, batch_size),
         Feed(data.test, preprocessor, batch_size),
         data.class_names,
+        len(split.devices),
     )
 
 

@@ -15,7 +15,7 @@ from common.messages import WEIGHTS, EvaluateResult, Result, Task
 from common.methods.evaluation import EVALUATE, EvaluationOrder
 from common.simulated_time import pace_of
 from server.admission import admit, admit_evaluation, one_line, status_of
-from server.aggregation import sample_cap
+from server.aggregation import plausible_images, sample_cap
 from server.cohorts import STRIKES, Cohort, FederationState, Spent
 from server.devices import Device
 from server.exchange import time_to_live
@@ -102,12 +102,14 @@ class MethodStrategy(Strategy):
         """Give the method every admitted answer, finish its round, and record what happened."""
         waiting = {id(step): InOrder[Result](self._names(step)) for step in self._steps}
         caps = {id(step): self._sample_cap(step) for step in self._steps}
+        registered = [device.report.samples for device in self._devices.values()]
+        most_rows = plausible_images(registered, self._run.reference.shared_images) if registered else 0
         self.outcomes = {}
         for sent, reply, size in self._matched(replies):
             step, name = sent.step, sent.device.name
             answer: Result | None = None
             try:
-                answer = admit(reply, step, self._method.contract.name, server_round, sent.device)
+                answer = admit(reply, step, self._method.contract.name, server_round, sent.device, most_rows)
             except MessageError as error:
                 status = status_of(reply)
                 # what a device wrote may be part of the error; of a late one Flower says only that it has nothing

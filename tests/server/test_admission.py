@@ -333,6 +333,15 @@ def test_a_reply_may_be_as_large_as_a_row_for_each_registered_image_makes_it() -
     assert SPARE_BYTES == 65_536
 
 
+def test_rows_are_taken_of_no_device_that_registered_more_than_is_plausible(device: Device) -> None:
+    """Ten here, of which a device that registered 2^40 would send as few; an answer without rows says nothing of it."""
+    liar = replace(device, report=replace(device.report, samples=2**40))
+    assert admit(reply(answer().encode()), TEACH, "dac", 5, device, 10).samples == 10
+    with pytest.raises(MessageError, match=r"^it registered 1099511627776 images, but one device may answer for 10"):
+        admit(reply(answer().encode()), TEACH, "dac", 5, liar, 10)
+    assert admit(reply(GOOD.encode()), ASKED, "dac", 5, liar, 10).samples == 10
+
+
 @pytest.mark.parametrize(("length", "fits"), [(60_000, True), (70_000, False)])
 def test_what_a_reply_takes_beside_its_arrays_is_limited(length: int, fits: bool, device: Device) -> None:
     content = answer().encode()

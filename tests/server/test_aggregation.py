@@ -15,7 +15,7 @@ from common.data.images import Images
 from common.messages import WEIGHTS, Task
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
-from server.aggregation import CohortMean
+from server.aggregation import CohortMean, plausible_images
 
 
 def averaged(mean: CohortMean) -> Vector | None:
@@ -86,3 +86,8 @@ def test_one_cohort_of_one_architecture_is_federated_averaging() -> None:
         ours = result
     assert ours.tobytes() == plain.tobytes()
     assert not np.array_equal(ours, layout.flatten(architecture.build(0).state_dict()))
+
+
+def test_a_device_answers_for_thrice_the_median_of_images_or_for_all_that_the_run_shares() -> None:
+    assert plausible_images([10, 20, 30, 2**40], 50) == 60
+    assert plausible_images([1, 2, 97], 100) == 100  # however unevenly a run's own images are divided

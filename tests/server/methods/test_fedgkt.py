@@ -448,26 +448,40 @@ HOSTILE: dict[str, Callable[[dict[str, Any], int], dict[str, Any]]] = {
 def test_hostile_answers_are_refused_and_the_others_count(
     fault: str, place: int, ready: FedGKTServer, devices: list[Device]
 ) -> None:
-    method = ready
-    before = server_weights(method)
-    state = FederationState()
-    strategy = MethodStrategy(method, state, {one.name: one for one in devices}, method.run)
+    before = server_weights(ready)
+    strategy = answered(ready, devices, lambda arrays: HOSTILE[fault](arrays, place))
+    assert [strategy.outcomes[name].status for name in ("a", "b")] == ["rejected", "trained"]
+    assert ready.cohorts[0].name not in {name.partition("/")[2] for name in ready.snapshot().arrays}
+    assert np.isfinite(ready.snapshot().arrays["server"]).all()
+    assert server_weights(ready) != before
+
+
+def test_a_device_does_not_make_its_own_limit_by_registering_more_images(start: Start, make_device: Any) -> None:
+    """A row takes 4 KiB of memory and disk here, and 2^40 images would be as many rows."""
+    method, liar = start(), make_device("a", 0, 2**40)
+    many = answered(method, [liar, make_device("b", 1, ROWS)], lambda arrays: told(method, 0, 500))
+    assert [many.outcomes[name].status for name in ("a", "b")] == ["rejected", "trained"]
+    assert "one device may answer for 84 at most" in many.outcomes["a"].reason  # the images that the devices share
+
+
+def answered(
+    method: FedGKTServer, devices: list[Device], first: Callable[[dict[str, Any]], dict[str, Any]]
+) -> MethodStrategy:
+    """A round to which the devices answer, the first of them with what `first` makes of its arrays."""
+    strategy = MethodStrategy(method, FederationState(), {one.name: one for one in devices}, method.run)
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), _Grid())  # type: ignore[arg-type]
     replies = []
     for number, message in enumerate(messages):
         message.metadata.__dict__["_message_id"] = f"m{number}"
         arrays = told(method, number)
         if number == 0:
-            arrays = HOSTILE[fault](arrays, place)
+            arrays = first(arrays)
         sent = {WEIGHTS: method.cohorts[number].weights, **arrays}
         content = Result("fedgkt", "extract", 1, ROWS, 0.5, 0.1, 1, {}).encode()
         content["arrays"] = ArrayRecord({name: Array(values) for name, values in sent.items()})
         replies.append(Message(content, reply_to=message))
     strategy.aggregate_train(1, replies)
-    assert [strategy.outcomes[name].status for name in ("a", "b")] == ["rejected", "trained"]
-    assert method.cohorts[0].name not in {name.partition("/")[2] for name in method.snapshot().arrays}
-    assert np.isfinite(method.snapshot().arrays["server"]).all()
-    assert server_weights(method) != before
+    return strategy
 
 
 def test_a_lie_within_what_is_possible_counts(start: Start, devices: list[Device]) -> None:
