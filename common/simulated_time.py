@@ -13,6 +13,9 @@ from common.budget import Costs, DeviceBudget
 from common.fleet import PROFILES
 from common.rates import KINDS, Rates
 
+SLOWEST = 1000.0
+"""No device is charged for computing more times slower than the slowest profile: its own rates cannot be verified."""
+
 LINK_SHARE = 0.5
 """Share of a link's nominal rate that arrives as payload (assumed)."""
 
@@ -43,10 +46,11 @@ LINKS: Mapping[str, Link] = {
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a device computes, and its link."""
+    """How fast a device computes, and its link; `declared` rates are the device's word, believed up to SLOWEST."""
 
     rates: Rates
     link: Link
+    declared: bool = False
 
     def seconds(self, costs: Costs, macs: float, bytes_down: float, bytes_up: float) -> float:
         """How long `macs` multiply-accumulates of a network that costs `costs` take, and to receive and send so much.
@@ -54,10 +58,10 @@ class Pace:
         A network takes its time by what kinds of layers it has. Where its costs were not counted from a description,
         all its multiply-accumulates are those of plain convolutions.
         """
-        if costs.network is None:
-            computing = macs * self.rates.of("conv", "mac")
-        else:
-            computing = macs / costs.macs * self.rates.seconds_for(costs.work())
+        computing = _computing(self.rates, costs, macs)
+        if self.declared:
+            slowest = max((profile.rates for profile in PROFILES.values()), key=_seconds_per_mac)
+            computing = min(computing, SLOWEST * _computing(slowest, costs, macs))
         return computing + self.link.seconds(bytes_down, bytes_up)
 
 
@@ -81,7 +85,13 @@ def pace_of(profile: str, budget: DeviceBudget, max_latency_ms: float) -> Pace:
         rates = PROFILES["workstation"].rates
     slowest_first = sorted(PROFILES, key=lambda name: -_seconds_per_mac(PROFILES[name].rates))
     no_faster = [name for name in slowest_first if _seconds_per_mac(PROFILES[name].rates) >= _seconds_per_mac(rates)]
-    return Pace(rates, LINKS[(no_faster or slowest_first[:1])[-1]])
+    return Pace(rates, LINKS[(no_faster or slowest_first[:1])[-1]], declared=budget.latency is not None)
+
+
+def _computing(rates: Rates, costs: Costs, macs: float) -> float:
+    if costs.network is None:
+        return macs * rates.of("conv", "mac")
+    return macs / costs.macs * rates.seconds_for(costs.work())
 
 
 def _seconds_per_mac(rates: Rates) -> float:

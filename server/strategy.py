@@ -66,6 +66,7 @@ class MethodStrategy(Strategy):
         self._steps: Sequence[Step] = ()
         self._before: dict[int, Spent] = {}
         self._slowest: dict[int, float] = {}
+        self._most_images = 0
         self._started = 0.0
         self.outcomes: dict[str, Outcome] = {}
 
@@ -102,14 +103,12 @@ class MethodStrategy(Strategy):
         """Give the method every admitted answer, finish its round, and record what happened."""
         waiting = {id(step): InOrder[Result](self._names(step)) for step in self._steps}
         caps = {id(step): self._sample_cap(step) for step in self._steps}
-        registered = [device.report.samples for device in self._devices.values()]
-        most_rows = plausible_images(registered, self._run.reference.shared_images) if registered else 0
         self.outcomes = {}
         for sent, reply, size in self._matched(replies):
             step, name = sent.step, sent.device.name
             answer: Result | None = None
             try:
-                answer = admit(reply, step, self._method.contract.name, server_round, sent.device, most_rows)
+                answer = admit(reply, step, self._method.contract.name, server_round, sent.device, self._most_images)
             except MessageError as error:
                 status = status_of(reply)
                 # what a device wrote may be part of the error; of a late one Flower says only that it has nothing
@@ -215,6 +214,8 @@ class MethodStrategy(Strategy):
         self._sent, self._steps = [], steps
         self._before = {id(step): replace(step.cohort.spent_on(step.name)) for step in steps}
         self._slowest = {id(step): 0.0 for step in steps}
+        registered = [device.report.samples for device in self._devices.values()]
+        self._most_images = plausible_images(registered, self._run.reference.shared_images) if registered else 0
         reachable = set(grid.get_node_ids())
         time_left = time_to_live(self._settings.round_timeout)
         for step in steps:
@@ -280,7 +281,9 @@ class MethodStrategy(Strategy):
         return sample_cap(registered, self._settings.max_device_share) if registered else 0
 
     def _charge(self, sent: Sent, answer: Result | EvaluateResult, answer_bytes: int) -> None:
-        spent, macs = sent.step.cohort.spent_on(sent.step.name), _macs_of(sent, answer)
+        """Count what a device did; a claim beyond what is plausible would be all that the run's costs tell."""
+        believed = replace(answer, samples=min(answer.samples, self._most_images))
+        spent, macs = sent.step.cohort.spent_on(sent.step.name), _macs_of(sent, believed)
         spent.device_macs += macs
         spent.answers += 1
         report = sent.device.report

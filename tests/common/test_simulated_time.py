@@ -61,4 +61,15 @@ def test_a_bound_on_latency_says_how_fast_a_device_is_and_nothing_else_is_known(
     pace = pace_of("sensor", DeviceBudget(macs=7, latency=LatencyBound.by(own, 40.0)), 20.0)
     assert pace.rates.seconds == pytest.approx(own.seconds)
     assert pace.link == LINKS["microcontroller"]
+    costs = Architecture.full(BaseNetwork("mobilenet_v2", (3, 32, 32), 10)).costs
+    assert pace.seconds(costs, 7 * costs.macs, 0, 0) == pytest.approx(7 * own.seconds_for(costs.work()))
     assert pace_of("sensor", DeviceBudget(), 20.0) == Pace(PROFILES["workstation"].rates, LINKS["workstation"])
+
+
+@pytest.mark.parametrize("figure", ["call", "mac", "value"])
+def test_a_device_that_says_it_needs_ages_is_charged_a_thousand_times_the_slowest_profile(figure: str) -> None:
+    costs = Architecture.full(BaseNetwork("mobilenet_v2", (3, 32, 32), 10)).costs
+    shares = tuple(1e-12 if counted == ("conv", figure) else 0.0 for counted in COUNTED)
+    pace = pace_of("sensor", DeviceBudget(latency=LatencyBound(1e18, shares)), 20.0)
+    slowest = PROFILES["microcontroller"].rates.seconds_for(costs.work())
+    assert pace.seconds(costs, costs.macs, 0, 0) == pytest.approx(1000 * slowest)

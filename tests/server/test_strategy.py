@@ -1,6 +1,7 @@
 """The strategy by itself: what it sends, and that Flower's own loop can drive it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,28 @@ def test_a_device_that_counts_for_less_is_charged_for_all_it_did(with_strategy: 
     (all_samples, *whole), (fewer, *capped) = found
     assert fewer < all_samples
     assert capped == whole
+
+
+def test_a_claim_beyond_all_images_of_the_run_does_not_become_its_costs(with_strategy: Callable[..., Any]) -> None:
+    """One of three devices registers and claims 2^40 images; it is charged for those that all devices share."""
+
+    def play(strategy: MethodStrategy, grid: Grid) -> int:
+        (liar, *_) = NAMES
+        device = strategy._devices[liar]
+        strategy._devices[liar] = replace(device, report=replace(device.report, samples=2**40))
+        messages = configure(strategy, grid)
+        replies = list(grid.send_and_receive(messages, timeout=60))
+        for reply in replies:
+            if reply.metadata.src_node_id == device.node_id:
+                reply.content.metric_records["result"]["num-examples"] = 2**40
+        strategy.aggregate_train(1, replies)
+        assert strategy.outcomes[liar].status == "trained"
+        return strategy._run.reference.shared_images + strategy._devices[NAMES[1]].report.samples
+
+    charged, method = with_strategy(play, local_epochs="1")
+    step = next(one for one in events(method, "step") if one["cohort"] == "cohort-0")
+    assert step["device_macs"] == 3 * 74 * 64 * charged
+    assert step["simulated_seconds"] < 1000
 
 
 @pytest.mark.parametrize("evaluates", [True, False])
