@@ -39,6 +39,7 @@ from server.devices import Device
 from server.exchange import exchange
 from server.handshake import Greeter
 from server.methods.averaged import Averaged
+from server.reference import load_reference
 from server.run import Run
 from server.strategy import MethodStrategy
 from simulation.grid import InlineGrid
@@ -273,6 +274,9 @@ class Events:
         self.all.append({"event": event, **fields})
 
 
+REFERENCE = load_reference(Config())
+
+
 def one_round(grid: Grid) -> tuple[Cohort, MethodStrategy, list[dict[str, Any]]]:
     cohort = Cohort("cohort-0", ARCHITECTURE, WEIGHTS, 0.5, list(NAMES))
     devices = {
@@ -281,8 +285,7 @@ def one_round(grid: Grid) -> tuple[Cohort, MethodStrategy, list[dict[str, Any]]]
     }
     events = Events()
     config = Config(federation=FederationSettings(round_timeout=LONG))
-    unused: Any = None
-    run = Run(config, cast("Any", events), unused, torch.device("cpu"), Silent())
+    run = Run(config, cast("Any", events), REFERENCE, torch.device("cpu"), Silent())
     method = OneCohort(run)
     method.cohorts = [cohort]
     strategy = MethodStrategy(method, FederationState(), devices, run)
