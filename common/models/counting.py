@@ -24,8 +24,9 @@ def mac_terms(layers: "Iterable[Layer]") -> Counted:
             continue
         each = math.prod(layer.kernel) * layer.positions
         for target in layer.target:
-            if layer.fan_in:
-                terms[(target.group,), layer.block] += layer.fan_in * target.spread * each
+            if layer.fan_in or not layer.source:
+                width = layer.fan_in or layer.fixed_width
+                terms[(target.group,), layer.block] += width * target.spread * each
             else:
                 for source in layer.source:
                     terms[(source.group, target.group), layer.block] += source.spread * target.spread * each

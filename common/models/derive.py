@@ -144,6 +144,7 @@ class _Derivation:
             use.bias,
             norm_of=self._normed(use),
             block=self._block_of(use.path),
+            fixed_width=0 if use.source else use.width,
         )
 
     def _normed(self, use: Use) -> str:

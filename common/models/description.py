@@ -106,8 +106,9 @@ class Layer:
     `kind` is conv, depthwise, grouped, linear, batch_norm or other (whose weights are carried along); `source` and
     `target` are what its input's and output's channels run over; `kernel` is a convolution's; `positions` the number
     of output positions H*W, over all calls; `fan_in` the fixed number of channels that each output of a grouped or
-    depthwise convolution reads; `fixed_macs` what a module of kind other needs. `norm_of` is, for a batch norm, the
-    convolution or linear layer whose output it alone reads.
+    depthwise convolution reads; `fixed_macs` what a module of kind other needs; `fixed_width` the channels of an input
+    whose `source` is not known, and which therefore keeps them all. `norm_of` is, for a batch norm, the convolution or
+    linear layer whose output it alone reads.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Layer:
     fixed_macs: int = 0
     norm_of: str = ""
     block: str = ""
+    fixed_width: int = 0
 
     @property
     def mixes(self) -> bool:
@@ -129,7 +131,7 @@ class Layer:
 
     def inputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it is given."""
-        return length(self.source, sizes)
+        return length(self.source, sizes) or self.fixed_width
 
     def macs(self, sizes: Mapping[str, int]) -> int:
         """Multiply-accumulates for one image; batch norm counts none."""

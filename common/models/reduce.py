@@ -67,6 +67,7 @@ def _resize(layer: nn.Module, known: Layer, sizes: Mapping[str, int]) -> None:
         if hasattr(layer, name) and dimension:
             setattr(layer, name, length(dimension, sizes))
     if known.kind == "batch_norm":
-        layer.num_features = length(known.target, sizes)  # type: ignore[assignment]
-    elif known.fan_in:
+        if known.target:
+            layer.num_features = length(known.target, sizes)  # type: ignore[assignment]
+    elif known.fan_in and known.source:
         layer.groups = length(known.source, sizes) // known.fan_in  # type: ignore[assignment]

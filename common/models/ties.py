@@ -63,6 +63,7 @@ class Use:
     kernel: tuple[int, ...] = ()
     fan_in: int = 0
     bias: bool = False
+    width: int = 0  # channels or features of its input, known also where `source` is not
 
 
 @dataclass
@@ -147,7 +148,10 @@ class Ties:
         self.dimensions[operation.output] = [(), made, *[() for _ in operation.output.shape[2:]]]
         kind = "conv" if groups == 1 else "depthwise" if fan_in == 1 else "grouped"
         kernel = tuple(weight.shape[2:])
-        self.uses.append(Use(operation.path, kind, source, made, operation, data, kernel, fan_in, bias is not None))
+        width = data.shape[1]
+        self.uses.append(
+            Use(operation.path, kind, source, made, operation, data, kernel, fan_in, bias is not None, width)
+        )
         return True
 
     def _linear(self, operation: Operation) -> bool:
@@ -162,7 +166,8 @@ class Ties:
         if bias is not None:
             self._assign(bias, [made])
         self.dimensions[operation.output] = [(), made]
-        self.uses.append(Use(operation.path, "linear", source, made, operation, data, (), 0, bias is not None))
+        width = data.shape[1]
+        self.uses.append(Use(operation.path, "linear", source, made, operation, data, (), 0, bias is not None, width))
         return True
 
     def _batch_norm(self, operation: Operation) -> None:

@@ -1,0 +1,37 @@
+"""Networks of users whose channels the walk over a trace loses sight of, or whose tensors lie in unusual places."""
+
+import torch
+from torch import nn
+
+
+def instance_normed(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Convolutions, one of them depthwise, behind InstanceNorm; a linear layer behind LayerNorm."""
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 32, 3, padding=1),
+        nn.InstanceNorm2d(32, affine=True),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.InstanceNorm2d(64),
+        nn.Conv2d(64, 64, 3, padding=1, groups=64),
+        nn.InstanceNorm2d(64),
+        nn.Conv2d(64, 16, 1),
+        nn.BatchNorm2d(16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.LayerNorm(16),
+        nn.Linear(16, classes),
+    )
+
+
+class Attention(nn.Module):
+    """Patches of 4x4 pixels through one transformer layer."""
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(input_shape[0], 32, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits for images of shape (B, C, H, W)."""
+        return self.head(self.layer(self.patches(x).flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]
