@@ -75,12 +75,16 @@ def _derived(one: _Identified) -> tuple[nn.Module, Description]:
 
 
 def _copy_first_entries(full: nn.Module, module: nn.Module, names: list[str]) -> None:
-    """Bare parameters start with the first of the values that the full network gives them."""
-    theirs = full.state_dict(keep_vars=True)
+    """Bare tensors start with the first of the values that the full network gives them."""
+    theirs, mine = _tensors(full), _tensors(module)
     with torch.no_grad():
-        for name, tensor in module.state_dict(keep_vars=True).items():
-            if name in names:
-                tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
+        for name in names:
+            mine[name].copy_(theirs[name][tuple(slice(size) for size in mine[name].shape)])
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer by its name, those too that no state dict holds."""
+    return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
 
 
 def _check(base: BaseNetwork) -> None:

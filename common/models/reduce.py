@@ -19,8 +19,8 @@ _SIZES = {"in_channels": "source", "in_features": "source", "out_channels": "tar
 def reduced(skeleton: nn.Module, description: Description, sizes: Mapping[str, int]) -> nn.Module:
     """A module of `sizes` channels per group and without the blocks of size 0, initialised from torch's generator.
 
-    `skeleton` is the full network on the meta device. Tensors whose module cannot initialise itself (a bare parameter)
-    are left uninitialised: `unset_tensors` names them.
+    `skeleton` is the full network on the meta device. Tensors whose module cannot initialise itself (a bare
+    parameter) and buffers that no state dict holds are left uninitialised: `unset_tensors` names them.
     """
     device = torch.empty(0).device  # of the surrounding torch.device context
     module = copy.deepcopy(skeleton).train()
@@ -47,12 +47,12 @@ def reduced(skeleton: nn.Module, description: Description, sizes: Mapping[str, i
 
 
 def unset_tensors(skeleton: nn.Module) -> list[str]:
-    """The parameters and buffers of modules that cannot initialise themselves."""
+    """The parameters and buffers of modules that cannot initialise themselves, and buffers that no state dict holds."""
     return [
         f"{path}.{name}" if path else name
         for path, layer in skeleton.named_modules()
-        if not _resets(layer)
         for name, _ in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+        if not _resets(layer) or name in layer._non_persistent_buffers_set
     ]
 
 

@@ -89,6 +89,11 @@ class Ties:
         for stretches in ties.of_value(trace.logits):
             for run, _ in stretches:
                 run.freeze("it is the result")
+        held = trace.module.state_dict()
+        for name, value in trace.parameters.items():
+            if name not in held:  # and which of its entries belong to the kept channels, nobody could say
+                for stretches in ties.of_value(value):
+                    ties._freeze_all(stretches, f"{name} runs over it, which no state dict holds")
         return ties
 
     def of_value(self, value: Value) -> list[Stretches]:

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.architecture import Architecture
 from common.models import allow_network, describe
 from common.models.description import BaseNetwork
+from common.slicing import slice_state
 from tests.common.models import strangers
 
 SHAPE = (3, 8, 8)
@@ -41,3 +42,21 @@ def test_every_convolution_and_linear_layer_has_macs(name: str) -> None:
         assert layer.macs(sizes) > 0, layer.name
         found = module.get_submodule(layer.name)
         assert layer.inputs(sizes) == (found.in_features if isinstance(found, nn.Linear) else found.in_channels)
+
+
+def test_buffers_that_no_state_dict_holds_are_the_full_networks() -> None:
+    full = Architecture.full(base_of("Windowed"))
+    small = Architecture.with_kept(full.base, {"stem": range(8), "middle": (1, 5, 9)})
+    state = slice_state(full.build(0).state_dict(), full, small)
+    for module in (small.build(), small.build(0), small.build_from(state)):
+        assert torch.equal(module.get_buffer("window"), torch.full((8, 8), 0.5))
+        assert torch.equal(module.get_buffer("middle.mask"), torch.tensor([[1.0, 2.0, 3.0]]))
+        assert torch.equal(module.get_buffer("scale").flatten(), torch.arange(16.0))
+        assert module(torch.zeros(2, *SHAPE)).shape == (2, 10)
+
+
+def test_channels_that_such_a_buffer_runs_over_stay() -> None:
+    frozen = {group.name: group.frozen for group in describe(base_of("Windowed")).groups}
+    assert frozen["last"] == "scale runs over it, which no state dict holds"
+    assert not frozen["stem"]
+    assert not frozen["middle"]
