@@ -28,6 +28,7 @@ Without momentum, plain SGD remembers none.
 class LocalTraining:
     """How a device trains, as far as that takes memory: images per step, and values kept of each parameter.
 
+    The last step of an epoch may take a few images more (`common.data.batches`); memory is counted for the most.
     The optimizer keeps them: none for plain SGD, 1 with momentum, 2 for Adam, 3 for AMSGrad.
     """
 
@@ -242,7 +243,7 @@ class DeviceBudget:
         bounds = [f"{getattr(self, r):,} {names[r]}" for r in RESOURCES if getattr(self, r) is not None]
         if self.training_memory_bytes is not None:
             images = self.training.batch_size
-            bounds.append(f"{self.training_memory_bytes:,} bytes while it trains on {images} images at once")
+            bounds.append(f"{self.training_memory_bytes:,} bytes while it trains in batches of {images} images")
         if self.latency is not None:
             bounds.append(f"{self.latency.milliseconds:g} ms for one image")
         return "below " + ", ".join(bounds) if bounds else "unbounded"

@@ -29,9 +29,19 @@ def batch_count(count: int, batch_size: int) -> int:
     return len(_ends(count, batch_size)) + 1 if count > 0 else 0
 
 
+def largest_batch(batch_size: int) -> int:
+    """The most images that a batch of `batches` can have, whatever `count` is."""
+    return batch_size + _joined(batch_size)
+
+
+def _joined(batch_size: int) -> int:
+    """A last batch of so many images, or fewer, joins the one before it."""
+    return max(1, batch_size // 8) if batch_size > 1 else 0
+
+
 def _ends(count: int, batch_size: int) -> list[int]:
     """Where all batches but the last one end."""
     ends = list(range(batch_size, count, batch_size))
-    if ends and count - ends[-1] <= max(1, batch_size // 8) and batch_size > 1:
+    if ends and count - ends[-1] <= _joined(batch_size):
         ends.pop()
     return ends

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from common.budget import Costs, LocalTraining
+from common.data.batches import largest_batch
 from common.layout import Layout
 from common.models.counting import Counted, Term, entry_terms, is_there, mac_terms, sum_of, terms_of
 from common.rates import COUNTED
@@ -311,13 +312,15 @@ class Description:
     def training_memory_bytes(self, sizes: Mapping[str, int], training: LocalTraining) -> int:
         """Bytes of weights, gradients, what the optimizer keeps, and of all that the backward pass needs.
 
-        What autograd keeps of the forward pass is counted once per storage, in float32, with cross-entropy as the loss.
+        What autograd keeps of the forward pass is counted once per storage, in float32, with cross-entropy as the loss,
+        for the largest batch that a device can have: the last one may take in a few images more than the batch size.
         """
         state = sum_of(self._state_bytes, sizes) + BYTES_PER_VALUE * (1 + training.kept) * sum_of(self._params, sizes)
         if training.kept > 1:  # Adam also counts its steps, for each tensor in a number of its own
             state += BYTES_PER_VALUE * sum(one.trainable and is_there(one.block, sizes) for one in self.tensors)
         saved = [one.entry_bytes * total(one.entries, sizes) for one in self.saved if one.there(sizes)]
-        images = [training.batch_size if one.per_image else 1 for one in self.saved if one.there(sizes)]
+        largest = largest_batch(training.batch_size)
+        images = [largest if one.per_image else 1 for one in self.saved if one.there(sizes)]
         return state + sum(each * times for each, times in zip(saved, images, strict=True))
 
     def units_of_work(self, sizes: Mapping[str, int]) -> tuple[int, ...]:

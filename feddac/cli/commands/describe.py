@@ -164,7 +164,7 @@ def _on_devices(architecture: "Architecture") -> "Table":
 
     costs = architecture.costs
     training = costs.training_memory_bytes(USUAL_TRAINING)
-    title = f"On devices, where training on {USUAL_TRAINING.batch_size} images at once takes {training:,} bytes"
+    title = f"On devices, where training in batches of {USUAL_TRAINING.batch_size} images takes {training:,} bytes"
     table = _table(title, "profile", "milliseconds of one image, predicted")
     for name, profile in PROFILES.items():
         table.add_row(name, f"{1000 * profile.rates.seconds_for(costs.work()):.3g}")

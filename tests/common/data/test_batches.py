@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.batches import batch_count, batches
+from common.data.batches import batch_count, batches, largest_batch
 from common.errors import DataError
 
 
@@ -35,10 +35,17 @@ def test_every_index_comes_once_and_no_batch_is_a_lone_leftover(count: int, batc
     parts = list(batches(count, batch_size, torch.Generator().manual_seed(3) if shuffled else None))
     assert sorted(index for part in parts for index in part.tolist()) == list(range(count))
     assert len(parts) == batch_count(count, batch_size)
+    assert all(len(part) <= largest_batch(batch_size) for part in parts)
     fewest = max(1, batch_size // 8)  # two images of one pixel in a batch of their own made a whole run diverge
-    assert all(len(part) <= batch_size + fewest for part in parts)
     if batch_size > 1 and len(parts) > 1:
         assert all(len(part) > fewest for part in parts)
+
+
+@given(batch_size=st.integers(1, 200))
+def test_the_largest_batch_is_one_that_there_is(batch_size: int) -> None:
+    counts = range(1, 3 * batch_size + 1)
+    sizes = {len(part) for count in counts for part in batches(count, batch_size, None)}
+    assert max(sizes) == largest_batch(batch_size)
 
 
 def test_a_batch_size_below_one_is_refused() -> None:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from common.architecture import Architecture
 from common.budget import LocalTraining
+from common.data.batches import batches, largest_batch
 from common.optimizers import make_optimizer
 from tests.common.models.networks import SHAPES, random_part
 
@@ -15,7 +16,7 @@ KEPT = {0: ("sgd", 0.0), 1: ("sgd", 0.5), 2: ("adam", 0.9), 3: ("amsgrad", 0.9)}
 
 
 def measured_bytes(architecture: Architecture, training: LocalTraining) -> int:
-    """Bytes of everything that one training step holds between its forward and its backward pass, and after it."""
+    """Bytes of all that the largest training step holds between its forward and its backward pass, and after it."""
     module = architecture.build(0).train()
     kind, momentum = KEPT[training.kept]
     optimizer = make_optimizer(kind, module.parameters(), 0.01, momentum, 0.0)
@@ -27,9 +28,10 @@ def measured_bytes(architecture: Architecture, training: LocalTraining) -> int:
             saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    images = torch.randn(training.batch_size, *architecture.input_shape)
+    count = largest_batch(training.batch_size)
+    images = torch.randn(count, *architecture.input_shape)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = F.cross_entropy(module(images), torch.zeros(training.batch_size, dtype=torch.int64))
+        loss = F.cross_entropy(module(images), torch.zeros(count, dtype=torch.int64))
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     states = [one for state in optimizer.state.values() for one in state.values() if one is not None]
@@ -54,10 +56,11 @@ def test_every_network_whole_and_reduced_takes_what_was_predicted(model: str) ->
 
 
 def test_a_perceptron_by_hand() -> None:
-    # 64 inputs, 200 hidden units with ReLU and dropout, 10 classes; batch 16, SGD with momentum
+    # 64 inputs, 200 hidden units with ReLU and dropout, 10 classes; batches of 16 to 18, SGD with momentum
+    assert [len(batch) for batch in batches(34, 16, None)] == [16, 18]
     architecture = Architecture.full(random_part("mlp", 0).base)
     params = 64 * 200 + 200 + 200 * 10 + 10
     # the input, dropout's noise, what ReLU made of it, log-softmax, and the label
     per_image = 4 * (64 + 200 + 200 + 10) + 8
     found = architecture.costs.training_memory_bytes(LocalTraining(16))
-    assert found - (3 * 4 * params + 16 * per_image) in (0, 4)  # and the sum of the labels' weights, one number
+    assert found - (3 * 4 * params + 18 * per_image) in (0, 4)  # and the sum of the labels' weights, one number
