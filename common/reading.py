@@ -26,6 +26,8 @@ MAX_DEPTH = 64
 MAX_DIGITS = 40
 MAX_DOTS, MAX_LINE_DOTS = 50_000, 500
 MAX_HEADER_BYTES = 4 * 2**20
+MAX_OWN_HEADER_BYTES = 100_000_000
+"""Of a file with the weights of many networks, such as a search's checkpoint; the most that safetensors reads."""
 
 
 class Unreadable(Exception):
@@ -105,14 +107,27 @@ def tensor_file_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return _tensors(file, size)
 
 
-def _tensors(file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def check_tensor_file(path: Path) -> None:
+    """Raises Unreadable for what is no file, and for a header longer than the file or MAX_OWN_HEADER_BYTES.
+
+    The header itself is left to safetensors, which builds far less from it than Python would.
+    """
+    with _regular_file(path) as (file, size):
+        _header_length(file, size, MAX_OWN_HEADER_BYTES)
+
+
+def _header_length(file: BinaryIO, size: int, limit: int) -> int:
     beginning = file.read(8)
     if len(beginning) < 8:
         raise Unreadable("it is cut short")
     (length,) = struct.unpack("<Q", beginning)
-    if length > min(MAX_HEADER_BYTES, size - 8):
+    if length > min(limit, size - 8):
         raise Unreadable(f"its header claims {length:,} bytes")
-    header = parse_json(file.read(length))
+    return int(length)
+
+
+def _tensors(file: BinaryIO, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    header = parse_json(file.read(_header_length(file, size, MAX_HEADER_BYTES)))
     if not isinstance(header, dict):
         raise Unreadable("its header is not a JSON object")
     metadata = header.pop("__metadata__", {})

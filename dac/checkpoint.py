@@ -14,7 +14,7 @@ from common.atomic import replacing
 from common.errors import CheckpointError
 from common.layout import State
 from common.learning import Feed
-from common.reading import Unreadable, parse_json, tensor_file_header
+from common.reading import Unreadable, check_tensor_file, parse_json
 
 SHARE = 0.02
 """Of the time at most this much goes into writing checkpoints: an epoch of a small network is shorter than one."""
@@ -55,7 +55,7 @@ def load_checkpoint(path: Path, signature: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        tensor_file_header(path)  # bounded, and refuses what is no file
+        check_tensor_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
