@@ -44,6 +44,20 @@ class _Kept:
         for operation in trace.operations:
             for value in (*operation.inputs, *operation.outputs):
                 self.first.setdefault(value.storage, value)
+        self.moving = self._of_images()
+
+    def _of_images(self) -> set[int]:
+        """The storages that may grow with the batch: what is made of the image, and of what has as many rows.
+
+        The latter are labels and noise, which are made of nothing. What is made of weights alone is not among them.
+        """
+        moving = {self.trace.image.storage}
+        for operation in self.trace.operations:
+            rows = (one for one in operation.inputs if one.maker is None and one.storage not in self.owned)
+            moving |= {one.storage for one in rows if one.shape and one.shape[0] % BATCH == 0}
+            if any(one.storage in moving for one in operation.inputs):
+                moving |= {one.storage for one in operation.outputs}
+        return moving
 
     def found(self) -> Iterator[Saved]:
         """Everything that is kept, whichever blocks have vanished."""
@@ -75,7 +89,8 @@ class _Kept:
         if value is None or size % value.size:
             return Saved((("", size),), 1, False, maker, wanted)
         dimensions = self._dimensions(value)
-        per_image = bool(value.shape) and value.shape[0] % BATCH == 0 and not dimensions[0]
+        rows = bool(value.shape) and value.shape[0] % BATCH == 0 and not dimensions[0]
+        per_image = rows and value.storage in self.moving
         entries = value.size // BATCH if per_image else value.size
         carrying = [place for place, one in enumerate(dimensions) if one]
         known: Entries = (("", entries),)

@@ -55,3 +55,26 @@ class Windowed(nn.Module):
         x = self.stem(x).relu() * self.window
         x = self.middle(x).relu() * self.middle.mask.sum()  # type: ignore[operator]
         return self.head((self.last(x) * self.scale).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Standardized(nn.Conv2d):
+    """A convolution whose weights have mean 0 and variance 1 for every output channel, as ResNets of BiT have it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images of shape (B, C, H, W) to (B, out, H', W')."""
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / torch.sqrt(variance + 1e-10)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+def standardized(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Layers whose weights are made anew in every step, each once for all images."""
+    return nn.Sequential(
+        Standardized(input_shape[0], 16, 3, padding=1),
+        nn.ReLU(),
+        Standardized(16, 32, 3, 2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from common.architecture import Architecture
 from common.budget import LocalTraining
 from common.data.batches import batches, largest_batch
+from common.models import allow_network
+from common.models.description import BaseNetwork
 from common.optimizers import make_optimizer
 from tests.common.models.networks import SHAPES, random_part
 
@@ -52,6 +54,14 @@ def test_ten_architectures_take_what_was_predicted_to_the_byte(model: str) -> No
 def test_every_network_whole_and_reduced_takes_what_was_predicted(model: str) -> None:
     training = LocalTraining(BATCH, kept=0)
     for architecture in (Architecture.full(random_part(model, 0).base), random_part(model, 1)):
+        assert architecture.costs.training_memory_bytes(training) == measured_bytes(architecture, training)
+
+
+def test_what_is_made_of_weights_alone_is_there_once_and_not_for_every_image() -> None:
+    model = "tests.common.models.strangers:standardized"
+    allow_network(model)
+    architecture = Architecture.full(BaseNetwork(model, (3, 8, 8), 10))
+    for training in (LocalTraining(BATCH), LocalTraining(16)):
         assert architecture.costs.training_memory_bytes(training) == measured_bytes(architecture, training)
 
 
