@@ -137,7 +137,8 @@ class Supernet:
             kept = set(smaller.indices[point.group])
             open_ = torch.tensor([channel in kept for channel in self.architecture.indices[point.group]])
             if point.constant_path is not None and not bool(open_.all()):
-                _fold_constant(state, point.constant_path, ~open_)
+                eps = self.module.get_submodule(point.constant_path[0]).eps
+                _fold_constant(state, point, float(eps), ~open_)  # type: ignore[arg-type]
         for name in dict.fromkeys(point.reader for point in self.points):
             layer, weight = self.description.layer_by_name[name], f"{name}.weight"
             factors = [
@@ -158,11 +159,16 @@ class Supernet:
             gate.saliency.zero_()
 
 
-def _fold_constant(state: State, path: tuple[str, str, str], closed: torch.Tensor) -> None:
-    """Subtract from the last batch norm's running mean what channels gated to zero still send there."""
-    norm, convolution, last_norm = path
-    deviation = (state[f"{norm}.running_var"] + nn.BatchNorm2d(1).eps).sqrt()
-    constant = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] / deviation * state[f"{norm}.weight"]
+def _fold_constant(state: State, point: GatePoint, eps: float, closed: torch.Tensor) -> None:
+    """Subtract from the last batch norm's running mean what channels gated to zero still send there.
+
+    `eps` is the first batch norm's. What it is given of such a channel is the depthwise convolution's bias.
+    """
+    assert point.constant_path is not None
+    norm, convolution, last_norm = point.constant_path
+    deviation = (state[f"{norm}.running_var"] + eps).sqrt()
+    given = state.get(f"{point.reader}.bias", torch.zeros_like(deviation))
+    constant = state[f"{norm}.bias"] + (given - state[f"{norm}.running_mean"]) / deviation * state[f"{norm}.weight"]
     constant = torch.where(closed, constant.clamp(min=0), torch.zeros_like(constant))
     state[f"{last_norm}.running_mean"] = (
         state[f"{last_norm}.running_mean"] - state[f"{convolution}.weight"].flatten(1) @ constant

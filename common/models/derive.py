@@ -247,9 +247,17 @@ class _Derivation:
             reader = self._use_of(_only_reader(relu.output)) if relu is not None and relu.name in RELU else None
             if reader is None or reader.kind != "conv" or reader.path not in by_norm or set(reader.kernel) != {1}:
                 continue
+            path = norm.path, reader.path, by_norm[reader.path].path
+            if use.width != use.operation.output.shape[1] or not all(map(self._folds, (path[0], path[2]))):
+                continue
             name = self.names[use.source[0][0].root()]
-            gates[name] = GatePoint(name, use.path, (norm.path, reader.path, by_norm[reader.path].path))
+            gates[name] = GatePoint(name, use.path, path)
         return gates
+
+    def _folds(self, norm: str) -> bool:
+        """Whether the batch norm has the tensors that a constant is folded through."""
+        needed = ("weight", "bias", "running_mean", "running_var")
+        return all(f"{norm}.{one}" in self.trace.parameters for one in needed)
 
 
 def _roots(stretches: Stretches) -> list[Run]:

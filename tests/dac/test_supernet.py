@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.architecture import Architecture
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.seeds import torch_generator
 from dac.attic import Attic
@@ -18,6 +19,10 @@ BASES = {
     "cnn": BaseNetwork("cnn", (1, 8, 8), 10, width=2.0),
     "mlp": BaseNetwork("mlp", (1, 8, 8), 10),
 }
+SEPARABLE = ("separable", "biased_separable", "multiplied_separable", "plain_normed_separable")
+BASES |= {name: BaseNetwork(f"tests.common.models.strangers:{name}", (3, 8, 8), 10) for name in SEPARABLE}
+for one in SEPARABLE:
+    allow_network(BASES[one].model)
 CPU = torch.device("cpu")
 
 
@@ -53,7 +58,25 @@ def random_part(base: BaseNetwork, seed: int) -> Architecture:
     seed=st.integers(0, 10_000),
 )
 def test_masked_supernet_equals_sliced_network(name: str, position: str, seed: int) -> None:
-    base = BASES[name]
+    check_that_slicing_is_masking(BASES[name], position, seed)
+
+
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_whatever_the_norms_and_the_depthwise_convolution_are_like(name: str) -> None:
+    check_that_slicing_is_masking(BASES[name], "before-depthwise", 0)
+
+
+def test_a_published_gate_needs_one_filter_per_channel_and_norms_with_weights() -> None:
+    gates = {name: sorted(Architecture.full(BASES[name]).description.depthwise_gates) for name in SEPARABLE}
+    assert gates == {
+        "separable": ["stem"],
+        "biased_separable": ["stem"],
+        "multiplied_separable": [],
+        "plain_normed_separable": [],
+    }
+
+
+def check_that_slicing_is_masking(base: BaseNetwork, position: str, seed: int) -> None:
     supernet, part = trained_supernet(base, position, seed), random_part(base, seed)
     sliced = part.build(seed + 1)
     sliced.load_state_dict(supernet.extract(part))

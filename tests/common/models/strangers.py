@@ -78,3 +78,44 @@ def standardized(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, classes),
     )
+
+
+class Separable(nn.Module):
+    """Norms of an epsilon of their own around a depthwise convolution, which may have a bias and a multiplier."""
+
+    def __init__(self, channels: int, classes: int, bias: bool, multiplier: int, affine: bool) -> None:
+        super().__init__()
+        wide = 16 * multiplier
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1)
+        self.stem_norm = nn.BatchNorm2d(16, eps=1e-3)
+        self.depthwise = nn.Conv2d(16, wide, 3, padding=1, groups=16, bias=bias)
+        self.depthwise_norm = nn.BatchNorm2d(wide, eps=1e-3, affine=affine)
+        self.pointwise = nn.Conv2d(wide, 24, 1)
+        self.pointwise_norm = nn.BatchNorm2d(24, eps=1e-3)
+        self.head = nn.Linear(24, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits for images of shape (B, C, H, W)."""
+        x = self.stem_norm(self.stem(x)).relu()
+        x = self.depthwise_norm(self.depthwise(x)).relu()
+        return self.head(self.pointwise_norm(self.pointwise(x)).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def separable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A depthwise convolution without a bias."""
+    return Separable(input_shape[0], classes, False, 1, True)
+
+
+def biased_separable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A depthwise convolution with a bias."""
+    return Separable(input_shape[0], classes, True, 1, True)
+
+
+def multiplied_separable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Two filters for every channel."""
+    return Separable(input_shape[0], classes, False, 2, True)
+
+
+def plain_normed_separable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A norm without weights of its own behind the depthwise convolution."""
+    return Separable(input_shape[0], classes, False, 1, False)
