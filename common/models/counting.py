@@ -19,8 +19,8 @@ def mac_terms(layers: "Iterable[Layer]") -> Counted:
     """The multiply-accumulates of layers, for one image."""
     terms: Counted = Counter()
     for layer in layers:
+        terms[(), layer.block] += layer.fixed_macs
         if layer.kind in ("batch_norm", "other"):
-            terms[(), layer.block] += layer.fixed_macs
             continue
         each = math.prod(layer.kernel) * layer.positions
         for target in layer.target:

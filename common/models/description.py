@@ -107,9 +107,9 @@ class Layer:
     `kind` is conv, depthwise, grouped, linear, batch_norm or other (whose weights are carried along); `source` and
     `target` are what its input's and output's channels run over; `kernel` is a convolution's; `positions` the number
     of output positions H*W, over all calls; `fan_in` the fixed number of channels that each output of a grouped or
-    depthwise convolution reads; `fixed_macs` what a module of kind other needs; `fixed_width` the channels of an input
-    whose `source` is not known, and which therefore keeps them all. `norm_of` is, for a batch norm, the convolution or
-    linear layer whose output it alone reads.
+    depthwise convolution reads; `fixed_macs` what a module needs beside that, and all that one of kind other does;
+    `fixed_width` the channels of an input whose `source` is not known, and which therefore keeps them all. `norm_of`
+    is, for a batch norm, the convolution or linear layer whose output it alone reads.
     """
 
     name: str
@@ -138,7 +138,8 @@ class Layer:
         """Multiply-accumulates for one image; batch norm counts none."""
         if self.kind in ("batch_norm", "other"):
             return self.fixed_macs
-        return (self.fan_in or self.inputs(sizes)) * self.outputs(sizes) * math.prod(self.kernel) * self.positions
+        width = self.fan_in or self.inputs(sizes)
+        return width * self.outputs(sizes) * math.prod(self.kernel) * self.positions + self.fixed_macs
 
     def outputs(self, sizes: Mapping[str, int]) -> int:
         """Channels or features that it puts out."""

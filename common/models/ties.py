@@ -186,7 +186,8 @@ class Ties:
         self.uses.append(Use(operation.path, "batch_norm", source, source, operation, data))
 
     def _owned(self, weight: Value, path: str) -> bool:
-        return weight.parameter.rpartition(".")[0] == path if weight.parameter else False
+        """Whether it is the one weight of the layer `path`; what else the layer multiplies with is not understood."""
+        return weight.parameter == (f"{path}.weight" if path else "weight")
 
     def _assign(self, parameter: Value, dimensions: list[Stretches]) -> None:
         """A parameter takes the dimensions that its first use gives it, and ties what a second one would change."""

@@ -119,3 +119,22 @@ def multiplied_separable(input_shape: tuple[int, int, int], classes: int) -> nn.
 def plain_normed_separable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A norm without weights of its own behind the depthwise convolution."""
     return Separable(input_shape[0], classes, False, 1, False)
+
+
+class Adapted(nn.Linear):
+    """A linear layer with an adapter of low rank beside it, both weights its own (LoRA)."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__(inputs, outputs)
+        self.down = nn.Parameter(torch.randn(rank, inputs))
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of shape (B, in) to (B, out)."""
+        return super().forward(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
+
+
+def adapted(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """An adapted layer between two plain ones."""
+    stem = [nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*stem, Adapted(16, 64, rank=4), nn.Linear(64, classes))

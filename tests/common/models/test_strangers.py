@@ -60,3 +60,13 @@ def test_channels_that_such_a_buffer_runs_over_stay() -> None:
     assert frozen["last"] == "scale runs over it, which no state dict holds"
     assert not frozen["stem"]
     assert not frozen["middle"]
+
+
+def test_a_layer_with_several_weights_of_its_own_by_hand() -> None:
+    architecture = Architecture.full(base_of("adapted"))
+    description = architecture.description
+    stem, layer, adapter, head = 3 * 3 * 3 * 16 * 64, 16 * 64, 4 * (16 + 64), 64 * 10
+    assert architecture.costs.macs == stem + layer + adapter + head == 29_632
+    assert description.layer_by_name["4"].macs(architecture.sizes) == layer + adapter
+    assert [one.name for one in description.readers("0")] == ["4"]
+    assert all(group.frozen for group in description.groups)
