@@ -11,8 +11,12 @@ from common.settings import Scalar, key_of
 from feddac.comparison.announce import announcement
 from feddac.comparison.collect import CellResult, collect
 from feddac.comparison.execute import execute, prepare_folders
-from feddac.comparison.plan import find_experiment, read_experiment
+from feddac.comparison.one_writer import only_writer, wait_until_free
+from feddac.comparison.plan import Experiment, find_experiment, read_experiment
+from feddac.comparison.remaining import unfinished
 from feddac.comparison.write import write_comparison
+from server.damage import values_as_written
+from server.run_folder import RunFolder
 from simulation.engines import check_engine
 
 
@@ -40,7 +44,7 @@ def compare(
 
     With 0 `jobs` there is one per CPU. Runs that are finished in `out` already are left alone. `seeds` and `settings`
     replace those of the file. Raises ConfigurationError for a file that is not an experiment and for fewer than 0
-    `jobs`; a run that fails does not stop the others.
+    `jobs`, CheckpointError if another process compares or tunes in `out`; a run that fails does not stop the others.
     """
     if jobs < 0:
         raise ConfigurationError(f"jobs must be at least 0, not {jobs}")
@@ -48,12 +52,25 @@ def compare(
     check_engine(engine)
     given = {key_of(name): value for name, value in settings.items()}
     plan = read_experiment(find_experiment(str(experiment)), given, None if seeds is None else list(seeds))
-    folder = Path(out)
-    if progress is not None:
-        progress.note(announcement(plan, folder, jobs))
-    prepare_folders(plan.runs, folder)
-    failures = execute(plan.runs, folder, jobs, engine, progress or Silent(), 1)
-    cells = collect(plan, folder)
-    files = write_comparison(plan, cells, failures, folder)
-    reasons = {one.run.title: one.reason for one in failures}
-    return Comparison(folder, tuple(cells), tuple(files), reasons)
+    return carry_out(plan, Path(out), jobs, engine, progress)
+
+
+def carry_out(
+    plan: Experiment, out: Path, jobs: int, engine: str, progress: Progress | None = None, workers: int = 1
+) -> Comparison:
+    """Do the runs that are missing below `out`, `jobs` at a time, and write what all of them came to.
+
+    Raises ConfigurationError if `out` cannot be written or holds runs with other settings, CheckpointError if another
+    process works there or a finished run is damaged.
+    """
+    with only_writer(out):
+        if progress is not None:
+            progress.note(announcement(plan, out, jobs))
+        folders = [RunFolder(out / run.folder) for run in unfinished(plan.runs, out)]
+        wait_until_free(folder for folder in folders if folder.config_path.exists())
+        prepare_folders(plan.runs, out)
+        failures = execute(plan.runs, out, jobs, engine, progress or Silent(), workers)
+        with values_as_written(out):
+            cells = collect(plan, out)
+        files = write_comparison(plan, cells, failures, out)
+    return Comparison(out, tuple(cells), tuple(files), {one.run.title: one.reason for one in failures})

@@ -17,6 +17,7 @@ from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
 from common.settings import Scalar
 from feddac.comparison import processes
+from feddac.comparison.one_writer import who_writes
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
 from server.report.wording import NARROW_SPACE, number_of, percent
@@ -47,7 +48,8 @@ class _Task:
 def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
     """Make the folder of every run that has none yet.
 
-    Raises ConfigurationError if one cannot be written, or holds work done with other settings than the plan's.
+    Raises ConfigurationError if one cannot be written, or holds work done with other settings than the plan's, and
+    CheckpointError if it would have to be changed while another process writes in it.
     """
     for run in runs:
         place = out / run.folder
@@ -70,8 +72,8 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
                 continue
         else:
             folder = RunFolder.create(place)
-        folder.write_config({**wanted, "out": str(place.resolve())})
-        folder.close()  # the run's own process writes from here on
+        with folder:  # the run's own process writes from here on
+            folder.write_config({**wanted, "out": str(place.resolve())})
 
 
 def _is_copy(folder: RunFolder, before: Scalar, wanted: Scalar) -> bool:
@@ -86,8 +88,8 @@ def execute(
 ) -> list[Failure]:
     """Finish all runs below `out`, whose folders are prepared, `jobs` at a time; returns those that failed.
 
-    Runs with the same search wait for the first of them to have done it, and take it over. `workers` is for the `ray`
-    engine. Interrupted, it ends its processes first.
+    Runs with the same search wait for the first of them to have done it, and take it over. One in which another process
+    writes is left alone. `workers` is for the `ray` engine. Interrupted, it ends its processes first.
     """
     tasks = [_Task(run, RunFolder(out / run.folder), search_key(run.config)) for run in runs]
     pending = [task for task in tasks if not task.folder.summary_path.exists()]
@@ -100,6 +102,10 @@ def execute(
         while pending or active:
             while len(active) < jobs and (task := _next(pending, list(active.values()))):
                 pending.remove(task)
+                if reason := who_writes(task.folder):
+                    failures.append(Failure(task.run, reason))
+                    progress.advance(_STAGE, 1, f"{task.run.title}: failed")
+                    continue
                 _take_over_search(task, tasks)
                 active[processes.start_run(task.folder, engine, workers)] = task
             time.sleep(_POLL_SECONDS)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import CheckpointError, ConfigurationError
+from common.errors import ConfigurationError
 from common.progress import Progress
 from feddac.comparison import processes
 from feddac.comparison.execute import prepare_folders
+from feddac.comparison.one_writer import RELEASE_SECONDS, who_writes
 from feddac.comparison.sharing import copy_search, has_searched, search_key
 from feddac.tuning.plan import TrialRun
 from feddac.tuning.score import after_rounds, at_the_end
@@ -26,8 +27,6 @@ from server.run_folder import RunFolder
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
 _STAGE = "trials"
-_RELEASE_SECONDS = 30.0
-"""So long is waited for a process of an earlier command, which was killed, to leave its run folder."""
 
 
 @dataclass
@@ -163,13 +162,7 @@ def _open(study: MethodStudy, out: Path) -> _Attempt:
 
 def _is_free(one: _Attempt) -> bool:
     """Whether no process writes in the run's folder, or one that will not end, which the run then says itself."""
-    if time.monotonic() > one.opened + _RELEASE_SECONDS:
-        return True
-    try:
-        one.folder.__enter__().close()
-    except CheckpointError:
-        return False
-    return True
+    return time.monotonic() > one.opened + RELEASE_SECONDS or not who_writes(one.folder)
 
 
 def _go_on(one: _Attempt, engine: str, workers: int, processes_of: "dict[subprocess.Popen[bytes], _Attempt]") -> None:

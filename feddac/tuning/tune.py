@@ -6,13 +6,13 @@ from pathlib import Path
 from common.errors import BudgetError, ConfigurationError, FedDACError
 from common.progress import Progress
 from feddac.comparison.announce import estimated_seconds
+from feddac.comparison.one_writer import only_writer
 from feddac.tuning.execute import count_finished, make_trials
 from feddac.tuning.plan import Tuning
 from feddac.tuning.study import MethodStudy, open_storage, require_optuna
 from feddac.tuning.trials import Choice
 from feddac.tuning.write import write_trials
 from server.report.wording import NARROW_SPACE, duration, plural
-from server.run_lock import RunLock
 from simulation.preflight import check
 
 
@@ -27,8 +27,7 @@ def tune(
     """
     require_optuna()
     _check(tuning)
-    lock = _lock(out)
-    try:
+    with only_writer(out):
         storage = open_storage(out)
         studies = [MethodStudy(method, tuning.seed, storage) for method in tuning.methods]
         _require_as_many(studies, trials)
@@ -40,8 +39,6 @@ def tune(
             write_trials(choices, out)
             storage.remove_session()
         return choices
-    finally:
-        lock.release()
 
 
 def _require_as_many(studies: Sequence[MethodStudy], trials: int) -> None:
@@ -52,14 +49,6 @@ def _require_as_many(studies: Sequence[MethodStudy], trials: int) -> None:
             f"--out holds {most} trials of a method already, and every method must have as many: give --trials {most} "
             "or more, or another --out"
         )
-
-
-def _lock(out: Path) -> RunLock:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return RunLock(out)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write in {out} ({error.strerror or error}): choose another --out") from None
 
 
 def _check(tuning: Tuning) -> None:

@@ -54,14 +54,11 @@ def compare(
     on the command line replace those that the file gives all runs.
     """
     from feddac.cli.display import result_console, show_progress
+    from feddac.comparing import carry_out
     from feddac.comparison.announce import announcement
-    from feddac.comparison.collect import collect
-    from feddac.comparison.execute import execute, prepare_folders
     from feddac.comparison.plan import find_experiment, read_experiment
     from feddac.comparison.remaining import remaining, remaining_table
     from feddac.comparison.tables import cell_tables, rich_table
-    from feddac.comparison.write import write_comparison
-    from server.damage import values_as_written
     from simulation.engines import check_engine
 
     check_engine(engine)
@@ -77,21 +74,17 @@ def compare(
         raise ConfigurationError("--out FOLDER is missing: it says where runs and results are kept")
     try:
         with show_progress(Console(stderr=True)) as progress:
-            progress.note(announcement(plan, out, at_a_time))
-            prepare_folders(plan.runs, out)
-            failures = execute(plan.runs, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
+            done = carry_out(plan, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None
-    with values_as_written(out):
-        results = collect(plan, out)
-    for table in cell_tables(results):
+    for table in cell_tables(done.cells):
         console.print(rich_table(table, console.width))
-    for path in write_comparison(plan, results, failures, out):
+    for path in done.files:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
-    for failure in failures:
-        say(f"Failed: {failure.run.title}: {failure.reason}")
-    if failures:
+    for run, reason in done.failures.items():
+        say(f"Failed: {run}: {reason}")
+    if done.failures:
         raise typer.Exit(FAILED)
 
 
