@@ -6,7 +6,7 @@ completes a comparison. A run that fails does not stop the others.
 
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,30 +57,46 @@ def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
         wanted = run.config.to_mapping()
         if folder.config_path.exists():
             before = Config.from_mapping(folder.read_config()).to_mapping()
-            open_ = [key for key in ("strides", "stem-stride") if wanted[key] in (AUTO_STEM, AUTO_STRIDES)]
-            changed = [key for key in wanted if key not in (*PLACES, *open_) and before[key] != wanted[key]]
-            if "fleet" in changed and _is_copy(folder, before["fleet"], wanted["fleet"]):
-                changed.remove("fleet")
+            changed = _changed(folder, before, wanted)
             worked = folder.summary_path.exists() or any(folder.checkpoint_folder.glob("*"))
             if changed and worked:
-                key = changed[0]
-                raise ConfigurationError(
-                    f"{place} holds a run with {key} = {before[key]!r}, not {wanted[key]!r} as the experiment says: "
-                    "choose another --out, or delete that folder"
-                )
+                raise ConfigurationError(_refusal(folder, changed[0], before, wanted))
             if not changed:
                 continue
         else:
             folder = RunFolder.create(place)
         with folder:  # the run's own process writes from here on
+            if _are_files(wanted):
+                wanted["fleet"] = str(folder.keep_fleet_file(Path(str(wanted["fleet"]))))
+            else:
+                folder.fleet_path.unlink(missing_ok=True)  # the run would take it for its own
             folder.write_config({**wanted, "out": str(place.resolve())})
 
 
-def _is_copy(folder: RunFolder, before: Scalar, wanted: Scalar) -> bool:
-    """Whether a run names its own copy of the fleet file that the experiment names, as a resumed one does."""
-    if before != str(folder.fleet_path.resolve()) or not is_fleet_file(str(wanted)):
-        return False
-    return folder.fleet_path.read_bytes() == Path(str(wanted)).read_bytes()
+def _changed(folder: RunFolder, before: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> list[str]:
+    """The settings in which a run, begun with those `before`, is none of the plan's; of fleet files the content counts.
+
+    What a file said when the run began is kept in the run's folder. Strides may have been left open.
+    """
+    same = {key for key in wanted if key in PLACES or before[key] == wanted[key]}
+    same |= {key for key in ("strides", "stem-stride") if wanted[key] in (AUTO_STEM, AUTO_STRIDES)}
+    if _are_files(before, wanted) and folder.fleet_path.exists():
+        same -= {"fleet"}
+        if folder.fleet_path.read_bytes() == Path(str(wanted["fleet"])).read_bytes():
+            same |= {"fleet"}
+    return [key for key in wanted if key not in same]
+
+
+def _are_files(*settings: Mapping[str, Scalar]) -> bool:
+    return all(is_fleet_file(str(one["fleet"])) for one in settings)
+
+
+def _refusal(folder: RunFolder, key: str, before: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> str:
+    if key == "fleet" and _are_files(before, wanted):
+        what = f"of other devices than {wanted[key]} describes: give the file as it was,"
+    else:
+        what = f"with {key} = {before[key]!r}, not {wanted[key]!r} as the experiment says:"
+    return f"{folder.path} holds a run {what} choose another --out, or delete that folder"
 
 
 def execute(

@@ -9,7 +9,9 @@ from typing import Any
 from common.config import Config
 from common.effects import without_effect
 from common.errors import ConfigurationError
+from common.fleet import is_fleet_file
 from common.methods import contract_of
+from common.reading import sha256_of
 from common.settings import Scalar
 from common.toml_file import read_toml
 from feddac.comparison.execute import PLACES
@@ -66,10 +68,12 @@ class TunedMethod:
         return runs
 
     def identity(self) -> dict[str, Any]:
-        """All that the trials of this method depend on, by readable names and ready for JSON."""
+        """All that the trials depend on, by readable names and ready for JSON; a fleet file counts by its content."""
         found: dict[str, Any] = {f"the range of {key}": str(one) for key, one in self.ranges.items()}
         for cell, config in self.configs.items():
             mapping = config.to_mapping()
+            if is_fleet_file(config.fleet.fleet):
+                mapping["fleet"] = f"a file with the SHA-256 {sha256_of(Path(config.fleet.fleet))}"
             found |= {f"{key} in {cell}": value for key, value in mapping.items() if key not in PLACES}
         kept: dict[str, Any] = json.loads(json.dumps(found))
         return kept

@@ -134,26 +134,6 @@ def test_a_run_that_was_cut_short_goes_on(small_experiment: Callable[..., Experi
     assert len(folder.events("search")) == searched
 
 
-def test_a_run_that_was_resumed_with_the_experiments_fleet_file_is_the_experiments(
-    small_experiment: Callable[..., Experiment], tmp_path: Path
-) -> None:
-    """A resumed run names its own copy of the file."""
-    file = tmp_path / "fleet.toml"
-    file.write_text('[[device]]\nname = "small"\ncount = 3\nparams = "15k"\n')
-    settings = f'[settings]\nmodel = "mlp"\nrounds = 1\nfleet = "{file}"\npretraining-epochs = 0\ntrain-images = 300'
-    plan = small_experiment(top="", settings=settings, rest='[methods.only]\nmethod = "fedavg"')
-    prepare_folders(plan.runs, tmp_path / "out")
-    assert execute(plan.runs, tmp_path / "out", 1, "inline", Silent()) == []
-    folder = RunFolder(tmp_path / "out" / plan.runs[0].folder)
-    folder.summary_path.unlink()
-    assert execute(plan.runs, tmp_path / "out", 1, "inline", Silent()) == []
-    assert folder.read_config()["fleet"] == str(folder.fleet_path.resolve())
-    prepare_folders(plan.runs, tmp_path / "out")
-    file.write_text(file.read_text().replace("15k", "14k"))
-    with pytest.raises(ConfigurationError, match="holds a run with fleet = "):
-        prepare_folders(plan.runs, tmp_path / "out")
-
-
 def test_a_run_that_fails_is_reported_and_the_others_go_on(
     write_experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

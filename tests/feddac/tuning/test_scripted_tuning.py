@@ -217,6 +217,22 @@ def test_trials_of_something_else_are_not_mixed_in(
     assert "with the range of learning-rate = '0.001 to 1 (log)', not '0.001 to 0.5 (log)'" in capsys.readouterr().err
 
 
+def test_the_fleet_of_trials_is_what_its_file_says_wherever_that_lies(
+    write_experiment: Write, tmp_path: Path, behave: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave()
+    for name in ("fleet", "same"):
+        (tmp_path / f"{name}.toml").write_text('[[device]]\ncount = 4\nparams = "40k"\n')
+    text, out = EXPERIMENT.replace('"phone"', '"fleet.toml"'), tmp_path / "out"
+    assert tune(write_experiment(text), out, trials=1) == 0
+    assert tune(write_experiment(text.replace("fleet.toml", "same.toml")), out, trials=2) == 0
+    assert {len(ones) for ones in trials_of(out).values()} == {2}
+    (tmp_path / "fleet.toml").write_text('[[device]]\ncount = 4\nparams = "50k"\n')
+    capsys.readouterr()
+    assert tune(write_experiment(text), out, trials=2) == 2
+    assert "made with fleet in all = 'a file with the SHA-256 " in capsys.readouterr().err
+
+
 def test_own_settings_outside_the_range_are_tried_too_and_can_be_chosen(
     write_experiment: Write, tmp_path: Path, behave: Callable[..., None]
 ) -> None:

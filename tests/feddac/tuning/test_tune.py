@@ -93,7 +93,8 @@ def test_the_result_is_compared_as_it_is(
     assert config.fleet.fleet == str(tmp_path / "fleet.toml")
     assert (config.fleet.devices, config.federation.rounds) == (2, 1)
     tried = RunFolder(tmp_path / "out/runs/plain/trial-0/all").read_config()
-    changed = {"seed": 0, "out": "", "local-epochs": config.federation.local_epochs}
+    own = {key: config.to_mapping()[key] for key in ("fleet", "local-epochs")}
+    changed = {"seed": 0, "out": "", **own}
     assert config == Config.from_mapping({**tried, **changed})
     command = "feddac tune experiment.toml --trials 2 --seed 2 --out out --rounds 1"
     assert command in (tmp_path / "out/tuned.toml").read_text()
