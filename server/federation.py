@@ -23,6 +23,7 @@ from dac.strides import base_of, is_chosen, with_strides
 from server.checkpoint import load_federation, require_same_settings
 from server.cohorts import FederationState, require_architecture
 from server.devices import Device
+from server.earlier_result import set_result_aside
 from server.handshake import Greeter, handshake
 from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
@@ -70,6 +71,8 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     fleet = Path(config.fleet.fleet)
     if is_fleet_file(config.fleet.fleet) and fleet.is_file() and not folder.fleet_path.exists():
         folder.keep_fleet_file(fleet)
+    if saved and saved.state.round < config.federation.rounds and not saved.state.stopped_early:
+        set_result_aside(folder, saved.state.round)
     if resume:
         folder.write_config(config.to_mapping())  # which may go on for more rounds than it began with
     settings = config.federation

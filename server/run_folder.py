@@ -13,6 +13,7 @@
     tensorboard/                  the same figures for TensorBoard
     checkpoint/                   what `--resume` needs, and with how many threads the run began
     report.html                   all of it for a reader
+    after-N-rounds/               summary, report and models of a run that has gone on for more rounds since
     run.lock                      who writes here now
 
 A whole file is written beside its name and then moved there, so that a reader or a crash never sees half of one.
