@@ -26,10 +26,15 @@ _STORAGE = (
     errno.ESTALE,
 )
 
+_STORAGE_OF_SQLITE = (8, 10, 13, 14)
+"""SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN; a further byte says more."""
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 MOST_LETTERS = 1000
 REMEDY = "; this works: "
 """Between an error and the command that would not make it."""
+ONCE_MENDED = "; once that is mended, "
+"""Between what is wrong with the machine and how to go on."""
 
 
 @contextmanager
@@ -48,7 +53,7 @@ def run_ends_well(folder: Path, command: str = "simulate") -> Iterator[None]:
             what = f"cannot write in {folder}: {problem}"
             if not (folder / "config.toml").exists():
                 what = f"the run folder {folder} was removed, moved or replaced while the run went on"
-            say(f"Error: {what}; once that is mended, resume with: {again}")
+            say(f"Error: {what}{ONCE_MENDED}resume with: {again}")
             raise typer.Exit(FAILED) from None
         where = folder / "error.txt"
         try:
@@ -89,6 +94,8 @@ def storage_problem(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _STORAGE:
             return os.strerror(error.errno) + (f" ({error.filename})" if error.filename else "")
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _STORAGE_OF_SQLITE:
+            return str(error)
         if found := re.search(r"\(os error (\d+)\)", str(error)):  # as the writers of safetensors say it
             number = int(found[1])
             return os.strerror(number) if number in _STORAGE else None

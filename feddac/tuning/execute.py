@@ -1,7 +1,8 @@
 """Make the trials: those of a method one after another, methods beside each other, each run a process of its own.
 
 A run that is there already is not made again, one that was cut short goes on where it stopped, and a search that
-several trials share is done once. A trial that falls behind is ended, and one that fails is a trial all the same.
+several trials share is done once. A trial that falls behind is ended, and one that fails is a trial all the same. One
+that the machine has ended stays open for another command, and with it the later ones of its method.
 """
 
 import math
@@ -18,6 +19,7 @@ from feddac.comparison import processes
 from feddac.comparison.execute import prepare_folders
 from feddac.comparison.one_writer import RELEASE_SECONDS, who_writes
 from feddac.comparison.sharing import copy_search, has_searched, search_key
+from feddac.tuning.mishaps import Mishap, mishap_of
 from feddac.tuning.plan import TrialRun
 from feddac.tuning.score import after_rounds, at_the_end
 from feddac.tuning.study import MethodStudy, OpenTrial
@@ -44,6 +46,8 @@ class _Attempt:
     opened: float = field(default_factory=time.monotonic)
     ended_by: float = math.inf
     is_over: bool = False
+    mishap: str = ""
+    """Why it stays open, if it does."""
     message: str = ""
     """What it has come to last, in words."""
 
@@ -88,14 +92,16 @@ class _Searches:
 
 def make_trials(
     studies: Sequence[MethodStudy], trials: int, out: Path, jobs: int, engine: str, progress: Progress, workers: int = 1
-) -> None:
+) -> list[Mishap]:
     """Make `trials` trials of each study below `out`, `jobs` runs at a time; interrupted, it ends its processes first.
 
-    Raises ConfigurationError for folders that hold runs with other settings.
+    Returns the trials that the machine has ended, at which their studies stop. Raises ConfigurationError for folders
+    that hold runs with other settings.
     """
     waiting: list[_Attempt] = []
     active: list[_Attempt] = []
     processes_of: dict[subprocess.Popen[bytes], _Attempt] = {}
+    mishaps: list[Mishap] = []
     searches = _Searches()
     left = {study.method.name: trials - count_finished(study) for study in studies}
     progress.start(_STAGE, trials * len(studies))
@@ -122,8 +128,10 @@ def make_trials(
                     break
                 waiting.remove(ready)
                 active.append(ready)
-                searches.take_over(ready)
-                _go_on(ready, engine, workers, processes_of)
+                if _may_begin(ready):
+                    searches.take_over(ready)
+                    ready.process = processes.start_run(ready.folder, engine, workers)
+                    processes_of[ready.process] = ready
             time.sleep(_POLL_SECONDS)
             for one in list(active):
                 before_look = one.message
@@ -132,14 +140,18 @@ def make_trials(
                     progress.advance(_STAGE, 0, one.message)
                 if one.process is None:
                     active.remove(one)
-                    if one.is_over:
+                    if one.mishap:
+                        mishaps.append(Mishap(one.study.method.name, one.trial.number, one.mishap))
+                    elif one.is_over:
                         progress.advance(_STAGE, 1, one.message)
                         open_next(one.study)
                     else:
                         waiting.append(one)
             for process in [process for process, one in processes_of.items() if one.process is not process]:
                 del processes_of[process]
-    progress.finish(_STAGE, f"{trials * len(studies)} trials, {trials} of each method")
+    done = sum(map(count_finished, studies))
+    progress.finish(_STAGE, f"{done} trials, {trials} of each method" if not mishaps else f"{done} trials")
+    return mishaps
 
 
 def count_finished(study: MethodStudy) -> int:
@@ -161,20 +173,20 @@ def _open(study: MethodStudy, out: Path) -> _Attempt:
 
 
 def _is_free(one: _Attempt) -> bool:
-    """Whether no process writes in the run's folder, or one that will not end, which the run then says itself."""
+    """Whether no process writes in the run's folder, or one that will not end."""
     return time.monotonic() > one.opened + RELEASE_SECONDS or not who_writes(one.folder)
 
 
-def _go_on(one: _Attempt, engine: str, workers: int, processes_of: "dict[subprocess.Popen[bytes], _Attempt]") -> None:
-    """Start the process of the attempt's run, unless the run is finished."""
+def _may_begin(one: _Attempt) -> bool:
+    """Whether the attempt's run is to have a process: not if it is finished, or if another one writes in its folder."""
     one.seen_bytes = -1
-    if not one.folder.summary_path.exists():
-        one.process = processes.start_run(one.folder, engine, workers)
-        processes_of[one.process] = one
+    return not one.folder.summary_path.exists() and not _is_stopped(one, who_writes(one.folder))
 
 
 def _look(one: _Attempt, searches: _Searches) -> None:
     """See what the run has come to; afterwards the attempt has no process if its run, or all of it, is over."""
+    if one.mishap:
+        return
     process, now = one.process, time.monotonic()
     code = 0 if process is None else process.poll()
     if one.is_over:  # it was pruned, and its process is ending
@@ -221,6 +233,8 @@ def _is_hopeless(one: _Attempt) -> bool:
 
 def _end_of_run(one: _Attempt, code: int) -> None:
     """The run is over: go on to the next cell, or tell the study what became of the trial."""
+    if code and _is_stopped(one, mishap_of(one.folder.path / processes.OUTPUT, code)):
+        return
     if code:
         _fail(one, processes.reason_of(one.folder.path / processes.OUTPUT, code))
         return
@@ -234,6 +248,14 @@ def _end_of_run(one: _Attempt, code: int) -> None:
         one.study.complete(one.trial, accuracy)
         shown = percent(accuracy).replace(NARROW_SPACE, " ")
         one.is_over, one.message = True, f"{one.title}: validation accuracy {shown}"
+
+
+def _is_stopped(one: _Attempt, mishap: str) -> bool:
+    """Whether there is a `mishap`, because of which the trial stays open."""
+    one.mishap = mishap
+    if mishap:
+        one.message = f"{one.title}: not done ({mishap})"
+    return bool(mishap)
 
 
 def _fail(one: _Attempt, reason: str) -> None:

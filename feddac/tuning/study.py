@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from common.errors import CheckpointError, ConfigurationError
 from common.seeds import derive_seed
 from common.settings import Scalar
+from feddac.cli.failures import storage_problem
 from feddac.tuning.plan import TunedMethod
 from feddac.tuning.ranges import Range
 from feddac.tuning.trials import State, Trial
@@ -50,7 +51,8 @@ def require_optuna() -> Any:
 def open_storage(folder: Path) -> "optuna.storages.BaseStorage":
     """The file of all studies in `folder`, made where there is none; raises CheckpointError if it is damaged.
 
-    Raises ConfigurationError for a folder whose name the address of a database cannot hold.
+    Raises ConfigurationError for a folder whose name the address of a database cannot hold, and what the database says
+    where nothing can be written.
     """
     library = require_optuna()
     path = folder / FILE
@@ -60,6 +62,8 @@ def open_storage(folder: Path) -> "optuna.storages.BaseStorage":
     try:
         storage: optuna.storages.BaseStorage = library.storages.RDBStorage(address)
     except Exception as error:  # of Optuna, SQLAlchemy, Alembic or SQLite, whoever finds it first
+        if storage_problem(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is damaged ({reason}): choose another --out, or delete that folder") from None
     return storage

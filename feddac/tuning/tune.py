@@ -8,6 +8,7 @@ from common.progress import Progress
 from feddac.comparison.announce import estimated_seconds
 from feddac.comparison.one_writer import only_writer
 from feddac.tuning.execute import count_finished, make_trials
+from feddac.tuning.mishaps import Mishap
 from feddac.tuning.plan import Tuning
 from feddac.tuning.study import MethodStudy, open_storage, require_optuna
 from feddac.tuning.trials import Choice
@@ -18,10 +19,11 @@ from simulation.preflight import check
 
 def tune(
     tuning: Tuning, out: Path, trials: int, jobs: int, engine: str, progress: Progress, workers: int = 1
-) -> list[Choice]:
+) -> tuple[list[Choice], list[Mishap]]:
     """Make `trials` trials of each method below `out`, `jobs` runs at a time, and choose the best of each method.
 
-    Trials that are there already are not made again. Whatever happens, trials.jsonl has those that are over. Raises
+    Returns the choices, and the trials that the machine has ended, which the same call does again. Trials that are
+    there already are not made again. Whatever happens, trials.jsonl has those that are over. Raises
     ConfigurationError if `out` cannot be written or holds trials of something else, CheckpointError if another process
     works there, and, before any work, what the runs of the experiment's own settings would end with.
     """
@@ -33,12 +35,12 @@ def tune(
         _require_as_many(studies, trials)
         progress.note(_announcement(tuning, trials, jobs))
         try:
-            make_trials(studies, trials, out, jobs, engine, progress, workers)
+            mishaps = make_trials(studies, trials, out, jobs, engine, progress, workers)
         finally:
             choices = [Choice.of(study.method.name, study.trials()) for study in studies]
             write_trials(choices, out)
             storage.remove_session()
-        return choices
+        return choices, mishaps
 
 
 def _require_as_many(studies: Sequence[MethodStudy], trials: int) -> None:

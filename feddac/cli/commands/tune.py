@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from feddac.cli.failures import FAILED, INTERRUPTED, say
+from common.errors import FedDACError
+from feddac.cli.failures import FAILED, INTERRUPTED, ONCE_MENDED, say, storage_problem
 from feddac.cli.options import flag_words
 
 EXAMPLES = """
@@ -77,22 +78,32 @@ def tune(
     workers = max(1, cpus // min(at_a_time, len(tuning.methods)))
     try:
         with show_progress(Console(stderr=True)) as progress:
-            choices = run_tuning(tuning, out, trials, at_a_time, engine, progress, workers)
+            choices, mishaps = run_tuning(tuning, out, trials, at_a_time, engine, progress, workers)
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None
+    except FedDACError:
+        raise
+    except Exception as error:
+        if problem := storage_problem(error):
+            say(f"Error: cannot write in {out}: {problem}{ONCE_MENDED}the same command goes on")
+            raise typer.Exit(FAILED) from None
+        raise
     console = result_console()
     console.print(choices_table(choices))
-    failed = [one for one in choices if one.best is None]
+    open_ = [one.method for one in mishaps]
+    failed = [one for one in choices if one.best is None and one.method not in open_]
     paths = [out / TRIALS]
-    if not failed:
+    if not failed and not mishaps:
         command = _command(experiment, out, trials, tuning.seed, engine, settings)
         paths.append(write_tuned(tuning, choices, command, out))
     for path in paths:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     for one in failed:
         say(f"Failed: {one.method}: no trial came to its end, so there is no tuned.toml; first: {one.why_none}")
-    if failed:
+    for each in mishaps:
+        say(f"Not done: {each.method}, trial {each.trial}: {each.reason}; the same command does it again")
+    if failed or mishaps:
         raise typer.Exit(FAILED)
 
 

@@ -7,6 +7,7 @@ processes and its files, is as ever.
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,16 +55,21 @@ def append(folder: RunFolder, event: str, **fields: object) -> None:
         file.write(json.dumps({"event": event, **fields}) + "\n")
 
 
-def scripted(place: str, lag: int = -1, fail: int = -1, seconds: float = 0.0) -> int:
+def scripted(place: str, lag: int = -1, fail: int = -1, killed: int = -1, full: int = -1, seconds: float = 0.0) -> int:
     """What a run's process does, except that trial `lag` falls behind and never ends, and trial `fail` fails.
 
-    Each round takes so many `seconds`.
+    Trial `killed` is ended as by the system that has no memory left, and `full` by a full disk. Each round takes so
+    many `seconds`.
     """
     folder = RunFolder(Path(place))
     trial = int(next(part for part in folder.path.parts if part.startswith("trial-")).removeprefix("trial-"))
     config = Config.from_mapping(folder.read_config())
     if trial == fail:
         print("Error: the training diverged")
+        return 1
+    if trial == full:
+        again = f"feddac simulate --resume {place}"
+        print(f"Error: cannot write in {place}: No space left on device; once that is mended, resume with: {again}")
         return 1
     with folder:
         append(folder, "run", class_names=[str(one) for one in range(10)])
@@ -77,6 +83,8 @@ def scripted(place: str, lag: int = -1, fail: int = -1, seconds: float = 0.0) ->
             figures = {"test_accuracy": 1 - good, "validation_accuracy": 0.01 if trial == lag else good}
             append(folder, "evaluation", round=number, cohort="cohort-0", **figures)
             try:
+                if trial == killed and number == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(60 if trial == lag and number == 2 else seconds)
             except KeyboardInterrupt:
                 (folder.path / TIDY).touch()
@@ -102,3 +110,11 @@ def tune_scripted(arguments: Sequence[str], seconds: float) -> int:
 
     processes.start_run = starter(seconds=seconds)  # type: ignore[assignment]
     return run(["tune", *arguments])
+
+
+def tune_on_small_disk(arguments: Sequence[str], most_bytes: int) -> int:
+    """`feddac tune` where no file can have more than so many bytes."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    return tune_scripted(arguments, 0.0)
