@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import BudgetError, ConfigurationError, FedDACError
+from common.errors import ConfigurationError
 from common.progress import Progress
 from feddac.comparison.announce import estimated_seconds
 from feddac.comparison.one_writer import only_writer
+from feddac.tuning.check import check_own_settings
 from feddac.tuning.execute import count_finished, make_trials
 from feddac.tuning.mishaps import Mishap
 from feddac.tuning.plan import Tuning
@@ -14,7 +15,6 @@ from feddac.tuning.study import MethodStudy, open_storage, require_optuna
 from feddac.tuning.trials import Choice
 from feddac.tuning.write import write_trials
 from server.report.wording import NARROW_SPACE, duration, plural
-from simulation.preflight import check
 
 
 def tune(
@@ -28,7 +28,7 @@ def tune(
     works there, and, before any work, what the runs of the experiment's own settings would end with.
     """
     require_optuna()
-    _check(tuning)
+    check_own_settings(tuning)
     with only_writer(out):
         storage = open_storage(out)
         studies = [MethodStudy(method, tuning.seed, storage) for method in tuning.methods]
@@ -51,18 +51,6 @@ def _require_as_many(studies: Sequence[MethodStudy], trials: int) -> None:
             f"--out holds {most} trials of a method already, and every method must have as many: give --trials {most} "
             "or more, or another --out"
         )
-
-
-def _check(tuning: Tuning) -> None:
-    """Raise the error that a run of the experiment's own settings would end with, which names its method."""
-    for method in tuning.methods:
-        for config in method.configs.values():
-            try:
-                check(config)
-            except BudgetError as error:
-                raise BudgetError(f"method {method.name}: {error}", error.remedy) from None
-            except FedDACError as error:
-                raise type(error)(f"method {method.name}: {error}") from None
 
 
 def _announcement(tuning: Tuning, trials: int, jobs: int) -> str:
