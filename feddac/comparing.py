@@ -55,9 +55,7 @@ def compare(
     return carry_out(plan, Path(out), jobs, engine, progress)
 
 
-def carry_out(
-    plan: Experiment, out: Path, jobs: int, engine: str, progress: Progress | None = None, workers: int = 1
-) -> Comparison:
+def carry_out(plan: Experiment, out: Path, jobs: int, engine: str, progress: Progress | None = None) -> Comparison:
     """Do the runs that are missing below `out`, `jobs` at a time, and write what all of them came to.
 
     Raises ConfigurationError if `out` cannot be written or holds runs with other settings, CheckpointError if another
@@ -69,7 +67,7 @@ def carry_out(
         folders = [RunFolder(out / run.folder) for run in unfinished(plan.runs, out)]
         wait_until_free(folder for folder in folders if folder.config_path.exists())
         prepare_folders(plan.runs, out)
-        failures = execute(plan.runs, out, jobs, engine, progress or Silent(), workers)
+        failures = execute(plan.runs, out, jobs, engine, progress or Silent())
         with values_as_written(out):
             cells = collect(plan, out)
         files = write_comparison(plan, cells, failures, out)

@@ -55,7 +55,7 @@ def simulate(
     told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings, budgets and
     data that cannot work.
     """
-    check_engine(engine, together)
+    check_engine(engine, together, workers)
     address = cluster_address(engine, ray_address)
     with _keywords_that_work():
         whole, folder = prepare(_settings(settings, out), _path(config), _path(resume), progress)

@@ -38,14 +38,23 @@ _RUN_ID = 1
 _TASK_ID = 1
 
 
-def check_engine(engine: str, together: int = 0) -> None:
-    """Raise ConfigurationError for an unknown engine, or a number of devices `together` for one that has none."""
+def check_engine(engine: str, together: int = 0, workers: int = 0) -> None:
+    """Raise ConfigurationError for an unknown engine, or a number that it has no use for; 0 stands for none given."""
     if engine not in ENGINES:
         raise ConfigurationError(f"--engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if together and engine != "batched":
         raise ConfigurationError(f"--together is for the batched engine, not for {engine}: leave out one of the two")
     if together < 0:
         raise ConfigurationError(f"--together must be at least 0, not {together}")
+    if workers and engine != "ray":
+        raise ConfigurationError(f"--workers is for the ray engine, not for {engine}: leave out one of the two")
+    if workers < 0:
+        raise ConfigurationError(f"--workers must be at least 0, not {workers}")
+
+
+def workers_of_each(engine: str, runs: int) -> int:
+    """How many workers each of so many runs at a time has, which share the CPUs; 0 for an engine that has none."""
+    return max(1, _cpus() // runs) if engine == "ray" else 0
 
 
 def cluster_address(engine: str, given: str) -> str:
@@ -87,9 +96,7 @@ def run_federation(
     Raises ConfigurationError for an unknown engine and where no cluster answers, FederationError when Ray cannot start
     or stops.
     """
-    check_engine(engine, together)
-    if workers < 0:
-        raise ConfigurationError(f"workers must be at least 0, not {workers}")
+    check_engine(engine, together, workers)
     prefer_own_code()
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK_ID, _RUN_ID, SUPERLINK_NODE_ID
     run = Run.create_empty(_RUN_ID)

@@ -22,6 +22,7 @@ from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
 from server.report.wording import NARROW_SPACE, number_of, percent
 from server.run_folder import RunFolder
+from simulation.engines import workers_of_each
 
 PLACES = ("out", "data-folder")
 """Settings in which a run that is there already may differ from the plan."""
@@ -99,14 +100,13 @@ def _refusal(folder: RunFolder, key: str, before: Mapping[str, Scalar], wanted: 
     return f"{folder.path} holds a run {what} choose another --out, or delete that folder"
 
 
-def execute(
-    runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progress: Progress, workers: int = 1
-) -> list[Failure]:
+def execute(runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progress: Progress) -> list[Failure]:
     """Finish all runs below `out`, whose folders are prepared, `jobs` at a time; returns those that failed.
 
     Runs with the same search wait for the first of them to have done it, and take it over. One in which another process
-    writes is left alone. `workers` is for the `ray` engine. Interrupted, it ends its processes first.
+    writes is left alone. Interrupted, it ends its processes first.
     """
+    workers = workers_of_each(engine, jobs)
     tasks = [_Task(run, RunFolder(out / run.folder), search_key(run.config)) for run in runs]
     pending = [task for task in tasks if not task.folder.summary_path.exists()]
     progress.start(_STAGE, len(tasks))

@@ -25,6 +25,7 @@ from feddac.tuning.score import after_rounds, at_the_end
 from feddac.tuning.study import MethodStudy, OpenTrial
 from server.report.wording import NARROW_SPACE, percent
 from server.run_folder import RunFolder
+from simulation.engines import workers_of_each
 
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
@@ -91,13 +92,14 @@ class _Searches:
 
 
 def make_trials(
-    studies: Sequence[MethodStudy], trials: int, out: Path, jobs: int, engine: str, progress: Progress, workers: int = 1
+    studies: Sequence[MethodStudy], trials: int, out: Path, jobs: int, engine: str, progress: Progress
 ) -> list[Mishap]:
     """Make `trials` trials of each study below `out`, `jobs` runs at a time; interrupted, it ends its processes first.
 
     Returns the trials that the machine has ended, at which their studies stop. Raises ConfigurationError for folders
     that hold runs with other settings.
     """
+    workers = workers_of_each(engine, min(jobs, len(studies)))
     waiting: list[_Attempt] = []
     active: list[_Attempt] = []
     processes_of: dict[subprocess.Popen[bytes], _Attempt] = {}

@@ -18,7 +18,7 @@ from server.report.wording import NARROW_SPACE, duration, plural
 
 
 def tune(
-    tuning: Tuning, out: Path, trials: int, jobs: int, engine: str, progress: Progress, workers: int = 1
+    tuning: Tuning, out: Path, trials: int, jobs: int, engine: str, progress: Progress
 ) -> tuple[list[Choice], list[Mishap]]:
     """Make `trials` trials of each method below `out`, `jobs` runs at a time, and choose the best of each method.
 
@@ -35,7 +35,7 @@ def tune(
         _require_as_many(studies, trials)
         progress.note(_announcement(tuning, trials, jobs))
         try:
-            mishaps = make_trials(studies, trials, out, jobs, engine, progress, workers)
+            mishaps = make_trials(studies, trials, out, jobs, engine, progress)
         finally:
             choices = [Choice.of(study.method.name, study.trials()) for study in studies]
             write_trials(choices, out)

@@ -102,6 +102,7 @@ def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> No
         (lambda: feddac.search([feddac.DeviceBudget(macs=1)], model="mlp", out=tmp_path / "a"), "no architecture fits"),
         (lambda: feddac.train(model="mlp", distillation=0.5, out=tmp_path / "a"), "no effect without --teacher"),
         (lambda: feddac.simulate(engine="cloud", out=tmp_path / "a"), "must be one of ray, inline"),
+        (lambda: feddac.simulate(engine="batched", workers=2, out=tmp_path / "a"), "--workers is for the ray engine"),
         (lambda: feddac.compare("peers", out=tmp_path / "a", jobs=-1), "jobs must be at least 0, not -1"),
         (lambda: feddac.read_run(tmp_path), "there is no run in"),
         (lambda: feddac.load(tmp_path, "phone"), "there is no run in"),

@@ -17,7 +17,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import ConfigurationError, DataError, FederationError
-from simulation.engines import ENGINES, run_federation
+from simulation.engines import ENGINES, run_federation, workers_of_each
 from simulation.environment import CODE_ROOT, CPU_TUNING
 from simulation.local_grid import LocalGrid
 from tests.examples import slow
@@ -31,9 +31,8 @@ CLIENT = "tests.simulation.counting_app:app"
 
 
 def run(engine: str, server: Callable[[Grid, Context], T], bad_partition: int = -1) -> T:
-    return run_federation(
-        engine, server, CLIENT, {"bad-partition": bad_partition, "rounds": 2}, DEVICES, workers=WORKERS
-    )
+    workers = WORKERS if engine == "ray" else 0
+    return run_federation(engine, server, CLIENT, {"bad-partition": bad_partition, "rounds": 2}, DEVICES, workers)
 
 
 def request(node_id: int, weights: list[float], misbehave: str) -> Message:
@@ -230,6 +229,24 @@ def test_unknown_engine() -> None:
 def test_a_number_of_devices_at_once_that_cannot_be(engine: str, together: int, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         run_federation(engine, lambda grid, context: None, CLIENT, {}, 1, together=together)
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers", "reason"),
+    [
+        ("inline", 2, "--workers is for the ray engine, not for inline: leave out one of the two"),
+        ("batched", 2, "--workers is for the ray engine, not for batched: leave out one of the two"),
+        ("ray", -1, "--workers must be at least 0, not -1"),
+    ],
+)
+def test_a_number_of_workers_that_cannot_be(engine: str, workers: int, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        run_federation(engine, lambda grid, context: None, CLIENT, {}, 1, workers=workers)
+
+
+def test_runs_beside_each_other_share_the_cpus() -> None:
+    assert workers_of_each("ray", 1) >= workers_of_each("ray", 2) >= workers_of_each("ray", 10**6) == 1
+    assert workers_of_each("inline", 1) == workers_of_each("batched", 1) == 0
 
 
 def test_client_app_that_cannot_be_imported() -> None:

@@ -63,8 +63,7 @@ def compare(
 
     check_engine(engine)
     plan = read_experiment(find_experiment(experiment), settings, _seeds(seeds))
-    cpus = os.cpu_count() or 1
-    at_a_time = jobs or cpus
+    at_a_time = jobs or os.cpu_count() or 1
     console = result_console()
     if show:
         console.print(announcement(plan, out, at_a_time), soft_wrap=True, markup=False, highlight=False)
@@ -74,7 +73,7 @@ def compare(
         raise ConfigurationError("--out FOLDER is missing: it says where runs and results are kept")
     try:
         with show_progress(Console(stderr=True)) as progress:
-            done = carry_out(plan, out, at_a_time, engine, progress, max(1, cpus // at_a_time))
+            done = carry_out(plan, out, at_a_time, engine, progress)
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None

@@ -81,7 +81,7 @@ def simulate(
     from feddac.cli.display import show_progress
     from simulation.engines import check_engine, cluster_address
 
-    check_engine(engine, together)
+    check_engine(engine, together, workers)
     address = cluster_address(engine, ray_address)
     with show_progress(Console(stderr=True)) as progress:
         whole, folder = prepare(settings, config, resume, progress)

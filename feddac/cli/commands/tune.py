@@ -73,12 +73,10 @@ def tune(
     check_engine(engine)
     require_optuna()
     tuning = read_tuning(find_experiment(experiment), settings, seed)
-    cpus = os.cpu_count() or 1
-    at_a_time = jobs or cpus
-    workers = max(1, cpus // min(at_a_time, len(tuning.methods)))
+    at_a_time = jobs or os.cpu_count() or 1
     try:
         with show_progress(Console(stderr=True)) as progress:
-            choices, mishaps = run_tuning(tuning, out, trials, at_a_time, engine, progress, workers)
+            choices, mishaps = run_tuning(tuning, out, trials, at_a_time, engine, progress)
     except KeyboardInterrupt:
         say("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(INTERRUPTED) from None

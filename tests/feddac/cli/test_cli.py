@@ -40,6 +40,7 @@ def test_simulate_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "--rounds", "-1"], 2, "rounds must be at least 0"),
         (["simulate", "--workers", "-1"], 2, "--workers"),
         (["simulate", "--engine", "cluster"], 2, "--engine must be one of ray, inline, batched, not 'cluster'"),
+        (["simulate", "--workers", "4", "--engine", "inline"], 2, "--workers is for the ray engine, not for inline"),
         (["simulate", "--together", "4"], 2, "--together is for the batched engine, not for ray"),
         (["simulate", "--fleet", "phon"], 2, "did you mean 'phone'"),
         (["simulate", "--max-macs", "0"], 1, "max-macs must be a positive number"),
