@@ -12,7 +12,7 @@ class DACSettings(Settings):
 
     architectures: str = setting(
         "",
-        "Architecture file, or folder of them, as feddac search writes them: each device gets the largest that fits, "
+        "Architecture file, folder of them, or run folder of feddac search: each device gets the largest that fits, "
         "and no search runs (dac).",
     )
     aggregation: str = setting(

@@ -10,14 +10,19 @@ from server.cohorts import Cohort
 from server.devices import Device
 from server.methods.refusals import refuse
 from server.run import Run
+from server.run_folder import RunFolder
 
 
 def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
     """The architectures in the file `path`, or in every *.json file of the folder `path`, in the order of their names.
 
-    They must take the images and tell the classes of `base`, and with `one_base` be cut from one base network. Raises
-    ConfigurationError if there is no file, ArchitectureError naming the file that is damaged or does not fit.
+    Of a run's folder, such as a search's, those that the run has found. They must take the images and tell the classes
+    of `base`, and with `one_base` be cut from one base network. Raises ConfigurationError if there is no file,
+    ArchitectureError naming the file that is damaged or does not fit.
     """
+    run = RunFolder(path)
+    if run.config_path.is_file():
+        path = run.architectures_folder
     if path.is_dir():
         files = sorted(one for one in path.glob("*.json") if not one.name.startswith("."))
         if not files:

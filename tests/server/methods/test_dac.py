@@ -1,6 +1,7 @@
 """DAC's cohorts: from a search, or from architecture files; random weights are slices of one network."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,21 @@ def test_when_no_device_can_hold_a_given_architecture_the_smallest_is_named(
 ) -> None:
     with pytest.raises(BudgetError, match="any of the given architectures, of which the smallest needs 1,480 MACs"):
         cohorts_of([make_device(macs=9)], architectures=str(found))
+
+
+def test_a_run_folder_has_the_architectures_that_its_run_has_found(
+    cohorts_of: Callable[..., list[Cohort]], found: Path, make_device: Callable[..., Device], tmp_path: Path
+) -> None:
+    with RunFolder.create(tmp_path / "search") as search:
+        search.write_config({"data": "digits"})
+        search.write_budgets([])
+    shutil.copytree(found, search.architectures_folder, dirs_exist_ok=True)
+    devices = [make_device("a", params=4511), make_device("b", params=4000)]
+    of_files, of_run = (cohorts_of(devices, architectures=str(one)) for one in (found, search.path))
+    assert [one.weights.tobytes() for one in of_files] == [one.weights.tobytes() for one in of_run]
+    shutil.rmtree(search.architectures_folder)
+    with pytest.raises(ConfigurationError, match=r"there is no file or folder .*/search/architectures; feddac"):
+        cohorts_of(devices, architectures=str(search.path))
 
 
 def test_only_architectures_of_one_base_network_can_be_averaged_across_cohorts(
