@@ -30,13 +30,14 @@ def resume_option(help_text: str, panel: str | None = None) -> Any:
 
 
 def with_settings(
-    *groups: type[Settings], omit: Collection[str] = ()
+    *groups: type[Settings], omit: Collection[str] = (), default: str = ""
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a Typer command one option for every field of `groups`, `local_epochs` becoming `--local-epochs`.
 
     Fields named in `omit` get none. Where there are many, the help shows those that are common or of a group that is
-    not ours, and the others with `--help-all`. Every such command also has `--quiet`, and `--preset` if it takes
-    settings of the search.
+    not ours, and the others with `--help-all`; it shows the defaults of the groups, or says in the words of `default`
+    where else those come from. Every such command also has `--quiet`, and `--preset` if it takes settings of the
+    search.
 
     It must have a parameter `settings`: the options the user gave, as kebab-case keys. Those left out are not in it, so
     that a configuration file can fill them.
@@ -49,7 +50,8 @@ def with_settings(
     ]
     few = len(chosen) <= FEW
     fields = {
-        one.name: _option(one, group, few or one.metadata["common"] or group not in OURS) for one, group in chosen
+        one.name: _option(one, group, few or one.metadata["common"] or group not in OURS, default)
+        for one, group in chosen
     }
     if SearchSettings in groups:
         fields[PRESET] = _PRESET
@@ -84,15 +86,15 @@ def flag_words(key: str, value: object) -> list[str]:
     return [f"--{'' if value else 'no-'}{key}"] if isinstance(value, bool) else [f"--{key}", str(value)]
 
 
-def _option(one: "dataclasses.Field[Any]", group: type[Settings], shown: bool) -> Any:
+def _option(one: "dataclasses.Field[Any]", group: type[Settings], shown: bool, default: str) -> Any:
     """An annotation of None or the field's type; None stands for an option that was not given."""
     flag = f"--{key_of(one.name)}"
     boolean = isinstance(one.default, bool)
-    default = "" if one.default == "" else f" [default: {_shown(one.default)}]"
+    note = "" if one.default == "" else f" [default: {default or _shown(one.default)}]"
     choices = one.metadata["choices"]
     option = typer.Option(
         f"{flag}/--no-{key_of(one.name)}" if boolean else flag,
-        help=one.metadata["help"] + default,
+        help=one.metadata["help"] + note,
         hidden=not shown,
         show_default=False,
         metavar=None if boolean else "|".join(choices) or _metavar(type(one.default)),

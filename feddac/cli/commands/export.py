@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from feddac.standalone.exporting import Exported
 
-USED = ("data", "data_folder")
+UNUSED = [one.name for one in dataclasses.fields(DataSettings) if one.name not in ("data", "data_folder")]
 
 EXAMPLES = """
 Examples:
@@ -27,7 +27,7 @@ Examples:
 """
 
 
-@with_settings(DataSettings, omit=[one.name for one in dataclasses.fields(DataSettings) if one.name not in USED])
+@with_settings(DataSettings, omit=UNUSED, default="the run's")
 def export(
     settings: dict[str, Any],
     run: Annotated[

@@ -78,3 +78,10 @@ def test_presets_and_profiles_are_listed(capsys: pytest.CaptureFixture[str], mon
 def test_the_command_that_works_replaces_flags() -> None:
     given = ["simulate", "--width=2", "--seed", "1", "--max-macs", "5"]
     assert with_changes(given, {"width": 0.5, "max-macs": "1M"}) == "feddac simulate --seed 1 --width 0.5 --max-macs 1M"
+
+
+def test_export_says_that_it_tests_on_the_data_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "or package.module:function. [default: the run's]" in shown
+    assert "default: digits" not in shown
