@@ -50,6 +50,7 @@ class RunLock:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)  # who was there before has been read
         os.write(self._descriptor, json.dumps(owner).encode())
         self._released = threading.Event()
         self._pid = os.getpid()

@@ -55,6 +55,14 @@ def test_a_dead_owner_keeps_nothing(tmp_path: Path, elsewhere: subprocess.Popen[
     assert not (tmp_path / LOCK_NAME).exists()
 
 
+def test_who_takes_over_a_dead_owners_lock_is_named_in_it(tmp_path: Path, elsewhere: subprocess.Popen[str]) -> None:
+    elsewhere.kill()
+    elsewhere.wait()
+    lock = RunLock(tmp_path)
+    assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
+    lock.release()
+
+
 def test_a_stopped_owner_still_owns(tmp_path: Path, elsewhere: subprocess.Popen[str]) -> None:
     elsewhere.send_signal(signal.SIGSTOP)
     with pytest.raises(CheckpointError, match="in use"):
