@@ -7,6 +7,7 @@ thread, or on a GPU, the search waits for each of them. The result is the same e
 
 import os
 import signal
+from collections.abc import Iterable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,15 +17,15 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from common.architecture import Architecture
-from common.errors import FedDACError
 from common.groups import SearchSettings
 from common.layout import State
 from common.learning import Feed
+from common.models.networks import allow_network, allowed_networks
 from common.process import end_with
 from common.progress import Silent
 from common.seeds import derive_seed
 from dac.recipe import fine_tuning
-from dac.train import Trained, train_architecture
+from dac.train import Diverged, Trained, train_architecture
 
 if TYPE_CHECKING:
     from loky import ProcessPoolExecutor
@@ -51,7 +52,7 @@ class _Trainer:
     accelerator: torch.device
 
     def __call__(self, begun: Begun) -> Trained:
-        """The network after `fine_tune_epochs` epochs; raises FedDACError if they diverge."""
+        """The network after `fine_tune_epochs` epochs; raises Diverged, which says what to change, if they diverge."""
         teacher = (
             None if begun.teacher is None else Architecture.full(begun.architecture.base).build_from(begun.teacher)
         )
@@ -68,8 +69,8 @@ class _Trainer:
                 teacher=teacher,
                 recalibrated=True,
             )
-        except FedDACError:
-            raise FedDACError("the training of a found network diverged; lower --search-learning-rate") from None
+        except Diverged:
+            raise Diverged("the training of a found network diverged; lower --search-learning-rate") from None
 
 
 class Finals:
@@ -89,7 +90,8 @@ class Finals:
             from loky import ProcessPoolExecutor  # which a machine that searches on a GPU does without
 
             torch.set_num_threads(self._threads - self._processes)
-            self._pool = ProcessPoolExecutor(self._processes, initializer=_begin, initargs=(self._trainer, os.getpid()))
+            known = self._trainer, allowed_networks(), os.getpid()
+            self._pool = ProcessPoolExecutor(self._processes, initializer=_begin, initargs=known)
             self._pool.submit(int)  # what processes import takes seconds, in which the search begins
         return self
 
@@ -138,9 +140,11 @@ _trainer: _Trainer | None = None
 """Of a process that trains beside a search."""
 
 
-def _begin(trainer: _Trainer, parent: int) -> None:
+def _begin(trainer: _Trainer, networks: Iterable[str], parent: int) -> None:
     global _trainer
     _trainer = trainer
+    for model in networks:
+        allow_network(model)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends this process
     end_with(parent)  # a search that is killed leaves nothing computing
     torch.set_num_threads(1)

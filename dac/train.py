@@ -45,6 +45,10 @@ from dac.checkpoint import SHARE, Checkpoint, digest_of, load_checkpoint, save_c
 from dac.supernet import momentum_of, restore_momentum
 
 
+class Diverged(FedDACError):
+    """The loss of a training is no longer a finite number."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """The weights after the last epoch, on the CPU, and their accuracy on the validation images."""
@@ -76,7 +80,7 @@ def train_architecture(
     without it the validation images are looked at once, at the end. `penalty` of the module is added to the loss; with
     a `teacher` the share `settings.distillation` of the loss is the distance from its answers. With `recalibrated` the
     statistics of batch norms are measured anew on the training images at the end.
-    Raises CheckpointError for a damaged or foreign checkpoint and FedDACError if training diverges.
+    Raises CheckpointError for a damaged or foreign checkpoint and Diverged if training diverges.
     """
     module = fresh(architecture, derive_seed(seed, "train-init"))
     if state is not None:
@@ -175,7 +179,7 @@ class _Run:
                 before_step=self._before_step,
             )
         if not math.isfinite(score.loss):
-            raise FedDACError(f"training diverged in epoch {number}; lower --learning-rate")
+            raise Diverged(f"training diverged in epoch {number}; lower --learning-rate")
         return score
 
     def _before_step(self) -> None:

@@ -57,6 +57,11 @@ def allow_network(model: str) -> None:
         _allowed.add(model)
 
 
+def allowed_networks() -> frozenset[str]:
+    """The names given to `allow_network`: a process that this one starts has to be told of them."""
+    return frozenset(_allowed)
+
+
 def factory_of(base: BaseNetwork) -> Factory:
     """The network of a base; raises ArchitectureError if there is none of its name, or it may not be built here."""
     if base.model in OWN:

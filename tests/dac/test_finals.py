@@ -8,15 +8,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from common.architecture import Architecture
-from common.errors import FedDACError
+from common.data.augment import Preprocessor
+from common.errors import DataError, FedDACError
 from common.groups import SearchSettings
 from common.learning import Feed
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.slicing import state_of
 from dac.finals import Begun, Finals
@@ -25,6 +28,16 @@ from tests.dac.test_search import Killed, KilledAfter, assert_same, run
 
 NETWORK = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
 BEGUN = Begun("0", NETWORK, state_of(NETWORK.build(0)), None)
+
+
+class Broken(Preprocessor):
+    """Images that cannot be prepared."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.tensor([0.2]), torch.tensor([0.25]), "none")
+
+    def eval_batch(self, images: torch.Tensor) -> torch.Tensor:
+        raise DataError("the images are gone")
 
 
 @pytest.fixture
@@ -113,6 +126,26 @@ def test_a_training_that_diverges_says_what_to_change(feeds: tuple[Feed, Feed]) 
         pytest.raises(FedDACError, match="lower --search-learning-rate"),
     ):
         beside.result(beside.start(BEGUN), BEGUN)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_users_network_is_trained_beside_the_search_like_ours(feeds: tuple[Feed, Feed]) -> None:
+    model = "tests.common.models.users:thirty_lines"
+    allow_network(model)
+    network = Architecture.full(BaseNetwork(model, (1, 8, 8), 4))
+    begun = Begun("0", network, state_of(network.build(0)), None)
+    with finals(feeds) as beside:
+        trained = beside.result(beside.start(begun), begun)
+        alone = beside._here(begun)
+    assert all(torch.equal(value, alone.state[name]) for name, value in trained.state.items())
+
+
+def test_what_is_no_divergence_is_not_called_one(feeds: tuple[Feed, Feed]) -> None:
+    with (
+        finals((feeds[0], replace(feeds[1], preprocessor=Broken()))) as here,
+        pytest.raises(DataError, match="the images are gone"),
+    ):
+        here.start(BEGUN)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
