@@ -13,6 +13,7 @@ from common.data.batches import batch_count, batches
 from common.data.images import Images
 from common.errors import ConfigurationError, DataError
 from common.fast_convolutions import use_fast_convolutions
+from common.models.map_layout import map_layout
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,10 @@ def pick_accelerator(wanted: str) -> torch.device:
 
 
 def place(module: nn.Module, accelerator: torch.device) -> nn.Module:
-    """The module on `accelerator` with channels-last weights, which convolutions run about twice as fast on CPU."""
+    """The module on `accelerator` with channels-last weights, which convolutions run about twice as fast on CPU.
+
+    Where a network cannot read channels-last maps, they are contiguous.
+    """
     if accelerator.type == "cpu":
         use_fast_convolutions(module)
-    return module.to(accelerator, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return module.to(accelerator, memory_format=map_layout(module))  # type: ignore[call-overload, no-any-return]

@@ -22,6 +22,7 @@ from common.errors import FedDACError
 from common.groups import SearchSettings
 from common.layout import State
 from common.learning import Batch, Feed, distance, evaluate, place, recalibrate, shorten_gradient
+from common.models.map_layout import map_layout
 from common.optimizers import SGD
 from common.progress import Progress
 from common.seeds import derive_seed, torch_generator
@@ -153,5 +154,5 @@ class _Shared:
         """A member's own tensors, in the memory layout that its module runs fastest with."""
         kept = self.cuts[number]
         own = {name: kept.tensor(self.parameters[name], self.axes[name]) for name in self.names[number]}
-        four = torch.channels_last
+        four = map_layout(self.modules[number])
         return {name: t.contiguous(memory_format=four) if t.dim() == 4 else t for name, t in own.items()}

@@ -11,6 +11,7 @@ from common.errors import ArchitectureError
 from common.models import mobilenet_v2
 from common.models.derive import derive
 from common.models.description import BaseNetwork, Description
+from common.models.map_layout import map_layout, needs_contiguous_maps, use_contiguous_maps
 from common.models.networks import allow_network, factory_of, skeleton_of
 from common.models.reduce import reduced, unset_tensors
 from common.models.trial import without_what_breaks
@@ -33,7 +34,8 @@ def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
     skeleton, description = _known(base)
     whole = {**description.full_sizes, **{block.name: 1 for block in description.blocks}}
     if all(sizes.get(name, size) == size for name, size in whole.items()):
-        return factory_of(base).build(base)
+        full = factory_of(base).build(base)
+        return full if map_layout(skeleton) == torch.channels_last else use_contiguous_maps(full)
     module = reduced(skeleton, description, sizes)
     missing = unset_tensors(module)
     if missing:
@@ -71,7 +73,10 @@ def _derived(one: _Identified) -> tuple[nn.Module, Description]:
         ) from None
     if description.classes != base.classes:
         raise ArchitectureError(f"{base.model} returns {description.classes} logits, not {base.classes}")
-    return module, without_what_breaks(base.model, module, description, base.input_shape)
+    description = without_what_breaks(base.model, module, description, base.input_shape)
+    if needs_contiguous_maps(module, base.input_shape):
+        use_contiguous_maps(module)
+    return module, description
 
 
 def _copy_first_entries(full: nn.Module, module: nn.Module, names: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Networks as users write them: with their own ideas of a forward."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -42,6 +44,40 @@ class ThirtyLines(nn.Module):
 
 def thirty_lines(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return ThirtyLines(input_shape[0], classes)
+
+
+class Tutorial(nn.Module):
+    """LeNet as tutorials have it: `flatten` flattens its maps."""
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int, flatten: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        self.conv1, self.conv2 = nn.Conv2d(channels, 6, 5, padding=2), nn.Conv2d(6, 16, 3, padding=1)
+        self.mix = nn.Conv2d(16, 12, 1)
+        self.fc1, self.fc2 = nn.Linear(12 * (height // 4) * (width // 4), 24), nn.Linear(24, classes)
+        self.flatten = flatten
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.relu(self.mix(F.max_pool2d(F.relu(self.conv2(x)), 2)))
+        logits: torch.Tensor = self.fc2(F.relu(self.fc1(self.flatten(x))))
+        return logits
+
+
+def viewed(x: torch.Tensor) -> torch.Tensor:
+    return x.view(x.size(0), -1)
+
+
+def tutorial(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Tutorial(input_shape, classes, viewed)
+
+
+def flattened(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1)
+
+
+def tutorial_flattened(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Tutorial(input_shape, classes, flattened)
 
 
 class Counting(nn.Module):
