@@ -14,6 +14,7 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError
 from common.layout import State
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from dac.files import Member, load_architecture, load_member, save_member
 
@@ -45,6 +46,40 @@ def test_what_was_written_comes_back(member: Path) -> None:
     loaded = load_member(member).state
     assert set(loaded) == set(state)
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("part", ["whole", "reduced"])
+def test_buffers_of_whole_numbers_and_truth_values_come_back(tmp_path: Path, part: str) -> None:
+    architecture = ordered(part)
+    state = architecture.build(0).state_dict()
+    path = tmp_path / "one.json"
+    save_member(path, Member(architecture, DeviceBudget(), dict(state), 0.5), name="one", parent=None, seed=0)
+    loaded = load_member(path).state
+    assert loaded["order"].tolist() == list(range(7, -1, -1))
+    assert {one.dtype for one in loaded.values()} == {torch.float32, torch.int64, torch.bool}
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("order", torch.arange(9)), ("used", torch.ones(8, dtype=torch.int64))], ids=["shape", "type"]
+)
+def test_such_a_buffer_of_another_type_or_shape_is_refused(tmp_path: Path, name: str, value: torch.Tensor) -> None:
+    def change(state: State) -> None:
+        state[name] = value
+
+    architecture, path = ordered("whole"), tmp_path / "one.json"
+    state = dict(architecture.build(0).state_dict())
+    save_member(path, Member(architecture, DeviceBudget(), state, 0.5), name="one", parent=None, seed=0)
+    rewrite(path, change)
+    with pytest.raises(ArchitectureError, match=f"does not fit its architecture: {name} is"):
+        load_member(path)
+
+
+def ordered(part: str) -> Architecture:
+    """Of a user's network with such buffers."""
+    model = "tests.common.models.users:ordered"
+    allow_network(model)
+    return Architecture.with_kept(BaseNetwork(model, (1, 8, 8), 4), {"head": range(3)} if part == "reduced" else {})
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.float16, torch.bfloat16, torch.float64, torch.uint8])

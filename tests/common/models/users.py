@@ -80,6 +80,32 @@ def tutorial_flattened(input_shape: tuple[int, int, int], classes: int) -> nn.Mo
     return Tutorial(input_shape, classes, flattened)
 
 
+class Ordered(nn.Module):
+    """Buffers of whole numbers and of truth values, and one that is no part of the state dict."""
+
+    order: torch.Tensor
+    used: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Conv2d(8, 6, 3, padding=1)
+        self.classifier = nn.Linear(6, classes)
+        self.register_buffer("order", torch.arange(7, -1, -1))
+        self.register_buffer("used", torch.tensor([True] * 7 + [False]))
+        self.register_buffer("scale", torch.tensor([0.5]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.conv(x)))[:, self.order] * self.used.view(-1, 1, 1)
+        logits: torch.Tensor = self.classifier(F.relu(self.head(x)).mean((2, 3)) * self.scale)
+        return logits
+
+
+def ordered(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Ordered(input_shape[0], classes)
+
+
 class Counting(nn.Module):
     """Says how many channels there are where they are flattened, so that they cannot be reduced."""
 
