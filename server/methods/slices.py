@@ -79,6 +79,9 @@ def _kept(group: ChannelGroup, rate: Fraction) -> int:
 
 @lru_cache(maxsize=16)
 def _rates(base: BaseNetwork) -> tuple[Fraction, ...]:
-    """Every rate at which a slice gains a channel, ascending: the largest that keeps just as many."""
-    sizes = {group.size for group in reducible(base)}
+    """Every rate at which a slice gains a channel, ascending: the largest that keeps just as many.
+
+    A network that cannot be reduced has one slice, the whole.
+    """
+    sizes = {group.size for group in reducible(base)} or {1}
     return tuple(sorted({Fraction(kept, size) for size in sizes for kept in range(1, size + 1)}))

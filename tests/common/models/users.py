@@ -125,6 +125,11 @@ def counting(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return Counting(classes)
 
 
+def irreducible(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    channels, height, width = input_shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
+
+
 def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
     return "a network"
 

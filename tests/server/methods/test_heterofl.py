@@ -23,6 +23,7 @@ from common.groups import TrainSettings
 from common.learning import place, recalibrate
 from common.messages import Task
 from common.methods.heterofl import ScaledOrder
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.rates import COUNTED, KINDS, LatencyBound
 from common.slicing import slice_state
@@ -79,6 +80,15 @@ def test_the_slice_of_a_budget_by_hand() -> None:
     assert largest_slice(MLP, DeviceBudget(params=75 * 80 + 10)).sizes["hidden"] == 79
     assert largest_slice(MLP, DeviceBudget(params=75 * 80 + 11)).sizes["hidden"] == 80
     assert largest_slice(MLP, DeviceBudget()) == Architecture.full(MLP)
+
+
+def test_a_network_that_cannot_be_reduced_has_one_slice() -> None:
+    model = "tests.common.models.users:irreducible"
+    allow_network(model)
+    whole = Architecture.full(BaseNetwork(model, (1, 8, 8), 4))
+    assert largest_slice(whole.base, DeviceBudget()) == whole
+    with pytest.raises(BudgetError, match="no slice fits"):
+        largest_slice(whole.base, DeviceBudget(macs=1))
 
 
 def test_a_budget_below_the_smallest_slice_is_refused_with_its_costs() -> None:
