@@ -14,7 +14,7 @@ from common.models.description import BaseNetwork, Description
 from common.models.map_layout import map_layout, needs_contiguous_maps, use_contiguous_maps
 from common.models.networks import allow_network, factory_of, skeleton_of
 from common.models.reduce import reduced, unset_tensors
-from common.models.trial import without_what_breaks
+from common.models.trial import require_training, without_what_breaks
 
 __all__ = ["allow_network", "build_module", "describe"]
 _MAXIMUM = 4096  # no image side, class count or channel count that we would build for a stranger is larger
@@ -73,6 +73,7 @@ def _derived(one: _Identified) -> tuple[nn.Module, Description]:
         ) from None
     if description.classes != base.classes:
         raise ArchitectureError(f"{base.model} returns {description.classes} logits, not {base.classes}")
+    require_training(base.model, module, base.input_shape, base.classes)
     description = without_what_breaks(base.model, module, description, base.input_shape)
     if needs_contiguous_maps(module, base.input_shape):
         use_contiguous_maps(module)

@@ -20,6 +20,8 @@ from common.models import bottleneck, cnn, darts, mlp, mobilenet_v2, resnet, two
 from common.models.description import BaseNetwork
 
 TORCHVISION = "torchvision:"
+WITH_AUXILIARY = ("googlenet", "inception_v3")
+"""Networks of torchvision that are trained with further classifiers, which are left out here."""
 
 
 @dataclass(frozen=True)
@@ -126,5 +128,8 @@ def _from_torchvision(name: str, input_shape: tuple[int, int, int], classes: int
         raise ArchitectureError(f"torchvision has no network {name!r}; see torchvision.models.list_models()")
     if input_shape[0] != 3:
         raise ArchitectureError(f"torchvision:{name} takes colour images, not {input_shape[0]} channel(s)")
-    module: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    given: dict[str, bool] = {}
+    if name in WITH_AUXILIARY:  # in training they return the logits of two or three classifiers
+        given = {"aux_logits": False, "init_weights": True}
+    module: nn.Module = models.get_model(name, weights=None, num_classes=classes, **given)
     return module

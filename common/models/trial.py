@@ -1,4 +1,7 @@
-"""Does a network still run when it is reduced? A forward may rely on channel counts in ways that a trace cannot see."""
+"""Does a network run in training mode, and when it is reduced?
+
+A forward may depend on the mode, and rely on channel counts in ways that a trace cannot see.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,6 +37,31 @@ def without_what_breaks(
     return found
 
 
+def require_training(name: str, skeleton: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Raises ArchitectureError, naming the network, unless it returns logits in training mode, too."""
+    image = torch.zeros(2, *input_shape, device="meta")
+    try:
+        with torch.no_grad():
+            returned = skeleton.train()(image)
+    except Exception as error:  # whatever a stranger's forward raises
+        raise ArchitectureError(
+            f"{name} cannot be trained on images of shape {input_shape}: {first_line(error)}"
+        ) from None
+    finally:
+        skeleton.eval()
+    if not isinstance(returned, torch.Tensor) or tuple(returned.shape) != (2, classes):
+        found = f"shape {tuple(returned.shape)}" if isinstance(returned, torch.Tensor) else type(returned).__name__
+        raise ArchitectureError(
+            f"in training mode the forward of {name} returns {found} for 2 images, not (images, classes) as in "
+            "evaluation mode; leave out what it returns beside the logits"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What kind of error it is and the first line of what it says."""
+    return next(iter(f"{type(error).__name__}: {error}".splitlines()))
+
+
 def _limited(description: Description, frozen: dict[str, str], blocks: Iterable[Block]) -> Description:
     groups = tuple(
         replace(group, prunable=False, frozen=frozen[group.name]) if group.name in frozen else group
@@ -57,5 +85,5 @@ def _complaint(
             module = reduced(skeleton, description, sizes).eval()
             logits = module(torch.zeros(2, *input_shape))
     except Exception as error:  # whatever a stranger's forward raises
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return first_line(error)
     return "" if tuple(logits.shape) == (2, description.classes) else f"it returns {tuple(logits.shape)}"

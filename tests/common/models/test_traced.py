@@ -9,11 +9,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.architecture import Architecture
+from common.budget import USUAL_TRAINING
 from common.errors import ArchitectureError
 from common.models import allow_network, describe
 from common.models.description import BaseNetwork, Layer
 from common.slicing import slice_state
 from tests.common.models.networks import EVERY, SHAPES, base_of, images, random_part
+from tests.examples import slow
 
 MODELS = list(SHAPES)
 USERS = "tests.common.models.users"
@@ -153,12 +155,22 @@ def test_a_channel_shuffle_freezes_what_it_touches_and_leaves_the_rest() -> None
         (f"{USERS}:no_module", "returned str, not a torch module"),
         (f"{USERS}:two_outputs", r"cannot take images of shape \(3, 8, 8\): TypeError: its forward returns tuple"),
         (f"{USERS}:wrong_classes", "returns 11 logits, not 10"),
+        (f"{USERS}:auxiliary", r"in training mode the forward of .*:auxiliary returns tuple for 2 images"),
+        (f"{USERS}:untrainable", "untrainable cannot be trained on .*: NotImplementedError: only for$"),
     ],
 )
 def test_a_network_that_cannot_be_used_says_why(model: str, message: str) -> None:
     allow_network(model)
     with pytest.raises(ArchitectureError, match=message):
         describe(BaseNetwork(model, (3, 8, 8), 10))
+
+
+@pytest.mark.parametrize("model", slow("torchvision:googlenet", "torchvision:inception_v3"))
+def test_torchvisions_networks_with_further_classifiers_are_trained_without_them(model: str) -> None:
+    allow_network(model)
+    base = BaseNetwork(model, (3, 96, 96), 10)
+    assert not any("aux" in tensor.name.lower() for tensor in describe(base).tensors)
+    assert describe(base).costs(describe(base).full_sizes).training_memory_bytes(USUAL_TRAINING) > 0
 
 
 def test_torchvisions_networks_want_colour_and_no_width() -> None:

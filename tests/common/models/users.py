@@ -130,6 +130,41 @@ def irreducible(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
 
 
+class Auxiliary(nn.Module):
+    """Returns more than logits in training."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.classifier, self.second = nn.Conv2d(3, 8, 3), nn.Linear(8, classes), nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        x = F.relu(self.conv(x)).mean((2, 3))
+        logits: torch.Tensor = self.classifier(x)
+        return (logits, self.second(x)) if self.training else logits
+
+
+def auxiliary(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Auxiliary(classes)
+
+
+class Untrainable(nn.Module):
+    """Fails in training."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.classifier = nn.Conv2d(3, 8, 3), nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise NotImplementedError("only for\nanswers")
+        logits: torch.Tensor = self.classifier(F.relu(self.conv(x)).mean((2, 3)))
+        return logits
+
+
+def untrainable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Untrainable(classes)
+
+
 def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
     return "a network"
 
