@@ -18,6 +18,7 @@ from torch import nn
 from common.errors import ArchitectureError
 from common.models import bottleneck, cnn, darts, mlp, mobilenet_v2, resnet, two_cnn
 from common.models.description import BaseNetwork
+from common.models.usable import first_line, usable
 
 TORCHVISION = "torchvision:"
 WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -101,10 +102,14 @@ def skeleton_of(base: BaseNetwork) -> nn.Module:
 
 
 def _checked(factory: Callable[[tuple[int, int, int], int], Any], base: BaseNetwork) -> nn.Module:
-    module = factory(base.input_shape, base.classes)
-    if not isinstance(module, nn.Module):
-        raise ArchitectureError(f"{base.model} returned {type(module).__name__}, not a torch module")
-    return module
+    try:
+        module = factory(base.input_shape, base.classes)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # whatever a stranger's constructor raises
+        called = f"with the input shape {base.input_shape} and {base.classes} classes"
+        raise ArchitectureError(f"{base.model} failed when it was called {called}: {first_line(error)}") from None
+    return usable(base.model, module)
 
 
 @lru_cache(maxsize=16)
@@ -116,6 +121,8 @@ def _factory(model: str) -> Callable[[tuple[int, int, int], int], Any]:
         found = getattr(import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ArchitectureError(f"cannot find the network {model}: {error}; is its package installed here?") from None
+    except Exception as error:  # whatever a stranger's module raises when it is imported
+        raise ArchitectureError(f"{name}, which {model} is in, cannot be imported: {first_line(error)}") from None
     if not callable(found):
         raise ArchitectureError(f"{model} is no function that returns a network")
     return found  # type: ignore[no-any-return]

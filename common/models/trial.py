@@ -12,6 +12,7 @@ from torch import nn
 from common.errors import ArchitectureError
 from common.models.description import Block, ChannelGroup, Description
 from common.models.reduce import reduced
+from common.models.usable import first_line
 
 
 def without_what_breaks(
@@ -55,11 +56,6 @@ def require_training(name: str, skeleton: nn.Module, input_shape: tuple[int, int
             f"in training mode the forward of {name} returns {found} for 2 images, not (images, classes) as in "
             "evaluation mode; leave out what it returns beside the logits"
         )
-
-
-def first_line(error: Exception) -> str:
-    """What kind of error it is and the first line of what it says."""
-    return next(iter(f"{type(error).__name__}: {error}".splitlines()))
 
 
 def _limited(description: Description, frozen: dict[str, str], blocks: Iterable[Block]) -> Description:

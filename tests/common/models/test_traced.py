@@ -1,6 +1,7 @@
 """What is derived from a module is true of it: counts, shapes, groups and functions, against outside oracles."""
 
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,6 +156,16 @@ def test_a_channel_shuffle_freezes_what_it_touches_and_leaves_the_rest() -> None
         (f"{USERS}:no_module", "returned str, not a torch module"),
         (f"{USERS}:two_outputs", r"cannot take images of shape \(3, 8, 8\): TypeError: its forward returns tuple"),
         (f"{USERS}:wrong_classes", "returns 11 logits, not 10"),
+        (
+            f"{USERS}:wrong_signature",
+            r"when it was called with the input shape .*: TypeError: wrong_signature\(\)",
+        ),
+        (f"{USERS}:failing", r"failed when it was called with .* and 10 classes: KeyError: 'width'"),
+        (f"{USERS}:tied", r"one tensor under two names, first\.weight and second\.weight; tied weights are not"),
+        (f"{USERS}:shared", r"one tensor under two names, first\.weight and second\.weight; tied weights are not"),
+        (f"{USERS}:plain_attribute", r"plain attribute 'scale' of 0, .* self\.register_buffer\('scale', \.\.\.\)"),
+        (f"{USERS}:plain_list", r"plain attribute 'scale' of itself, .* self\.register_buffer"),
+        (f"{USERS}:double", r"first\.weight of .* is of torch\.float64"),
         (f"{USERS}:auxiliary", r"in training mode the forward of .*:auxiliary returns tuple for 2 images"),
         (f"{USERS}:untrainable", "untrainable cannot be trained on .*: NotImplementedError: only for$"),
     ],
@@ -163,6 +174,29 @@ def test_a_network_that_cannot_be_used_says_why(model: str, message: str) -> Non
     allow_network(model)
     with pytest.raises(ArchitectureError, match=message):
         describe(BaseNetwork(model, (3, 8, 8), 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def build(shape, classes:\n", r"broken, which broken:build is in, cannot be imported: SyntaxError: .*line 1"),
+        ("1 / 0\n", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("import no_such_package\n", "cannot find the network broken:build: No module named 'no_such_package'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    allow_network("broken:build")
+    with pytest.raises(ArchitectureError, match=message):
+        describe(BaseNetwork("broken:build", (3, 8, 8), 10))
+
+
+def test_a_layer_without_weights_may_have_two_names() -> None:
+    allow_network(f"{USERS}:one_activation")
+    assert len(describe(BaseNetwork(f"{USERS}:one_activation", (3, 8, 8), 10)).reducible) == 2
 
 
 @pytest.mark.parametrize("model", slow("torchvision:googlenet", "torchvision:inception_v3"))

@@ -1,6 +1,7 @@
 """Networks as users write them: with their own ideas of a forward."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -163,6 +164,64 @@ class Untrainable(nn.Module):
 
 def untrainable(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return Untrainable(classes)
+
+
+class Heads(nn.Module):
+    """Two linear layers, of which a test makes what it likes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(192, 192), nn.Linear(192, 192)
+        self.classifier = nn.Linear(192, classes)
+        self.scale: Any = 0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.scale[0] if isinstance(self.scale, list) else self.scale
+        logits: torch.Tensor = self.classifier(self.second(F.relu(self.first(x.flatten(1)))) * scale)
+        return logits
+
+
+def tied(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    module = Heads(classes)
+    module.second.weight = module.first.weight
+    return module
+
+
+def shared(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    module = Heads(classes)
+    module.second = module.first
+    return module
+
+
+def plain_attribute(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    module = nn.Sequential(Heads(classes))
+    module[0].scale = torch.tensor(0.5)
+    return module
+
+
+def plain_list(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    module = Heads(classes)
+    module.scale = [torch.tensor(0.5)]
+    return module
+
+
+def double(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    module = Heads(classes)
+    module.first.double()
+    return module
+
+
+def one_activation(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    relu = nn.ReLU()
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, classes))
+
+
+def wrong_signature(classes: int) -> nn.Module:
+    return Heads(classes)
+
+
+def failing(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    raise KeyError("width")
 
 
 def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
