@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 
 import torch
 from torch import nn
@@ -82,15 +83,16 @@ def _derived(one: _Identified) -> tuple[nn.Module, Description]:
 
 def _copy_first_entries(full: nn.Module, module: nn.Module, names: list[str]) -> None:
     """Bare tensors start with the first of the values that the full network gives them."""
-    theirs, mine = _tensors(full), _tensors(module)
+    theirs = _tensors(full)
     with torch.no_grad():
-        for name in names:
-            mine[name].copy_(theirs[name][tuple(slice(size) for size in mine[name].shape)])
+        for name, tensor in _tensors(module).items():
+            if name in names:
+                tensor.copy_(theirs[name][tuple(slice(size) for size in tensor.shape)])
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer by its name, those too that no state dict holds."""
-    return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
+    return dict(chain(module.named_parameters(), module.named_buffers()))
 
 
 def _check(base: BaseNetwork) -> None:

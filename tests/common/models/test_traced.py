@@ -140,6 +140,13 @@ def test_what_relies_on_a_channel_count_is_frozen_and_says_so() -> None:
         Architecture.with_kept(BaseNetwork(f"{USERS}:counting", (1, 8, 8), 10), {"second": range(3)})
 
 
+def test_a_buffer_that_is_not_saved_is_in_a_reduced_network_what_its_author_made_it() -> None:
+    allow_network(f"{USERS}:ordered")
+    reduced = Architecture.with_kept(BaseNetwork(f"{USERS}:ordered", (1, 8, 8), 10), {"head": range(3)})
+    torch.full((4096,), float("nan"))  # what is in memory that nobody has written to
+    assert all(reduced.build(seed).get_buffer("scale").tolist() == [0.5] for seed in range(20))
+
+
 def test_a_channel_shuffle_freezes_what_it_touches_and_leaves_the_rest() -> None:
     description = describe(base_of("torchvision:shufflenet_v2_x0_5"))
     reasons = {group.name: group.frozen for group in description.groups}
