@@ -1,5 +1,6 @@
 """Fresh weights of an architecture."""
 
+import torch
 from torch import nn
 
 from common.architecture import Architecture
@@ -11,13 +12,21 @@ def fresh(architecture: Architecture, seed: int, *, zero_init_residual: bool = T
     With `zero_init_residual` the batch norm at the end of every residual block that could vanish begins with scale 0,
     so that the block begins as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1; they have it for ResNets
     of 50 layers and more). Without it the gradient grows on its way back through MobileNetV2: the first layers' weights
-    are thrown about while the last ones hardly move.
+    are thrown about while the last ones hardly move. Where the author of a network has set this scale, or its norm has
+    seen images, as in pretrained weights, it is left as it is.
     """
     module = architecture.build(seed)
     if zero_init_residual:
         for block in architecture.description.blocks:
             if block.name not in architecture.removed:
                 last = module.get_submodule(block.scale)
-                if isinstance(last, nn.modules.batchnorm._BatchNorm) and last.affine:
+                if isinstance(last, nn.modules.batchnorm._BatchNorm) and _is_untouched(last):
                     nn.init.zeros_(last.weight)
     return module
+
+
+def _is_untouched(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether it is as torch makes it: scale 1, and no mean or variance of images."""
+    expected = ((norm.running_mean, 0), (norm.running_var, 1))
+    fresh_statistics = all(value is None or bool((value == wanted).all()) for value, wanted in expected)
+    return norm.affine and bool(torch.all(norm.weight == 1)) and fresh_statistics

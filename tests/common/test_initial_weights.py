@@ -5,6 +5,7 @@ import torch
 
 from common.architecture import Architecture
 from common.initial_weights import fresh
+from common.models import allow_network
 from common.models.description import BaseNetwork
 
 NETWORKS = [
@@ -43,3 +44,17 @@ def test_blocks_that_are_gone_are_passed_over() -> None:
     kept = [block.scale for block in full.description.blocks if block.name != gone]
     state = fresh(architecture, 0).state_dict()
     assert all(not state[f"{scale}.weight"].any() for scale in kept)
+
+
+def test_a_scale_that_its_author_set_and_pretrained_statistics_are_left_alone() -> None:
+    model = "tests.common.models.users:residual"
+    allow_network(model)
+    full = Architecture.full(BaseNetwork(model, (1, 8, 8), 4))
+    assert [block.scale for block in full.description.blocks] == [f"{number}.norm" for number in (1, 2, 3, 4)]
+    scales = {name: value for name, value in fresh(full, 0).named_parameters() if name.endswith("norm.weight")}
+    assert {name: set(value.tolist()) for name, value in scales.items()} == {
+        "1.norm.weight": {0.0},
+        "2.norm.weight": {torch.tensor(0.7).item()},
+        "3.norm.weight": {1.0},
+        "4.norm.weight": {1.0},
+    }
