@@ -147,6 +147,12 @@ def test_a_buffer_that_is_not_saved_is_in_a_reduced_network_what_its_author_made
     assert all(reduced.build(seed).get_buffer("scale").tolist() == [0.5] for seed in range(20))
 
 
+def test_a_buffer_of_a_layer_that_resets_its_parameters_alone_is_in_a_reduced_network_as_in_the_whole() -> None:
+    allow_network(f"{USERS}:resetting")
+    reduced = Architecture.with_kept(BaseNetwork(f"{USERS}:resetting", (1, 8, 8), 10), {"0": range(3)})
+    assert all(reduced.build(seed).get_buffer("1.constant").tolist() == [3] for seed in range(20))
+
+
 def test_a_channel_shuffle_freezes_what_it_touches_and_leaves_the_rest() -> None:
     description = describe(base_of("torchvision:shufflenet_v2_x0_5"))
     reasons = {group.name: group.frozen for group in description.groups}

@@ -253,6 +253,28 @@ def residual(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     )
 
 
+class Resetting(nn.Module):
+    """Its parameter can be set anew, and its buffer is what it is."""
+
+    constant: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+        self.register_buffer("constant", torch.tensor([3.0]))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.factor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor * self.constant
+
+
+def resetting(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    return nn.Sequential(nn.Conv2d(input_shape[0], 8, 3), Resetting(), nn.Conv2d(8, 8, 3), *pooled)
+
+
 def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
     return "a network"
 
