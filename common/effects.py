@@ -114,12 +114,6 @@ CONDITIONS = (
         of="architectures",
     ),
     Condition(
-        ("fine-tune-epochs", "joint-epochs"),
-        lambda config: config.federation.initial_weights == "inherited",
-        "with --initial-weights random, which forgets what they train",
-        of="architectures",
-    ),
-    Condition(
         ("search-batch-size",),
         lambda config: not config.of(DACSettings).architectures or config.method.distillation_epochs > 0,
         "with --architectures, for nothing is searched",

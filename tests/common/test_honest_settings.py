@@ -71,7 +71,6 @@ WITHOUT: list[tuple[list[str], str, Any, Any]] = [
     (["fedgkt-temperature"], "fedgkt", {"fedgkt-alpha": 0.0}, {"fedgkt-alpha": 0.5}),
     (["fednas-lowest-learning-rate"], "fednas", {"local-epochs": "1"}, {"local-epochs": "2"}),
     (ARCHITECTURE, "fednas", STILL, {"fednas-validation-coefficient": 1.0}),
-    (["fine-tune-epochs", "joint-epochs"], "dac", RANDOM, {"initial-weights": "inherited"}),
     *((["distillation-learning-rate"], method, {}, {"distillation-epochs": 1}) for method in ("dac", "heterofl")),
     ([*SEARCH, "max-cohorts", "search-batch-size"], "dac", SOURCED, {"architectures": ""}),
     (["search-batch-size"], "dac", SOURCED, {"distillation-epochs": 1}),
