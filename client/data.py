@@ -43,10 +43,9 @@ def device_data(node_config: Mapping[str, Scalar], config: Config, class_names: 
     A node configuration with `data` names a data set of the device's own, or with `data-path` the folder that
     `flwr-datasets create` made for it: all its training images are used, whatever `train-images` the run has and with
     all of a set that has no test part, normalised by their own statistics, and labelled by the names of their classes
-    as the run numbers them (`common.data.class_names`). Otherwise the run's data
-    set is split and partitioned by the run's seed, and normalised by the statistics of the server's reference set;
-    `data-folder` may say where this machine keeps it. A tenth is held out if the run evaluates on the devices and there
-    are FEWEST_IMAGES.
+    as the run numbers them (`common.data.class_names`). Otherwise the run's data set is split and partitioned by the
+    run's seed, and normalised by the statistics of the server's reference set; `data-folder` may say where this machine
+    keeps it. A tenth is held out if the run evaluates on the devices and there are FEWEST_IMAGES.
 
     Raises DataError if the images cannot be had or are of a class that the run does not have, ConfigurationError for a
     partition id that does not exist.

@@ -20,9 +20,9 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
     """A mod for training: clip the update to `local-dp-clipping-norm` and add Gaussian noise; nothing where that is 0.
 
     The settings are the run's, unless the owner of the device put others into its node configuration; what they mean is
-    in `common.local_dp`. The noise comes from the system and not from the run's seed, for
-    whoever knows the seed could take it off again. Running variances that the noise made negative become 0, and
-    architecture parameters return to the range that the server admits, which tells nothing more about the data.
+    in `common.local_dp`. The noise comes from the system and not from the run's seed, for whoever knows the seed could
+    take it off again. Running variances that the noise made negative become 0, and architecture parameters return to
+    the range that the server admits, which tells nothing more about the data.
     """
     own = {key: context.node_config[key] for key in LOCAL_DP_KEYS if key in context.node_config}
     try:

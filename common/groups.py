@@ -55,6 +55,10 @@ class DataSettings(Settings):
     )
 
 
+FEDERATED = ("reference_fraction", "partition")
+"""Settings of the data that mean something in a federation alone."""
+
+
 @dataclass(frozen=True)
 class ModelSettings(Settings):
     """The base network every architecture is cut from."""

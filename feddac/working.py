@@ -10,7 +10,7 @@ import simulation  # noqa: F401
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
-from common.groups import ModelSettings
+from common.groups import FEDERATED, ModelSettings
 from common.initial_weights import fresh
 from common.learning import pick_accelerator
 from common.presets import without_preset
@@ -175,7 +175,7 @@ def _settings(settings: Mapping[str, Scalar], out: str | Path) -> dict[str, Any]
 
 def _alone(settings: Mapping[str, Scalar], out: str | Path) -> dict[str, Any]:
     """Settings of what is done without federation; raises ConfigurationError for one that means nothing there."""
-    for name in searching.FEDERATED:
+    for name in FEDERATED:
         if name in settings:
             raise ConfigurationError(f"{name} has no effect without a federation: leave it out")
     return _settings(settings, out)

@@ -37,6 +37,11 @@ def renumbered(images: Images, own: Sequence[str], run: Sequence[str], where: st
     return Images(images.images, table[images.labels])
 
 
+def numbered(*parts: Images) -> tuple[str, ...]:
+    """The names of the classes of a data set with these parts, which does not name them."""
+    return without_names(1 + max(int(part.labels.max()) for part in parts))
+
+
 def without_names(classes: int) -> tuple[str, ...]:
     """What the classes of a data set are called that does not name them."""
     return tuple(map(str, range(classes)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.data.class_names import without_names
 from common.data.images import DataSet, Images
 from common.data.split import split_test
 from common.errors import DataError
@@ -20,7 +21,7 @@ def load_digits() -> DataSet:
     greys = np.rint(rows[:, :-1].reshape(-1, 1, 8, 8) * (255 / WHITE)).astype(np.uint8)
     images = Images(torch.from_numpy(greys), torch.from_numpy(rows[:, -1].copy()))
     train, test = split_test(images, "digits")
-    return DataSet("digits", train, test, tuple(map(str, range(10))))
+    return DataSet("digits", train, test, without_names(10))
 
 
 def _file() -> Path:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.data.class_names import numbered
 from common.data.decode import CHANNELS_OF_MODE
 from common.data.images import DataSet, Images
 from common.data.resize import fit_image
@@ -70,8 +71,7 @@ def load_function(name: str, side: int = 0) -> DataSet:
     if test_images is None:
         train_images, test_images = split_test(train_images, name)
     if not class_names:
-        highest = max(int(train_images.labels.max()), int(test_images.labels.max()))
-        class_names = tuple(map(str, range(highest + 1)))
+        class_names = numbered(train_images, test_images)
     return DataSet(name, train_images, test_images, class_names, divided=test is None)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from common.data.class_names import numbered
 from common.data.decode import Example, decode_images
 from common.data.images import DataSet, Images
 from common.data.split import split_test
@@ -45,8 +46,7 @@ def build_data_set(name: str, train: list[Source], test: list[Source], side: int
     else:
         train_images, test_images = split_test(train_images, name)
     if not class_names:
-        highest = max(int(train_images.labels.max()), int(test_images.labels.max()))
-        class_names = tuple(map(str, range(highest + 1)))
+        class_names = numbered(train_images, test_images)
     return DataSet(name, train_images, test_images, class_names, divided=not test)
 
 

@@ -13,7 +13,7 @@ from common.budget import Costs, DeviceBudget
 from common.config import Config
 from common.effects import require_effect
 from common.errors import BudgetError, CheckpointError, ConfigurationError
-from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
+from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, SearchSettings
 from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
 from common.progress import Progress
@@ -34,7 +34,6 @@ from server.threads import threads_of
 from simulation.remedies import enough, first_that_works, of_network
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
-FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from common.config import Config
 from common.effects import no_effect, require_effect
 from common.errors import ConfigurationError
-from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, TrainSettings
 from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
 from common.progress import Progress
@@ -19,7 +19,6 @@ from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.material import Material, check_fits, load_material
-from feddac.standalone.searching import FEDERATED
 from server.run_folder import RunFolder
 from server.threads import threads_of
 

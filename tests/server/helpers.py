@@ -1,9 +1,10 @@
 """What several tests of federations share: a fleet of two budgets, a server that is cut short, and what a run left."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from flwr.app import Message
 
 from common.architecture import Architecture
 from common.budget import Costs, DeviceBudget
@@ -17,6 +18,7 @@ from server.methods import server_half
 from server.reference import load_reference
 from server.run import Run
 from server.run_folder import RunFolder
+from simulation.grid import InlineGrid
 
 SMALL_RUN: dict[str, str | int] = {
     "model": "mlp",
@@ -53,6 +55,17 @@ def slow_in(kind: str, share: float, costs: Costs) -> DeviceBudget:
     units = dict(zip(COUNTED, costs.work(), strict=True))[kind, "value"]
     shares = (share / units if counted == (kind, "value") else 0.0 for counted in COUNTED)
     return DeviceBudget(latency=LatencyBound(20.0, tuple(shares)))
+
+
+class CountingGrid(InlineGrid):
+    """Counts the rounds in which devices were asked to train."""
+
+    trains = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        self.trains += any(message.metadata.message_type == "train" for message in messages)
+        return super().push_messages(messages)
 
 
 class Crash(Silent):

@@ -20,6 +20,7 @@ from common.progress import Silent
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
+from tests.server.helpers import CountingGrid
 
 FLEET = """
 [[device]]
@@ -56,15 +57,8 @@ class Reports:
             return real_client_app(message, context)
 
 
-class LeavingGrid(InlineGrid):
+class LeavingGrid(CountingGrid):
     """Device 1 is offline in the second round."""
-
-    trains = 0
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        messages = list(messages)
-        self.trains += any(message.metadata.message_type == "train" for message in messages)
-        return super().push_messages(messages)
 
     def get_node_ids(self) -> list[int]:
         return [one for one in super().get_node_ids() if one != 1001 or self.trains != 1]

@@ -1,35 +1,28 @@
 """A round begins with a device that can take part: the run waits for one, as long as a round may take."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flwr.app import Message
 
 from common.budget import DeviceBudget
 from common.errors import FederationError
 from server.federation import federate
 from server.run_folder import RunFolder
 from simulation.grid import InlineGrid
-from tests.server.helpers import Notes
+from tests.server.helpers import CountingGrid, Notes
 from tests.server.test_changing_devices import Reports
 
 EVERYONE = ["device-00", "device-01", "device-02"]
 AWAY_SECONDS = 1.0
 
 
-class AwayGrid(InlineGrid):
+class AwayGrid(CountingGrid):
     """After the second round nobody is online for a while."""
 
-    trains = 0
     seconds = AWAY_SECONDS
     back = 0.0
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        messages = list(messages)
-        self.trains += any(message.metadata.message_type == "train" for message in messages)
-        return super().push_messages(messages)
 
     def get_node_ids(self) -> list[int]:
         if self.trains == 2 and not self._pending:

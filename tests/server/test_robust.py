@@ -41,7 +41,7 @@ def vector(*values: float) -> np.ndarray:
 
 def combine(
     models: Sequence[Sequence[float]], settings: FederationSettings, samples: Sequence[int] = (), sent: float = 0.0
-) -> tuple[list[float], bool | None]:
+) -> tuple[list[float], bool]:
     """The combined model and whether it was protected."""
     mean = RobustMean(np.full(len(models[0]), sent, np.float32), settings)
     for number, model in enumerate(models):

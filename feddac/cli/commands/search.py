@@ -9,14 +9,13 @@ from rich.console import Console
 from common.budget import USUAL_TRAINING, LocalTraining
 from common.effects import no_effect
 from common.errors import BudgetError, ConfigurationError
-from common.groups import DataSettings, ModelSettings, RunSettings, SearchSettings
+from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, SearchSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
 from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, budgets_from_file, budgets_from_flags
 
 GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
-FEDERATED = ("reference_fraction", "partition")  # settings of the data with no meaning here
 
 EXAMPLES = """
 Examples:

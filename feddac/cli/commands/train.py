@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 
 from common.errors import ConfigurationError
-from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
-from feddac.cli.commands.search import FEDERATED
+from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, TrainSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
