@@ -50,7 +50,7 @@ class DataSettings(Settings):
     augment: str = setting(
         "auto",
         "Training augmentation: none, crop, crop+flip, crop+flip+cutout (which also blanks a square half as wide as "
-        "the image), flip+jitter (colours at random); auto is crop+flip for colour images, else crop.",
+        "the image), flip+jitter (colours at random); auto is crop+flip for colour images, else none.",
         choices=("auto", "none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter"),
     )
 

@@ -10,13 +10,14 @@ AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "flip+jitter")
 
 
 def resolve_augment(augment: str, channels: int) -> str:
-    """The augmentation that `auto` stands for: crop+flip for colour (3 channels), else crop.
+    """The augmentation that `auto` stands for: crop+flip for colour (3 channels), else none.
 
-    Greyscale sets are mostly digits and letters, which a flip would turn into other signs.
+    Greyscale sets are mostly digits and letters, which a flip would turn into other signs; and random crops cost them
+    more than they bring in trainings as short as the default ones (docs/search.md).
     Raises DataError for an unknown name.
     """
     if augment == "auto":
-        return "crop+flip" if channels == 3 else "crop"
+        return "crop+flip" if channels == 3 else "none"
     if augment not in AUGMENTATIONS:
         raise DataError(f"unknown augmentation {augment!r}: use auto, {', '.join(AUGMENTATIONS)}")
     return augment

@@ -35,9 +35,9 @@ def one_by_one(images: Tensor, augment: str, generator: torch.Generator) -> Tens
     return result
 
 
-def test_auto_is_crop_and_flip_for_colour_and_crop_for_grey() -> None:
+def test_auto_is_crop_and_flip_for_colour_and_none_for_grey() -> None:
     assert resolve_augment("auto", 3) == "crop+flip"
-    assert resolve_augment("auto", 1) == "crop"
+    assert resolve_augment("auto", 1) == "none"
     assert resolve_augment("none", 3) == "none"
     with pytest.raises(DataError, match="unknown augmentation 'flip'"):
         resolve_augment("flip", 3)
