@@ -107,10 +107,15 @@ def test_crop_flip_and_cutout_is_the_one_after_the_others() -> None:
     assert torch.equal(preprocessor(3, "crop+flip+cutout").train_batch(images, second), cut_out(flipped, 4, first))
 
 
-def test_grey_images_are_not_mirrored_by_auto() -> None:
+def test_grey_images_are_neither_moved_nor_mirrored_by_auto() -> None:
+    one, images = preprocessor(1, "auto"), random_images(4, 1, 8, 8)
+    assert torch.equal(one.train_batch(images, torch.Generator().manual_seed(0)), one.eval_batch(images))
+
+
+def test_a_crop_alone_mirrors_nothing() -> None:
     images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
     images[:, :, 4, 1] = 255
-    result = Preprocessor(torch.zeros(1), torch.ones(1), "auto").train_batch(images, torch.Generator().manual_seed(0))
+    result = Preprocessor(torch.zeros(1), torch.ones(1), "crop").train_batch(images, torch.Generator().manual_seed(0))
     assert set(result[:, 0].amax(1).argmax(1).tolist()) == {0, 1, 2}
 
 

@@ -319,7 +319,7 @@ def test_two_equal_runs_end_alike(run: Callable[..., Any]) -> None:
         ({"test-images": 70}, lambda found: len(found.test.images), 70),
         ({"reference-fraction": 0.5}, lambda found: len(found.train.images) + len(found.validation.images), 120),
         ({"validation-fraction": 0.5}, lambda found: len(found.validation.images), 36),
-        ({"augment": "none"}, lambda found: found.train.preprocessor.augment, "none"),
+        ({"augment": "crop"}, lambda found: found.train.preprocessor.augment, "crop"),
         ({"model": "cnn"}, lambda found: found.base.model, "cnn"),
         ({"width": 0.5}, lambda found: found.base.width, 0.5),
         ({"stem-stride": 2}, lambda found: found.base.stem_stride, 2),
