@@ -16,15 +16,15 @@ from common.data.images import Images
 from common.errors import MessageError
 from common.messages import Result, Task
 from common.process import peak_rss_bytes
-from common.seeds import derive_seed, torch_generator
+from common.seeds import derive_seed, seeded, torch_generator
 
 
 @dataclass(frozen=True)
 class Here:
     """Where a step runs: the device's images and how they are prepared, its accelerator, its randomness, its deadline.
 
-    `generator` follows from the run's seed, the step, the round and the device's name; torch's global one, from which
-    dropout draws, is seeded the same way. `check_deadline` raises FederationError when the time is over.
+    `generator` follows from the run's seed, the step, the round and the device's name; torch's global ones, from
+    which dropout draws, are seeded the same way. `check_deadline` raises FederationError when the time is over.
     """
 
     images: Images
@@ -62,9 +62,8 @@ def run_step(steps: Mapping[str, Step], task: Task, data: DeviceData, device: st
     start = time.perf_counter()
     with (
         deadline(task.deadline_seconds, f"finish step {task.step}") as check_deadline,
-        torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []),
+        seeded(dropout_seed(task, device), accelerator),
     ):
-        torch.manual_seed(dropout_seed(task, device))
         work = steps[task.step](task, here_of(task, data, device, accelerator, check_deadline))
     return Result(
         method=task.method,
@@ -87,5 +86,5 @@ def here_of(
 
 
 def dropout_seed(task: Task, device: str) -> int:
-    """The seed of torch's global generator while the device of this name does the task."""
+    """The seed of torch's global generators while the device of this name does the task."""
     return derive_seed(task.seed, task.step, task.round, device, "dropout")

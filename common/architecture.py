@@ -18,6 +18,7 @@ from common.layout import Layout
 from common.models import build_module, describe
 from common.models.description import BaseNetwork, Description
 from common.reading import Unreadable, parse_json
+from common.seeds import seeded
 
 MAX_BASE_PARAMS = 2**28
 """Parameters of the largest base network that is taken from a file or a message: 1 GiB in float32."""
@@ -129,8 +130,7 @@ class Architecture:
         """A fresh module; with `seed` its initial weights depend on nothing else and no global state changes."""
         if seed is None:
             return build_module(self.base, self.sizes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return build_module(self.base, self.sizes)
 
     def build_from(self, state: Mapping[str, torch.Tensor]) -> nn.Module:

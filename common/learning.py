@@ -14,6 +14,7 @@ from common.data.images import Images
 from common.errors import ConfigurationError, DataError
 from common.fast_convolutions import use_fast_convolutions
 from common.models.map_layout import map_layout
+from common.seeds import seeded
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,7 @@ def recalibrate(module: nn.Module, feed: Feed, accelerator: torch.device) -> Non
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.eval()
-    with torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []):
-        torch.manual_seed(0)
+    with seeded(0, accelerator):
         for number, batch in enumerate(feed.evaluation(accelerator)):
             if number == 0 or len(batch.labels) == feed.batch_size:
                 module(batch.images)

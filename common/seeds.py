@@ -1,9 +1,13 @@
-"""One seed for everything: independent random streams derived by name, never from global state."""
+"""One seed for everything: independent random streams derived by name; torch's global ones are seeded for a while."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+CPU = torch.device("cpu")
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -26,3 +30,19 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU torch generator of its own stream."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+@contextmanager
+def seeded(seed: int, accelerator: torch.device = CPU) -> Iterator[None]:
+    """Inside, torch's global generators of the CPU and of `accelerator` start from `seed`; after it, they go on.
+
+    Initial weights and dropout draw from these. Generators of other accelerators are left alone, which
+    `torch.manual_seed` does not: what surrounds this may have seeded one of them.
+    """
+    cuda = accelerator.type == "cuda"
+    with torch.random.fork_rng(devices=[accelerator] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(accelerator):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -25,7 +25,7 @@ from common.learning import Batch, Feed, distance, evaluate, place, recalibrate,
 from common.models.map_layout import map_layout
 from common.optimizers import SGD
 from common.progress import Progress
-from common.seeds import derive_seed, torch_generator
+from common.seeds import derive_seed, seeded, torch_generator
 from common.slicing import coordinates, cut, state_of
 from dac.files import Member
 from dac.recipe import RECIPES
@@ -65,8 +65,7 @@ def share_weights(
     steps = epochs * train.training_steps
     step = 0
     progress.start(STAGE, epochs)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "joint-dropout"))
+    with seeded(derive_seed(seed, "joint-dropout"), accelerator):
         for epoch in range(1, epochs + 1):
             losses = []
             for batch in train.training(torch_generator(seed, "joint", epoch), accelerator):

@@ -27,7 +27,7 @@ from common.learning import CrossEntropy, Feed, evaluate, shorten_gradient, trai
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.search_space import SearchSpace
-from common.seeds import derive_seed, torch_generator
+from common.seeds import derive_seed, seeded, torch_generator
 from common.sparingly import Sparingly
 from dac.checkpoint import SHARE, Checkpoint, digest_of, load_checkpoint, save_checkpoint
 from dac.files import Member
@@ -164,8 +164,7 @@ class _Search:
         supernet = trajectory.supernet
         self.epoch += 1
         longest = trajectory.recipe.max_gradient_norm
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self.seed, "search-dropout", self.epoch))
+        with seeded(derive_seed(self.seed, "search-dropout", self.epoch), self.accelerator):
             score = train_epoch(
                 supernet.module,
                 self.train_feed,

@@ -38,7 +38,7 @@ from common.learning import (
 )
 from common.optimizers import SGD
 from common.progress import Progress
-from common.seeds import derive_seed, torch_generator
+from common.seeds import derive_seed, seeded, torch_generator
 from common.slicing import state_of
 from common.sparingly import Sparingly
 from dac.checkpoint import SHARE, Checkpoint, digest_of, load_checkpoint, save_checkpoint
@@ -167,8 +167,7 @@ class _Run:
         """One epoch, whose randomness depends on its number alone."""
         self.step = (number - 1) * self.steps_per_epoch
         generator = torch_generator(self.seed, "train", number)
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self.seed, "train-dropout", number))
+        with seeded(derive_seed(self.seed, "train-dropout", number), self.accelerator):
             score = train_epoch(
                 self.module,
                 self.train,

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from common.learning import CrossEntropy, Teacher, recalibrate, train_epoch
 from common.optimizers import SGD
-from common.seeds import derive_seed, torch_generator
+from common.seeds import derive_seed, seeded, torch_generator
 from server.cohorts import Cohort
 from server.run import Run
 
@@ -42,8 +40,7 @@ def distil(cohorts: Sequence[Cohort], run: Run, number: int) -> None:
         optimizer = SGD(student.parameters(), lr=settings.distillation_learning_rate, momentum=MOMENTUM)
         names = ("distillation", number, cohort.name)
         generator = torch_generator(run.seed, *names)
-        with torch.random.fork_rng(devices=[accelerator] if accelerator.type == "cuda" else []):
-            torch.manual_seed(derive_seed(run.seed, *names, "dropout"))
+        with seeded(derive_seed(run.seed, *names, "dropout"), accelerator):
             for _ in range(settings.distillation_epochs):
                 train_epoch(student, feed, optimizer, generator, accelerator, loss)
         cohort.keep(student)

@@ -304,6 +304,15 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_initial_weights_leave_the_generators_of_accelerators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device seeds dropout before it builds its network, which others may have built for it already."""
+    calls: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", calls.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", calls.append)
+    FULL.build(seed=7)
+    assert calls == []
+
+
 def test_order_of_kept_groups_does_not_matter() -> None:
     kept = {"conv1": (0, 2), "conv2": (1,), "hidden1": (3, 4)}
     names = list(kept)
