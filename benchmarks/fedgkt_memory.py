@@ -36,8 +36,9 @@ from common.budget import DeviceBudget
 from common.config import Config
 from common.data.augment import Preprocessor
 from common.data.images import Images
+from common.handshake import DeviceReport
 from common.learning import Feed
-from common.messages import WEIGHTS, DeviceReport, Result
+from common.messages import WEIGHTS, Result
 from common.methods.fedgkt import FEATURES, IDS, LABELS, LOGITS, TYPES
 from common.models.description import BaseNetwork
 from common.process import peak_rss_bytes

@@ -19,8 +19,8 @@ from client.steps import run_step
 from common.config import Config
 from common.errors import FedDACError
 from common.fleet import DeviceProfile
+from common.handshake import DeviceReport, Hello
 from common.learning import pick_accelerator
-from common.messages import DeviceReport, Hello
 from common.search_space import SearchSpace
 
 app = ClientApp()

@@ -45,7 +45,7 @@ class CheckpointError(FedDACError):
 
 
 class MessageError(FedDACError):
-    """A message between server and device breaks the wire schema of `common.messages`."""
+    """A message between server and device breaks the wire schema (`common.messages`, `common.handshake`)."""
 
 
 class FederationError(FedDACError):

@@ -10,6 +10,9 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from common.errors import MessageError
 
+SCHEMA = 3
+"""The version of the wire schema."""
+
 LARGEST_NUMBER = 1e18
 """Of what a device reports: a finite number near the largest overflows once it is weighted and summed."""
 
@@ -72,3 +75,9 @@ def read_class_names(values: Any) -> tuple[str, ...]:
         most = f"{MOST_CLASSES} names of {LONGEST_CLASS_NAME} characters"
         raise MessageError(f"class-names must be at most {most}, not {len(names)} of up to {max(map(len, names))}")
     return tuple(names)
+
+
+def require_schema(values: ConfigRecord) -> None:
+    """Raise unless the other side speaks this schema."""
+    if read_integer(values, "schema") != SCHEMA:
+        raise MessageError(f"the other side speaks schema {values['schema']!r}, this one {SCHEMA}")

@@ -6,8 +6,9 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from common.errors import MessageError
+from common.handshake import LARGEST_DEVICE_SAMPLES
 from common.message_arrays import content_bytes
-from common.messages import LARGEST_DEVICE_SAMPLES, EvaluateResult, Result
+from common.messages import EvaluateResult, Result
 from server.devices import Device
 from server.steps import Step
 

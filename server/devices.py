@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from common.budget import Costs, DeviceBudget
-from common.messages import DeviceReport
+from common.handshake import DeviceReport
 from server.budget_entries import BudgetEntry
 
 

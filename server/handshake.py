@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from common.budget import USUAL_TRAINING, LocalTraining
 from common.errors import FederationError, MessageError
-from common.messages import HANDSHAKE, DeviceReport, Hello
+from common.handshake import HANDSHAKE, DeviceReport, Hello
 from common.progress import Progress
 from server.admission import one_line, require_content
 from server.devices import Device, without_duplicates

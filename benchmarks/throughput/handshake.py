@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from common.config import Config
 from common.data.function import allow
-from common.messages import HANDSHAKE, Hello
+from common.handshake import HANDSHAKE, Hello
 from common.progress import Silent
 from server.exchange import exchange
 from server.handshake import Greeter, handshake

@@ -10,7 +10,8 @@ from flwr.app import Message
 
 from common.architecture import Architecture
 from common.config import Config
-from common.messages import HANDSHAKE, Hello, Task
+from common.handshake import HANDSHAKE, Hello
+from common.messages import Task
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
 from simulation.engines import run_federation

@@ -7,7 +7,7 @@ import tomli_w
 from flwr.cli.build import build_fab_from_files
 
 from common.config import Config
-from common.messages import code_version
+from common.version import version
 from simulation.environment import CODE_ROOT
 
 PACKAGES = ("client", "common", "dac", "server")
@@ -33,9 +33,9 @@ def app_bundle(config: Config, client_app: str = CLIENT_APP, more: Mapping[str, 
 
 def _project(config: Config, client_app: str) -> dict[str, object]:
     # No dependencies: Flower would install them anew for each run, and every machine has them with FedDAC.
-    version = code_version()
+    said = version()
     return {
-        "project": {"name": "feddac", "version": version if version != "source" else "0.0.0", "dependencies": []},
+        "project": {"name": "feddac", "version": said if said != "unknown" else "0.0.0", "dependencies": []},
         "tool": {
             "flwr": {
                 "app": {

@@ -212,7 +212,7 @@ def node_config(partition: int, partitions: int, device: VirtualDevice) -> str:
 
 
 def _toml(value: Scalar) -> str:
-    # Flower's parser knows quotes, but no quotes within quotes; names of devices have none (common.messages)
+    # Flower's parser knows quotes, but no quotes within quotes; names of devices have none (common.device_names)
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

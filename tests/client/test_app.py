@@ -14,7 +14,8 @@ from common.architecture import Architecture
 from common.arrays import ArraySpec
 from common.budget import DeviceBudget
 from common.config import Config
-from common.messages import HANDSHAKE, DeviceReport, EvaluateResult, Hello, Result, Task
+from common.handshake import HANDSHAKE, DeviceReport, Hello
+from common.messages import EvaluateResult, Result, Task
 from common.methods.contract import Contract
 from common.methods.evaluation import EVALUATE, EvaluationOrder
 from common.methods.training import TRAIN, TrainingOrder
@@ -41,7 +42,7 @@ class Stepless(Elsewhere):
     """A method whose device half is no mapping."""
 
     name = "stepless"
-    device = "common.messages:SCHEMA"
+    device = "common.message_fields:SCHEMA"
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +196,7 @@ def test_a_method_of_the_same_steps_trains_only_in_its_own_run() -> None:
     ("contract", "reason"),
     [
         ("Elsewhere", "the device half of method elsewhere no.such.module:STEPS cannot be imported here: No module"),
-        ("Stepless", "common.messages:SCHEMA must be a mapping from names to steps, not int"),
+        ("Stepless", "common.message_fields:SCHEMA must be a mapping from names to steps, not int"),
         ("Nowhere", f"method {__name__}:Nowhere cannot be imported here: "),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.measure import measured_profile, memory_limit_bytes
-from common.messages import DeviceReport
+from common.handshake import DeviceReport
 from common.rates import LatencyBound
 
 

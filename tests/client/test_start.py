@@ -9,7 +9,8 @@ import sys
 from client.training import training_epochs
 from common.architecture import Architecture
 from common.config import Config
-from common.messages import HANDSHAKE, DeviceReport, Hello, Result, Task
+from common.handshake import HANDSHAKE, DeviceReport, Hello
+from common.messages import Result, Task
 from common.methods import contract_of
 from common.methods.training import TRAIN, TrainingOrder, weights_spec
 from common.models.description import BaseNetwork

@@ -2,7 +2,7 @@
 
 from flwr.app import RecordDict
 
-from common.messages import HANDSHAKE, Hello
+from common.handshake import HANDSHAKE, Hello
 from tests.client.test_app import EVALUATION, TASK, ask, task_identity
 
 __all__ = ["task_identity"]

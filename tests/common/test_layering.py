@@ -136,7 +136,7 @@ def test_a_device_is_a_participant_and_a_torch_device_an_accelerator(package: st
 
 def test_flower_enters_common_only_through_the_messages() -> None:
     found = {path.name for path in SOURCES["common"] if "flwr" in top_level(path)}
-    assert found == {"messages.py", "message_arrays.py", "message_fields.py"}
+    assert found == {"handshake.py", "messages.py", "message_arrays.py", "message_fields.py"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -166,6 +166,7 @@ BLOCKED = (
     "loky",
 )
 NEEDS_MORE = {
+    "common.handshake",
     "common.messages",
     "common.message_arrays",
     "common.message_fields",

@@ -15,7 +15,7 @@ from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
 from common.effects import without_effect
-from common.messages import DeviceReport
+from common.handshake import DeviceReport
 from common.methods import contract_of
 from common.progress import Progress, Silent
 from common.settings import key_of

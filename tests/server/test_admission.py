@@ -15,7 +15,8 @@ from common.architecture import Architecture
 from common.arrays import ArraySpec
 from common.budget import DeviceBudget
 from common.errors import MessageError
-from common.messages import DeviceReport, EvaluateResult, Result, Task
+from common.handshake import DeviceReport
+from common.messages import EvaluateResult, Result, Task
 from common.methods.training import NORM_FACTOR, TRAIN, TrainingOrder, weights_spec
 from common.models.description import BaseNetwork
 from server.admission import SPARE_BYTES, admit, admit_evaluation, one_line, status_of

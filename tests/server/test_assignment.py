@@ -16,7 +16,7 @@ from common.budget import Costs, DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
 from common.fleet import PROFILES
-from common.messages import DeviceReport
+from common.handshake import DeviceReport
 from common.models.description import BaseNetwork
 from common.rates import LatencyBound
 from dac.files import Member

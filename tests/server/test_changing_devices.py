@@ -15,7 +15,7 @@ from client.app import app as real_client_app
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import BudgetError, CheckpointError
-from common.messages import HANDSHAKE, DeviceReport
+from common.handshake import HANDSHAKE, DeviceReport
 from common.progress import Silent
 from server.federation import federate
 from server.run_folder import RunFolder

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.config import Config
 from common.errors import FederationError
-from common.messages import DeviceReport, Hello
+from common.handshake import DeviceReport, Hello
 from common.progress import Silent
 from server.devices import Device, without_duplicates
 from server.handshake import Greeter, handshake

@@ -28,7 +28,8 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.config import Config
 from common.groups import FederationSettings
-from common.messages import DeviceReport, Result, Task
+from common.handshake import DeviceReport
+from common.messages import Result, Task
 from common.methods.contract import Contract
 from common.methods.dac import DAC
 from common.methods.training import TRAIN

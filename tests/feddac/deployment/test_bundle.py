@@ -35,6 +35,13 @@ def test_the_bundle_needs_nothing_to_be_installed() -> None:
     assert project["project"]["dependencies"] == []
 
 
+@pytest.mark.parametrize(("said", "shipped"), [("1.2.3", "1.2.3"), ("unknown", "0.0.0")])
+def test_the_bundle_has_the_version_of_the_code(said: str, shipped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feddac.deployment.bundle.version", lambda: said)
+    project = tomllib.loads(files_of(app_bundle(Config()))["pyproject.toml"].decode())
+    assert project["project"]["version"] == shipped
+
+
 def test_the_settings_are_the_run_configuration() -> None:
     config = Config.from_mapping({"rounds": 3, "out": "/some where/run", "fleet": "phone"})
     project = tomllib.loads(files_of(app_bundle(config))["pyproject.toml"].decode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.messages import code_fingerprint
+from common.handshake import code_fingerprint
 from tests.e2e.conftest import ROOT, weights_of
 from tests.feddac.deployment.conftest import Deployment
 from tests.feddac.deployment.test_faults import simulated_weights

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from common.arrays import ArraySpec
 from common.budget import DeviceBudget
 from common.config import Config
-from common.messages import WEIGHTS, DeviceReport, Result, Task
+from common.handshake import DeviceReport
+from common.messages import WEIGHTS, Result, Task
 from common.methods import CONTRACTS, contract_of, network_class
 from common.progress import Silent
 from server.checkpoint import load_federation, save_federation
