@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 
 from common.bounds import BOUND_KEYS
+from common.local_dp import LOCAL_DP_KEYS
 from common.settings import Scalar, check_known
 
 LATENCY = "max-latency-ms"
-
-LOCAL_DP_KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
-"""The noise that a device adds of its own accord, whatever the run's settings say."""
 
 NODE_KEYS = (
     "device-name",
@@ -21,7 +19,7 @@ NODE_KEYS = (
     "data-path",
     "data-folder",
     "model",
-    *LOCAL_DP_KEYS,
+    *LOCAL_DP_KEYS,  # the noise that a device adds of its own accord, whatever the run's settings say
 )
 
 

@@ -6,14 +6,14 @@ from flwr.clientapp.mod import LocalDpMod
 from flwr.clientapp.typing import ClientAppCallable
 
 from client.methods import received_task
-from client.node_config import LOCAL_DP_KEYS
 from client.refusal import refusal
 from common.config import Config
 from common.errors import ConfigurationError, FedDACError
-from common.local_dp import sensitivity
+from common.local_dp import LOCAL_DP_KEYS, sensitivity
 from common.message_arrays import encode_arrays
 from common.messages import WEIGHTS
-from common.methods.fednas import ALPHAS, LARGEST_ALPHA
+from common.methods import contract_of
+from common.methods.training import weight_bounds
 
 
 def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Message:
@@ -21,8 +21,8 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
 
     The settings are the run's, unless the owner of the device put others into its node configuration; what they mean is
     in `common.local_dp`. The noise comes from the system and not from the run's seed, for whoever knows the seed could
-    take it off again. Running variances that the noise made negative become 0, and architecture parameters return to
-    the range that the server admits, which tells nothing more about the data.
+    take it off again. Weights that the noise took beyond the limits of the method's contract, such as variances below
+    0, return to those, which tells nothing more about the data.
     """
     own = {key: context.node_config[key] for key in LOCAL_DP_KEYS if key in context.node_config}
     try:
@@ -47,11 +47,7 @@ def local_dp(message: Message, context: Context, train: ClientAppCallable) -> Me
     mod = LocalDpMod(norm, sensitivity(settings), settings.local_dp_epsilon, settings.local_dp_delta)
     reply = mod(message, context, weights_alone)
     if not reply.has_error():
-        state = layout.unflatten(reply.content.array_records["arrays"][WEIGHTS].numpy().astype(np.float32))
-        for name, tensor in state.items():
-            if name.endswith("running_var"):
-                tensor.clamp_(min=0)
-            elif name == ALPHAS:
-                tensor.clamp_(-LARGEST_ALPHA, LARGEST_ALPHA)
-        reply.content["arrays"] = encode_arrays({WEIGHTS: layout.flatten(state)})
+        low, high = weight_bounds(layout, contract_of(config.method.method).weight_limits)
+        noised = reply.content.array_records["arrays"][WEIGHTS].numpy().astype(np.float32)
+        reply.content["arrays"] = encode_arrays({WEIGHTS: noised.clip(low, high)})
     return reply

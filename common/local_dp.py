@@ -8,6 +8,9 @@ import math
 
 from common.groups import FederationSettings
 
+LOCAL_DP_KEYS = ("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta")
+"""Its settings."""
+
 NOISE_MARGIN = 3.0
 """Noise on p values of deviation sigma has norm sigma sqrt(p) but for a few in a hundred; thrice that never comes."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.local_dp import LOCAL_DP_KEYS
 from common.methods.contract import Contract, keys_of
 from common.methods.fedavg import FedAvg, FedAvgSettings
 from common.methods.training import TrainingOrder
@@ -16,8 +17,6 @@ DISPLACEMENT, EPOCHS = "displacement", "epochs"
 
 VALUES, MASK = "values", "mask"
 """The arrays of sparse weights: see `common.sparse`."""
-
-LOCAL_DP = frozenset(("local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta"))
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,6 @@ class AutoFLIP(Contract):
 
     name = "autoflip"
     settings = AutoFLIPSettings
-    reads = (FedAvg.reads | keys_of(FedAvgSettings) | {"channel-floor"}) - LOCAL_DP
+    reads = (FedAvg.reads | keys_of(FedAvgSettings) | {"channel-floor"}).difference(LOCAL_DP_KEYS)
     server = "server.methods.autoflip:AutoFLIPServer"
     device = "client.methods.autoflip:STEPS"

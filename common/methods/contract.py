@@ -1,6 +1,8 @@
 """What the two halves of a method, on the server and on the devices, must agree on."""
 
-from typing import ClassVar
+import math
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
 
 from common.groups import (
     DataSettings,
@@ -12,21 +14,26 @@ from common.groups import (
 )
 from common.settings import Settings
 
+Limits: TypeAlias = Mapping[str, tuple[float, float]]
+
 
 class Contract:
     """Base of a method's contract; a method of your own is named by the class that derives from this.
 
     `name` is what messages and run folders call the method. `settings` is a group of the method's own settings, which
     become flags and keys like all others. `reads` are the keys of all settings that the method reads beside its own; a
-    run in which another one was changed is refused. The rest says as `module:name` where things are, so that nothing is
-    imported before it is needed: `network` is the class of the networks that travel to the devices (see
-    `common.network`; those that a run saves, `Method.models`, are Architectures), `server` a class with the calls of
-    `server.methods.method.Method`, and `device` a mapping from the name of a step to a function (see `client.steps`).
+    run in which another one was changed is refused. `weight_limits` are the lowest and the highest value, inclusive,
+    that weights may have, by the last part of their tensor's name; others may have any. The rest says as `module:name`
+    where things are, so that nothing is imported before it is needed: `network` is the class of the networks that
+    travel to the devices (see `common.network`; those that a run saves, `Method.models`, are Architectures), `server` a
+    class with the calls of `server.methods.method.Method`, and `device` a mapping from the name of a step to a function
+    (see `client.steps`).
     """
 
     name: ClassVar[str]
     settings: ClassVar[type[Settings] | None] = None
     reads: ClassVar[frozenset[str]]
+    weight_limits: ClassVar[Limits] = {"running_var": (0.0, math.inf)}
     network: ClassVar[str] = "common.architecture:Architecture"
     server: ClassVar[str]
     device: ClassVar[str]

@@ -12,6 +12,7 @@ from common.arrays import ArraySpec
 from common.budget import OPTIMIZERS
 from common.errors import ConfigurationError
 from common.groups import DataSettings, FederationSettings, FleetSettings, RunSettings
+from common.local_dp import LOCAL_DP_KEYS
 from common.methods.contract import PRETRAINED, Contract, keys_of
 from common.methods.training import TrainingOrder
 from common.settings import Settings, setting
@@ -127,7 +128,7 @@ class FedGKT(Contract):
         .difference(
             # every device is a cohort of its own, and nothing is averaged
             ("max-cohorts", "fraction", "min-devices", "robust-aggregation", "trim-share", "clip-norm"),
-            ("max-device-share", "local-dp-clipping-norm", "local-dp-epsilon", "local-dp-delta"),
+            ("max-device-share", *LOCAL_DP_KEYS),
         )
     )
     server = "server.methods.fedgkt:FedGKTServer"

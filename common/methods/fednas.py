@@ -1,18 +1,12 @@
 """FedNAS: devices search for cells together, then train what they found (He et al. 2020, arXiv:2004.08546)."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-
-from common.arrays import ArraySpec
 from common.groups import ModelSettings
-from common.methods.contract import AVERAGED, Contract, keys_of
+from common.methods.contract import AVERAGED, Contract, Limits, keys_of
 from common.methods.training import PASSES, TrainingOrder
 from common.settings import Settings, setting
-
-if TYPE_CHECKING:
-    from common.layout import Layout
 
 SEARCH = "search"
 """The step's name in the first stage; that of the second is `train`."""
@@ -102,20 +96,12 @@ def search_macs(network_macs: int, order: CellOrder) -> int:
     return passes * network_macs * order.epochs // 2
 
 
-def search_spec(weights: ArraySpec, layout: "Layout") -> ArraySpec:
-    """What a supernet's weights that come back must be: as `weights`, and no architecture parameter beyond 20."""
-    low, high = (np.full(layout.size, one, np.float32) for one in (-np.inf, np.inf))
-    low[:] = weights.low
-    layout.tensor(low, ALPHAS)[:] = -LARGEST_ALPHA
-    layout.tensor(high, ALPHAS)[:] = LARGEST_ALPHA
-    return replace(weights, low=low, high=high)
-
-
 class FedNAS(Contract):
     """Step `search` on the supernet, then step `train` on the network of the found cells, each with a CellOrder."""
 
     name = "fednas"
     settings = FedNASSettings
     reads = AVERAGED - keys_of(ModelSettings) - {"initial-weights", "patience"}
+    weight_limits: ClassVar[Limits] = {**Contract.weight_limits, ALPHAS: (-LARGEST_ALPHA, LARGEST_ALPHA)}
     server = "server.methods.fednas:FedNASServer"
     device = "client.methods.fednas:STEPS"

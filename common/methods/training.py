@@ -1,17 +1,21 @@
 """Local training, which most methods ask of their devices: the order that travels, and the weights that come back."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from common.arrays import ArraySpec, Vector, norm_of
 from common.budget import OPTIMIZERS
+from common.methods.contract import Contract, Limits
 from common.settings import Settings, setting
 
 if TYPE_CHECKING:
     from common.layout import Layout
+
+Bound: TypeAlias = float | Vector
 
 TRAIN = "train"
 """The step's name."""
@@ -40,17 +44,28 @@ class TrainingOrder(Settings):
     frozen_norms: bool = setting(False, "Batch norms use the running statistics they came with.")
 
 
-def weights_spec(layout: "Layout", sent: Vector, noise: float = 0.0) -> ArraySpec:
-    """What weights that come back must be, given those that were `sent`: finite, sane, and no variance negative.
+def weights_spec(
+    layout: "Layout", sent: Vector, noise: float = 0.0, limits: Limits = Contract.weight_limits
+) -> ArraySpec:
+    """What weights that come back must be, given those that were `sent`: finite, of sane size, within the `limits`.
 
     `noise` is by how much their norm may be larger than training makes it, which the run itself has devices add.
+    `limits` are those of the method's contract.
     """
+    low, high = weight_bounds(layout, limits)
     largest_norm = NORM_FACTOR * max(1.0, norm_of(sent)) + noise
-    return ArraySpec("<f4", (layout.size,), low=_lowest(layout), largest_norm=largest_norm)
+    return ArraySpec("<f4", (layout.size,), low, high, largest_norm)
+
+
+def weight_bounds(layout: "Layout", limits: Limits) -> tuple[Bound, Bound]:
+    """The lowest and the highest values of weights, shape (size,); infinite numbers where no tensor has a limit."""
+    return _bounds(layout, tuple(limits.items()))
 
 
 @lru_cache(maxsize=64)
-def _lowest(layout: "Layout") -> Vector:
-    """Shape (size,): 0 for running variances, else minus infinity."""
-    lows = [0.0 if name.endswith("running_var") else -np.inf for name in layout.names]
-    return np.repeat(np.asarray(lows, np.float32), [int(np.prod(shape)) for shape in layout.shapes])
+def _bounds(layout: "Layout", limits: tuple[tuple[str, tuple[float, float]], ...]) -> tuple[Bound, Bound]:
+    known = dict(limits)
+    found = [known.get(name.rpartition(".")[2], (-math.inf, math.inf)) for name in layout.names]
+    sizes = [math.prod(shape) for shape in layout.shapes]
+    low, high = (np.repeat(np.asarray(side, np.float32), sizes) for side in zip(*found, strict=True))
+    return low if (low > -math.inf).any() else -math.inf, high if (high < math.inf).any() else math.inf

@@ -98,10 +98,10 @@ class AutoFLIPServer(FedAvgServer):
             return [self._exploration(cohort, number)]
         if self._kept.all():
             return [train]
-        spec = weights_spec(architecture_of(cohort).layout, cohort.weights)
-        low = np.broadcast_to(np.asarray(spec.low, np.float32), self._kept.shape)[self._kept]
+        whole = weights_spec(architecture_of(cohort).layout, cohort.weights, limits=self.contract.weight_limits)
+        low, high = (one if isinstance(one, float) else one[self._kept] for one in (whole.low, whole.high))
         values = cohort.weights[self._kept]
-        reply = {VALUES: ArraySpec("<f4", values.shape, low=low, largest_norm=spec.largest_norm)}
+        reply = {VALUES: ArraySpec("<f4", values.shape, low, high, whole.largest_norm)}
         return [replace(train, name=SPARSE, arrays={VALUES: values, MASK: packed(self._kept)}, reply=reply)]
 
     def fold(self, step: Step, device: Device, result: Result) -> None:

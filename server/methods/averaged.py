@@ -145,7 +145,8 @@ class Averaged(ABC):
         arrays: Arrays = {WEIGHTS: cohort.weights}
         layout = cohort.network.layout
         noise = largest_private_update(self.run.config.federation, layout.size)
-        return Step(TRAIN, cohort, arrays, {WEIGHTS: weights_spec(layout, cohort.weights, noise)}, order)
+        spec = weights_spec(layout, cohort.weights, noise, self.contract.weight_limits)
+        return Step(TRAIN, cohort, arrays, {WEIGHTS: spec}, order)
 
     def _average(self, totals: Mapping[str, Total]) -> None:
         if self.aggregation == "cohort":

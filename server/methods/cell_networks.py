@@ -6,8 +6,7 @@ from common.architecture import Architecture
 from common.arrays import Vector
 from common.budget import Costs, DeviceBudget, largest
 from common.errors import BudgetError
-from common.messages import WEIGHTS
-from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs, search_spec
+from common.methods.fednas import ALPHAS, SEARCH, CellOrder, FedNASSettings, search_macs
 from common.methods.training import PASSES
 from common.models.darts import Design, auxiliary_macs
 from common.models.darts_space import HEAVIEST, Genotype
@@ -55,10 +54,7 @@ def of_cells(step: Step) -> Step:
         macs = told.macs_per_sample + PASSES * settings.epochs * auxiliary_macs(Design.of(base.model), base)
         return replace(told, macs_per_sample=search_macs(cohort.network.costs.macs, settings) if searching else macs)
 
-    if not searching:
-        return replace(step, order=order)
-    spec = search_spec(step.reply[WEIGHTS], cohort.network.layout)
-    return replace(step, name=SEARCH, reply={WEIGHTS: spec}, order=order)
+    return replace(step, name=SEARCH if searching else step.name, order=order)
 
 
 def needs(settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> Costs:

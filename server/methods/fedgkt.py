@@ -125,7 +125,7 @@ class FedGKTServer:
         rows = row_specs(self._features, self._small.classes, self.settings)
         layout, steps = self._small.layout, []
         for cohort in self.cohorts:
-            reply = {WEIGHTS: weights_spec(layout, cohort.weights), **rows}
+            reply = {WEIGHTS: weights_spec(layout, cohort.weights, limits=self.contract.weight_limits), **rows}
             order = partial(self._order, cohort, number)
             steps.append(Step(EXTRACT, cohort, {WEIGHTS: cohort.weights}, reply, order, in_order=False))
         return steps

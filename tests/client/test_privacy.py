@@ -21,7 +21,7 @@ from common.config import Config
 from common.layout import Layout
 from common.messages import Result, Task
 from common.methods.fedgkt import TransferOrder
-from common.methods.fednas import ALPHAS, LARGEST_ALPHA, SEARCH, CellOrder, search_spec
+from common.methods.fednas import ALPHAS, LARGEST_ALPHA, SEARCH, CellOrder, FedNAS
 from common.methods.training import TRAIN, TrainingOrder, weights_spec
 from common.models.darts import Design
 from common.models.description import BaseNetwork
@@ -117,7 +117,7 @@ def test_noise_leaves_architecture_parameters_that_the_server_admits() -> None:
     sent = layout.flatten(supernet.build(0).state_dict())
     task = Task("fednas", SEARCH, 1, supernet, CellOrder(batch_size=64).to_mapping(), {"weights": sent})
     reply = ask(content=task.encode(), method="fednas", train_images=300, local_dp_clipping_norm=1.0)
-    admitted = {"weights": search_spec(weights_spec(layout, sent), layout)}
+    admitted = {"weights": weights_spec(layout, sent, limits=FedNAS.weight_limits)}
     alphas = layout.unflatten(Result.decode(reply.content, admitted, 0).arrays["weights"])[ALPHAS]
     assert (alphas.abs() == LARGEST_ALPHA).any()  # which the noise had moved further
 
