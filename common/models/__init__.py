@@ -16,7 +16,6 @@ from common.models.map_layout import map_layout, needs_contiguous_maps, use_cont
 from common.models.networks import allow_network, factory_of, skeleton_of
 from common.models.reduce import reduced, unset_tensors
 from common.models.trial import require_training, without_what_breaks
-from common.models.usable import buffers_of_own_layers
 
 __all__ = ["allow_network", "build_module", "describe"]
 _MAXIMUM = 4096  # no image side, class count or channel count that we would build for a stranger is larger
@@ -40,8 +39,6 @@ def build_module(base: BaseNetwork, sizes: Mapping[str, int]) -> nn.Module:
         return full if map_layout(skeleton) == torch.channels_last else use_contiguous_maps(full)
     module = reduced(skeleton, description, sizes)
     missing = unset_tensors(module)
-    if factory_of(base).foreign:
-        missing += buffers_of_own_layers(module)
     if missing:
         _copy_first_entries(factory_of(base).build(base), module, missing)
     return module

@@ -18,6 +18,7 @@ from common.models.description import (
     Step,
     Tensor,
     Work,
+    block_of,
     work_kind,
 )
 from common.models.liveness import moments
@@ -127,7 +128,7 @@ class _Derivation:
         return tuple(layers.values())
 
     def _add_other(self, layers: dict[str, Layer], path: str, macs: int) -> None:
-        known = layers.get(path) or Layer(path, "other", (), (), block=self._block_of(path))
+        known = layers.get(path) or Layer(path, "other", (), (), block=block_of(path, self.blocks))
         layers[path] = replace(known, fixed_macs=known.fixed_macs + macs)
 
     def _layer(self, use: Use) -> Layer:
@@ -143,7 +144,7 @@ class _Derivation:
             use.fan_in,
             use.bias,
             norm_of=self._normed(use),
-            block=self._block_of(use.path),
+            block=block_of(use.path, self.blocks),
             fixed_width=0 if use.source else use.width,
         )
 
@@ -163,7 +164,7 @@ class _Derivation:
         for name, tensor in self.trace.module.state_dict(keep_vars=True).items():
             found = self.ties.of_value(self.trace.parameters[name])
             dimensions = tuple(self._dimension(stretches) for stretches in found)
-            block = self._block_of(name.rpartition(".")[0])
+            block = block_of(name.rpartition(".")[0], self.blocks)
             yield Tensor(name, tuple(tensor.shape), dimensions, name in trainable, tensor.is_floating_point(), block)
 
     # Memory
@@ -171,7 +172,7 @@ class _Derivation:
     def _steps(self) -> Iterator[Step]:
         for moment in moments(self.trace):
             path = moment.operation.path
-            yield Step(path, tuple(self._alive(value) for value in moment.alive), self._block_of(path))
+            yield Step(path, tuple(self._alive(value) for value in moment.alive), block_of(path, self.blocks))
 
     def _alive(self, value: Value) -> tuple[tuple[str, int], ...]:
         """What a value holds for one image, as (group, entries per channel) pairs."""
@@ -199,12 +200,9 @@ class _Derivation:
             use = self._use_of(operation)
             kind = work_kind(use.kind, use.kernel) if use is not None else "other"
             values = tuple(self._alive(one) for one in (*data, *operation.outputs) if one.size)
-            yield Work(kind, values, self._block_of(operation.path))
+            yield Work(kind, values, block_of(operation.path, self.blocks))
 
     # Blocks
-
-    def _block_of(self, path: str) -> str:
-        return next((block.name for block in self.blocks if f"{path}.".startswith(f"{block.name}.")), "")
 
     def _removable_blocks(self) -> Iterator[Block]:
         """Submodules that add something to their only input, inner ones before those around them."""

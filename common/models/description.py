@@ -7,7 +7,7 @@ share: removing a channel of a group removes it from every tensor axis that carr
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -162,6 +162,11 @@ class Block:
     name: str
     scale: str
     groups: tuple[str, ...] = ()
+
+
+def block_of(path: str, blocks: Sequence[Block]) -> str:
+    """The name of the first of the blocks that the module `path` is or lies in; "" if there is none."""
+    return next((block.name for block in blocks if f"{path}.".startswith(f"{block.name}.")), "")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from common.models.description import Block, Entries, Saved, Tensor
+from common.models.description import Block, Entries, Saved, Tensor, block_of
 from common.models.ties import Run, Stretches, Ties
 from common.models.trace import BATCH, Save, Trace, Value, record
 
@@ -69,7 +69,7 @@ class _Kept:
                 continue
             storage, gone = save.storage, ()
             while True:  # where blocks have vanished, what was given to them is kept in the place of what they made
-                wanted.setdefault(storage, (save, {}))[1][self._block_of(save.path), gone] = None
+                wanted.setdefault(storage, (save, {}))[1][block_of(save.path, self.blocks), gone] = None
                 if storage not in above:
                     break
                 storage, block = above[storage]
@@ -108,6 +108,3 @@ class _Kept:
         if maker is not None and "batch_norm" in maker.name and len(value.shape) == 1:
             return [self.ties.of_value(maker.inputs[0])[1]]
         return self.ties.of_value(value)
-
-    def _block_of(self, path: str) -> str:
-        return next((block.name for block in self.blocks if f"{path}.".startswith(f"{block.name}.")), "")

@@ -43,16 +43,6 @@ def usable(name: str, module: object) -> nn.Module:
     return module
 
 
-def buffers_of_own_layers(module: nn.Module) -> list[str]:
-    """Buffers of layers that are not torch's, and no norms: what resets the parameters there may not set them."""
-    return [
-        f"{path}.{name}" if path else name
-        for path, one in module.named_modules()
-        if not type(one).__module__.startswith("torch.") and not isinstance(one, nn.modules.batchnorm._NormBase)
-        for name, _ in one.named_buffers(recurse=False)
-    ]
-
-
 def first_line(error: Exception) -> str:
     """What kind of error it is and the first line of what it says."""
     return next(iter(f"{type(error).__name__}: {error}".splitlines()))

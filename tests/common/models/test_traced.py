@@ -153,6 +153,18 @@ def test_a_buffer_of_a_layer_that_resets_its_parameters_alone_is_in_a_reduced_ne
     assert all(reduced.build(seed).get_buffer("1.constant").tolist() == [3] for seed in range(20))
 
 
+def test_what_is_added_to_a_layer_of_torchs_is_in_a_reduced_network_as_in_the_whole() -> None:
+    allow_network(f"{USERS}:added_to")
+    reduced = Architecture.with_kept(BaseNetwork(f"{USERS}:added_to", (1, 8, 8), 10), {"0": range(3), "2": range(4)})
+    for seed in range(20):
+        module = reduced.build(seed)
+        assert module.get_buffer("0.constant").tolist() == [3]
+        assert module.get_buffer("1.number").tolist() == [7]
+        assert module.get_buffer("1.running_var").tolist() == [1] * 3
+        assert module.get_parameter("2.factor").flatten().tolist() == [0.25] * 4
+        assert module.get_parameter("2.weight").std() > 0
+
+
 def test_a_channel_shuffle_freezes_what_it_touches_and_leaves_the_rest() -> None:
     description = describe(base_of("torchvision:shufflenet_v2_x0_5"))
     reasons = {group.name: group.frozen for group in description.groups}

@@ -275,6 +275,25 @@ def resetting(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(input_shape[0], 8, 3), Resetting(), nn.Conv2d(8, 8, 3), *pooled)
 
 
+class Weighted(nn.Conv2d):
+    """A convolution with a further weight, of which its `reset_parameters` knows nothing."""
+
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__(source, target, 3)
+        self.factor = nn.Parameter(torch.full((target, 1, 1), 0.25))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = super().forward(x) * self.factor
+        return y
+
+
+def added_to(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    first, norm, second = nn.Conv2d(input_shape[0], 8, 3), nn.BatchNorm2d(8), Weighted(8, 8)
+    first.register_buffer("constant", torch.tensor([3.0]))
+    norm.register_buffer("number", torch.tensor([7]))
+    return nn.Sequential(first, norm, second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+
+
 def no_module(input_shape: tuple[int, int, int], classes: int) -> object:
     return "a network"
 
