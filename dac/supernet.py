@@ -14,15 +14,15 @@ from common.models.description import Axis, Dimension, GatePoint, Layer
 from common.optimizers import SGD
 from common.search_space import SearchSpace
 from common.slicing import slice_state
+from dac.gated_network import GATES, GatedNetwork, gate_name
 from dac.gates import ChannelGate, gated
-
-GATES = "channel_gates"  # the submodule that holds them
 
 
 class Supernet:
     """A gated module of `architecture`; `gates` holds one gate per channel group and block of the search space.
 
-    A group's gate multiplies its channels before every layer that reads them, a block's gate what the block adds.
+    A group's gate multiplies its channels before every layer that reads them, a block's gate what the block adds:
+    hooks in `network`, which has no gates, do so when `module`, which has both, runs.
     The weights are fresh ones of `seed`, see `common.initial_weights`.
     """
 
@@ -40,7 +40,7 @@ class Supernet:
         self.gate_position = gate_position
         self.accelerator = accelerator
         self.space = space or SearchSpace()
-        module = fresh(architecture, seed, zero_init_residual=zero_init_residual)
+        self.network = place(fresh(architecture, seed, zero_init_residual=zero_init_residual), accelerator)
         sizes = architecture.sizes
         groups = [group.name for group in self.space.groups(self.description) if sizes[group.name]]
         self.blocks = [block for block in self.space.blocks(self.description) if block.name not in architecture.removed]
@@ -49,10 +49,7 @@ class Supernet:
         self.gates = {group: ChannelGate(sizes[group]) for group in groups}
         self.gates |= {block.name: ChannelGate(1) for block in self.blocks}
         self.points = self._points()
-        module.add_module(GATES, nn.Module())
-        for group, gate in self.gates.items():
-            module.get_submodule(GATES).add_module(_module_name(group), gate)
-        self.module: nn.Module = place(module, accelerator)
+        self.module: nn.Module = GatedNetwork(self.network, self.gates).to(accelerator)
         self._hook_in()
 
     def _points(self) -> tuple[GatePoint, ...]:
@@ -88,13 +85,13 @@ class Supernet:
                 known = [(self._factor(axis, factors), axis.spread) for axis in layer.source]
                 return gated(x, x.dim() - 1 if layer.kind == "linear" else 1, known), *more
 
-            self.module.get_submodule(name).register_forward_pre_hook(read)
+            self.network.get_submodule(name).register_forward_pre_hook(read)
         for block in self.blocks:
 
             def scale(_: nn.Module, __: Any, output: torch.Tensor, name: str = block.name) -> torch.Tensor:
                 return output * factors[name]
 
-            self.module.get_submodule(block.scale).register_forward_hook(scale)
+            self.network.get_submodule(block.scale).register_forward_hook(scale)
 
     def _factor(self, axis: Axis, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         found = factors.get(axis.group)
@@ -108,7 +105,7 @@ class Supernet:
     def tensor_axes(self) -> dict[str, tuple[Dimension, ...]]:
         """What the dimensions of every tensor of the gated module's state dict run over."""
         own: dict[str, tuple[Dimension, ...]] = {
-            f"{GATES}.{_module_name(group)}.{name}": ((Axis(group),),) if group in self.architecture.indices else ((),)
+            f"{GATES}.{gate_name(group)}.{name}": ((Axis(group),),) if group in self.architecture.indices else ((),)
             for group in self.gates
             for name in ("weight", "saliency")
         }
@@ -137,7 +134,7 @@ class Supernet:
             kept = set(smaller.indices[point.group])
             open_ = torch.tensor([channel in kept for channel in self.architecture.indices[point.group]])
             if point.constant_path is not None and not bool(open_.all()):
-                eps = self.module.get_submodule(point.constant_path[0]).eps
+                eps = self.network.get_submodule(point.constant_path[0]).eps
                 _fold_constant(state, point, float(eps), ~open_)  # type: ignore[arg-type]
         for name in dict.fromkeys(point.reader for point in self.points):
             layer, weight = self.description.layer_by_name[name], f"{name}.weight"
@@ -205,8 +202,3 @@ def restore_momentum(module: nn.Module, optimizer: torch.optim.Optimizer, buffer
         if name in buffers:
             restored = torch.empty_like(parameter).copy_(buffers[name])
             optimizer.state[parameter]["momentum_buffer"] = restored
-
-
-def _module_name(group: str) -> str:
-    """A group's name as the name of a module, which cannot hold a dot."""
-    return group.replace(".", "/")

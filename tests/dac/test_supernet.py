@@ -21,7 +21,10 @@ BASES = {
 }
 SEPARABLE = ("separable", "biased_separable", "multiplied_separable", "plain_normed_separable")
 BASES |= {name: BaseNetwork(f"tests.common.models.strangers:{name}", (3, 8, 8), 10) for name in SEPARABLE}
-for one in SEPARABLE:
+WHOLE = ("sequential", "children", "split")
+"""Networks that run all their children."""
+BASES |= {name: BaseNetwork(f"tests.common.models.users:{name}", (3, 8, 8), 10) for name in WHOLE}
+for one in (*SEPARABLE, *WHOLE):
     allow_network(BASES[one].model)
 CPU = torch.device("cpu")
 
@@ -89,6 +92,17 @@ def check_that_slicing_is_masking(base: BaseNetwork, position: str, seed: int) -
         masked_logits = supernet.module.eval()(images)
         sliced_logits = sliced.eval()(images)
     torch.testing.assert_close(sliced_logits, masked_logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_network_that_runs_all_its_children_does_not_run_its_gates(name: str) -> None:
+    check_that_slicing_is_masking(BASES[name], "after-depthwise", 0)
+    supernet = trained_supernet(BASES[name], "after-depthwise", 0)
+    assert list(supernet.network.state_dict()) == list(supernet.architecture.build(0).state_dict())
+    names = [parameter for parameter, _ in supernet.module.named_parameters()]
+    assert names == [one for one in supernet.module.state_dict() if one in names]
+    twin = supernet.copy()
+    assert all(torch.equal(value, twin.state()[one]) for one, value in supernet.state().items())
 
 
 @pytest.mark.parametrize("position", ["before-depthwise", "after-depthwise"])

@@ -308,3 +308,49 @@ def two_outputs(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def wrong_classes(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], classes + 1))
+
+
+def sequential(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
+
+
+class Children(nn.Module):
+    """Runs its children, whichever they are."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.relu = nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU()
+        self.second, self.pool = nn.Conv2d(8, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1)
+        self.flatten, self.classifier = nn.Flatten(), nn.Linear(6, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def children(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Children(input_shape[0], classes)
+
+
+class Split(nn.Sequential):
+    """Counts its layers from the end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self[:-1]:
+            x = layer(x)
+        logits: torch.Tensor = self[-1](x)
+        return logits
+
+
+def split(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Split(*sequential(input_shape, classes).children())
