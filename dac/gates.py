@@ -11,6 +11,8 @@ class ChannelGate(nn.Module):
     estimate of what removing the channel would do to the loss (Molchanov et al. 2019, arXiv:1906.10771, equation 8).
     The gradients of all places where the channel is read are summed before they are squared. Only gradients that
     arrive through the activations count, not those of penalties on the gates.
+
+    A gate that is held gathers saliency too.
     """
 
     saliency: torch.Tensor
@@ -23,9 +25,15 @@ class ChannelGate(nn.Module):
     def factor(self) -> torch.Tensor:
         """The gate for one forward pass, shape (channels,); all places of the pass must share it."""
         factor = self.weight.view_as(self.weight)
+        if not self.weight.requires_grad and torch.is_grad_enabled():
+            factor = factor.detach().requires_grad_()
         if self.training and factor.requires_grad:
             factor.register_hook(self._observe)  # type: ignore[no-untyped-call]
         return factor
+
+    def hold(self) -> None:
+        """Let no training move it from here on."""
+        self.weight.requires_grad_(False)
 
     @torch.no_grad()
     def _observe(self, gradient: torch.Tensor) -> None:

@@ -93,7 +93,10 @@ def share_weights(
 
 
 class _Shared:
-    """One network's weights, and the modules that take theirs from it; the largest first."""
+    """One network's weights, and the modules that take theirs from it; the largest first.
+
+    What a network's author froze is not among them: it is every module's own, and equal in all.
+    """
 
     def __init__(self, members: Sequence[Member], accelerator: torch.device) -> None:
         full = Architecture.full(members[0].architecture.base)
@@ -102,7 +105,10 @@ class _Shared:
         self.modules = [place(one.architecture.build_from(one.state), accelerator).train() for one in members]
         self.cuts = [cut(full, one.architecture) for one in members]
         norms = {layer.name for layer in full.description.layers if layer.kind == "batch_norm"}
-        own = [dict(module.named_parameters()) for module in self.modules]
+        own = [
+            {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+            for module in self.modules
+        ]
         shared = [name for name in self.axes if name.rpartition(".")[0] not in norms]
         self.names = [[name for name in shared if name in parameters] for parameters in own]
         self.norms = [

@@ -49,6 +49,7 @@ class Supernet:
         self.gates = {group: ChannelGate(sizes[group]) for group in groups}
         self.gates |= {block.name: ChannelGate(1) for block in self.blocks}
         self.points = self._points()
+        self._hold_before_frozen_layers()
         self.module: nn.Module = GatedNetwork(self.network, self.gates).to(accelerator)
         self._hook_in()
 
@@ -68,6 +69,16 @@ class Supernet:
                     if layer.block not in self.architecture.removed
                 ]
         return tuple(points)
+
+    def _hold_before_frozen_layers(self) -> None:
+        """Let gates stay at 1 that would be folded into weights which the network's author froze."""
+        frozen = {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+        for point in self.points:
+            if f"{point.reader}.weight" in frozen:
+                self.gates[point.group].hold()
+        for block in self.blocks:
+            if not frozen.isdisjoint({f"{block.scale}.weight", f"{block.scale}.bias"}):
+                self.gates[block.name].hold()
 
     def _hook_in(self) -> None:
         """Have the module's forward multiply by the gates."""

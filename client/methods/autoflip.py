@@ -58,7 +58,8 @@ def masked_gradients(module: nn.Module, layout: Layout, kept: Kept) -> Iterator[
     """Gradients of weights that are not kept are zero; undone at the end."""
     masks = layout.unflatten(kept.astype(np.float32))
     with ExitStack() as hooks:
-        for name, parameter in module.named_parameters():
+        trained = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
+        for name, parameter in trained:
             mask = masks[name].to(parameter.device)
             hook = parameter.register_hook(mask.mul)  # type: ignore[no-untyped-call]
             hooks.callback(hook.remove)

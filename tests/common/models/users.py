@@ -354,3 +354,44 @@ class Split(nn.Sequential):
 
 def split(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return Split(*sequential(input_shape, classes).children())
+
+
+class FrozenEnd(nn.Module):
+    """A residual block whose last convolution is not to be trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(channels, 6, 3, padding=1), nn.Conv2d(6, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.norm.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(self.second(F.relu(self.first(x))))
+        return x + y
+
+
+class FrozenBackbone(nn.Module):
+    """Two convolutions and norms of the author's, of which nothing is trained, before layers that are."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.body = nn.Conv2d(8, 8, 3, padding=1)
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for tensor in (*self.stem.parameters(), *self.norm.parameters(), *self.body.parameters()):
+                if not tensor.is_meta:
+                    tensor.copy_(torch.randn(tensor.shape, generator=generator, device="cpu") * 0.3)
+                tensor.requires_grad_(False)
+        self.block = FrozenEnd(8)
+        self.last = nn.Conv2d(8, 6, 3, padding=1)
+        self.classifier = nn.Linear(6, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.body(F.relu(self.norm(self.stem(x)))))
+        logits: torch.Tensor = self.classifier(F.relu(self.last(self.block(x))).mean((2, 3)))
+        return logits
+
+
+def frozen_backbone(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return FrozenBackbone(input_shape[0], classes)
