@@ -3,7 +3,9 @@
 A forward may depend on the mode, and rely on channel counts in ways that a trace cannot see.
 """
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -13,6 +15,19 @@ from common.errors import ArchitectureError
 from common.models.description import Block, ChannelGroup, Description
 from common.models.reduce import reduced
 from common.models.usable import first_line
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """What a network draws in here, from torch or Python, is the same every time, and nothing outside changes."""
+    before = random.getstate()
+    random.seed(0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        random.setstate(before)
 
 
 def without_what_breaks(
@@ -42,7 +57,7 @@ def require_training(name: str, skeleton: nn.Module, input_shape: tuple[int, int
     """Raises ArchitectureError, naming the network, unless it returns logits in training mode, too."""
     image = torch.zeros(2, *input_shape, device="meta")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_draws():
             returned = skeleton.train()(image)
     except Exception as error:  # whatever a stranger's forward raises
         raise ArchitectureError(
@@ -73,13 +88,24 @@ def _complaint(
     groups: Iterable[ChannelGroup],
     blocks: Iterable[str],
 ) -> str:
-    """What goes wrong with about half of the channels of `groups` and without `blocks`; "" if nothing does."""
+    """What goes wrong with about half of the channels of `groups` and without `blocks`; "" if nothing does.
+
+    First for answers, then in training, in which the forward may do more.
+    """
     sizes = {**description.full_sizes, **{group.name: (group.size + 1) // 2 for group in groups}}
     sizes |= dict.fromkeys(blocks, 0)
     try:
-        with torch.device("meta"), torch.no_grad():
-            module = reduced(skeleton, description, sizes).eval()
-            logits = module(torch.zeros(2, *input_shape))
-    except Exception as error:  # whatever a stranger's forward raises
+        with torch.device("meta"):
+            module = reduced(skeleton, description, sizes)
+    except Exception as error:  # whatever a stranger's `reset_parameters` raises
         return first_line(error)
-    return "" if tuple(logits.shape) == (2, description.classes) else f"it returns {tuple(logits.shape)}"
+    image = torch.zeros(2, *input_shape, device="meta")
+    for mode in ("", "in training mode, "):
+        try:
+            with torch.no_grad(), same_draws():
+                logits = module.train(bool(mode))(image)
+        except Exception as error:  # whatever a stranger's forward raises
+            return mode + first_line(error)
+        if tuple(logits.shape) != (2, description.classes):
+            return f"{mode}it returns {tuple(logits.shape)}"
+    return ""

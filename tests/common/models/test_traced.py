@@ -140,6 +140,14 @@ def test_what_relies_on_a_channel_count_is_frozen_and_says_so() -> None:
         Architecture.with_kept(BaseNetwork(f"{USERS}:counting", (1, 8, 8), 10), {"second": range(3)})
 
 
+def test_what_breaks_in_training_alone_is_frozen() -> None:
+    model = f"{USERS}:dropping"
+    allow_network(model)
+    reasons = {group.name: group.frozen for group in describe(BaseNetwork(model, (1, 8, 8), 5)).groups}
+    assert reasons["0"].startswith("reduced, the network does not run: in training mode, RuntimeError: ")
+    assert reasons["4"] == ""
+
+
 def test_a_buffer_that_is_not_saved_is_in_a_reduced_network_what_its_author_made_it() -> None:
     allow_network(f"{USERS}:ordered")
     reduced = Architecture.with_kept(BaseNetwork(f"{USERS}:ordered", (1, 8, 8), 10), {"head": range(3)})

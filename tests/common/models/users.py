@@ -395,3 +395,29 @@ class FrozenBackbone(nn.Module):
 
 def frozen_backbone(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return FrozenBackbone(input_shape[0], classes)
+
+
+class ChannelDrop(nn.Module):
+    """Drops whole channels in training, and knows how many there were when it was made."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.rand(()) < 2:
+            x = x * (torch.rand(len(x), self.channels, 1, 1, device=x.device) > 0.1)
+        return x
+
+
+def dropping(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        ChannelDrop(8),
+        nn.Conv2d(8, 6, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
