@@ -2,7 +2,8 @@
 
 A found network's training depends on nothing that the search does later. So half of the threads that torch has are
 given to such trainings, one process with one thread for each, while the search goes on with the others; with a single
-thread, or on a GPU, the search waits for each of them. The result is the same either way.
+thread, on a GPU, or with a network of a script or notebook, which no other process could import, the search waits for
+each of them. The result is the same either way.
 """
 
 import os
@@ -81,7 +82,7 @@ class Finals:
     ) -> None:
         self._trainer = _Trainer(train, validation, settings, seed, accelerator)
         self._threads = torch.get_num_threads()
-        beside = accelerator.type == "cpu" and settings.fine_tune_epochs > 0
+        beside = accelerator.type == "cpu" and settings.fine_tune_epochs > 0 and not _of_a_script(allowed_networks())
         self._processes = self._threads // 2 if beside else 0
         self._pool: ProcessPoolExecutor | None = None
 
@@ -127,6 +128,10 @@ class Finals:
             return self._trainer(begun)
         finally:
             torch.set_num_threads(before)
+
+
+def _of_a_script(networks: Iterable[str]) -> bool:
+    return any(model.startswith("__main__:") for model in networks)
 
 
 def finished(trained: Trained) -> "Future[Trained]":

@@ -24,6 +24,7 @@ from common.models.description import BaseNetwork
 from common.slicing import state_of
 from dac.finals import Begun, Finals
 from dac.train import Trained
+from tests.common.models.users import sequential
 from tests.dac.test_search import Killed, KilledAfter, assert_same, run
 
 NETWORK = Architecture.full(BaseNetwork("cnn", (1, 8, 8), 4))
@@ -57,6 +58,20 @@ def test_a_search_with_processes_beside_it_finds_the_same_family(feeds: tuple[Fe
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     assert_same(beside, run(feeds, tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_network_of_a_script_is_trained_where_the_script_runs(
+    feeds: tuple[Feed, Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other process could import it."""
+    monkeypatch.setattr(sys.modules["__main__"], "network_of_a_script", sequential, raising=False)
+    monkeypatch.setattr("common.models.networks._allowed", {"__main__:network_of_a_script"})
+    network = Architecture.full(BaseNetwork("__main__:network_of_a_script", (1, 8, 8), 4))
+    begun = Begun("0", network, state_of(network.build(0)), None)
+    with finals(feeds) as beside:
+        assert beside.result(beside.start(begun), begun).validation_accuracy > 0
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
