@@ -28,6 +28,7 @@ from common.atomic import write_atomically
 from common.data.images import Images
 from common.errors import ConfigurationError, FedDACError
 from common.layout import State
+from common.models.usable import first_line
 from common.version import version
 from dac.classifier import Classifier
 from dac.preparation_graph import IMAGES, prepend_preparation
@@ -35,27 +36,34 @@ from dac.preparation_graph import IMAGES, prepend_preparation
 TOLERANCE = 1e-4  # of a logit between ONNX Runtime and PyTorch, against the largest logit where that is above 1
 LOGITS, PREPARED = "logits", "prepared"
 BATCH = 256
+_FOLDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def network_program(classifier: Classifier) -> Any:
     """The network alone, without the preparation of its images, as an ONNX model that the functions below complete.
 
-    Raises ConfigurationError if the packages of the extra `export` are missing.
+    Raises ConfigurationError if the packages of the extra `export` are missing, and FedDACError, naming the network, if
+    torch cannot follow its forward.
     """
     require("onnx")
     require("onnxscript")
     module = fold_batch_norms(classifier.architecture, classifier.network.state_dict())
     example = torch.zeros(2, *classifier.architecture.base.input_shape)
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            input_names=[PREPARED],
-            output_names=[LOGITS],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                input_names=[PREPARED],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        model, cause = classifier.architecture.base.model, error.__cause__
+        reason = first_line(cause if isinstance(cause, Exception) else error)
+        raise FedDACError(f"{model} cannot become an ONNX file: torch.onnx does not follow it: {reason}") from None
     if program is None:
         raise FedDACError("PyTorch returned no ONNX program for this network")
     return program.model_proto
@@ -105,11 +113,17 @@ def export_int8(classifier: Classifier, path: Path, calibration: torch.Tensor, n
 
 
 def fold_batch_norms(architecture: Architecture, state: State) -> nn.Module:
-    """The network in evaluation mode with every batch norm merged into the layer whose output it alone reads."""
+    """The network in evaluation mode with every batch norm merged into the layer whose output it alone reads.
+
+    Norms that keep no running statistics, and those behind layers that are not torch's own, stay: what these compute
+    is not known.
+    """
     module = architecture.build_from(state).eval()
     for norm in architecture.description.layers:
         if norm.norm_of and norm.block not in architecture.removed:
             before, batch_norm = module.get_submodule(norm.norm_of), module.get_submodule(norm.name)
+            if type(before) not in _FOLDED or batch_norm.running_mean is None:
+                continue
             fuse: Any = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
             module.set_submodule(norm.norm_of, fuse(before, batch_norm))
             module.set_submodule(norm.name, nn.Identity())

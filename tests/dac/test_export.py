@@ -12,6 +12,7 @@ from common.errors import ConfigurationError, FedDACError
 from common.groups import TrainSettings
 from common.layout import State
 from common.learning import Feed, evaluate
+from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.version import version
@@ -119,6 +120,24 @@ def test_folding_leaves_the_weights_given_alone() -> None:
     folded = export.fold_batch_norms(architecture, state)
     assert not [one for one in folded.modules() if isinstance(one, torch.nn.BatchNorm2d)]
     assert all(torch.equal(before[name], tensor) for name, tensor in state.items())
+
+
+def users(name: str) -> Architecture:
+    model = f"tests.common.models.users:{name}"
+    allow_network(model)
+    return Architecture.full(BaseNetwork(model, (1, 8, 8), 4))
+
+
+def test_norms_of_the_batch_and_behind_layers_of_a_users_own_are_exported_as_they_are(tmp_path: Path) -> None:
+    wanted = classifier(users("unfolded"))
+    export.export_onnx(wanted, tmp_path / "model.onnx")
+    assert export.check(tmp_path / "model.onnx", wanted, images(5, 1, 8, 8)) <= export.TOLERANCE
+
+
+def test_a_forward_that_torch_cannot_follow_is_refused_in_one_line() -> None:
+    with pytest.raises(FedDACError, match=r"users:deciding cannot become an ONNX file.*: Guard[A-Za-z]*: ") as refused:
+        export.network_program(classifier(users("deciding")))
+    assert "\n" not in str(refused.value)
 
 
 def test_other_weights_are_noticed(tmp_path: Path) -> None:

@@ -421,3 +421,42 @@ def dropping(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(6, classes),
     )
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with weights of mean 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias, padding=1)
+
+
+def unfolded(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Norms that cannot be merged into the layers before them."""
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 8, 3, padding=1),
+        nn.BatchNorm2d(8, track_running_stats=False),
+        Standardised(8, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
+
+
+class Deciding(nn.Module):
+    """A forward that looks at the values of what it computes."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv, self.classifier = nn.Conv2d(channels, 8, 3), nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        if not x.is_meta and float(x.mean()) > 1:
+            x = x * 2
+        logits: torch.Tensor = self.classifier(F.relu(x).mean((2, 3)))
+        return logits
+
+
+def deciding(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Deciding(input_shape[0], classes)
