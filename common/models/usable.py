@@ -49,16 +49,19 @@ def first_line(error: Exception) -> str:
 
 
 def _plain_tensors(module: nn.Module) -> Iterator[str]:
-    """The attributes that hold tensors, also in lists, tuples and dictionaries, which torch does not know of."""
+    """The attributes that hold tensors, also in lists, tuples and dictionaries, which torch does not know of.
+
+    A further list of a module's own parameters, which recurrent layers have, is none.
+    """
     for path, one in module.named_modules():
+        own = {id(tensor) for tensor in (*one._parameters.values(), *one._buffers.values())}
         for name, value in vars(one).items():
-            if name not in ("_parameters", "_buffers", "_modules") and _holds_tensor(value):
+            if name not in ("_parameters", "_buffers", "_modules") and any(
+                id(tensor) not in own for tensor in _tensors_in(value)
+            ):
                 yield f"{path}.{name}" if path else name
 
 
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return any(isinstance(one, torch.Tensor) for one in value)
-    if isinstance(value, dict):
-        return any(isinstance(one, torch.Tensor) for one in value.values())
-    return isinstance(value, torch.Tensor)
+def _tensors_in(value: Any) -> list[torch.Tensor]:
+    held = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
+    return [one for one in held if isinstance(one, torch.Tensor)]

@@ -460,3 +460,25 @@ class Deciding(nn.Module):
 
 def deciding(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return Deciding(input_shape[0], classes)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over the pixels of a convolution's maps."""
+
+    def __init__(self, channels: int, classes: int, layer: type[nn.GRU | nn.LSTM]) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(channels, 8, 3, 2, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.layer, self.classifier = layer(6, 10, batch_first=True), nn.Linear(10, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.body(F.relu(self.stem(x)))).flatten(2).transpose(1, 2)
+        logits: torch.Tensor = self.classifier(self.layer(x)[0][:, -1])
+        return logits
+
+
+def gru(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Recurrent(input_shape[0], classes, nn.GRU)
+
+
+def lstm(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Recurrent(input_shape[0], classes, nn.LSTM)
