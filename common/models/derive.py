@@ -225,6 +225,8 @@ class _Derivation:
             return ""
         if given not in operation.inputs or any(one.shape != given.shape for one in operation.inputs):
             return ""
+        if operation.inputs[1] is given and operation.alpha != 1:
+            return ""
         branch = operation.inputs[1 - operation.inputs.index(given)]
         last = self._use_of(branch.maker)
         if last is None or not last.path.startswith(f"{path}.") or branch.readers != [operation]:
@@ -235,6 +237,7 @@ class _Derivation:
     # Gates before the depthwise convolution, as published
 
     def _depthwise_gates(self) -> dict[str, GatePoint]:
+        """Where one depthwise convolution alone reads a group, and one pointwise convolution what it makes."""
         gates = {}
         by_norm = {self._normed(use): use for use in self.ties.uses if self._normed(use)}
         for use in self.ties.uses:
@@ -248,7 +251,11 @@ class _Derivation:
             path = norm.path, reader.path, by_norm[reader.path].path
             if use.width != use.operation.output.shape[1] or not all(map(self._folds, (path[0], path[2]))):
                 continue
-            name = self.names[use.source[0][0].root()]
+            root = use.source[0][0].root()
+            readers = {one.path for one in self.ties.uses if one.kind != "batch_norm" and root in _roots(one.source)}
+            if readers != {use.path, reader.path}:
+                continue
+            name = self.names[root]
             gates[name] = GatePoint(name, use.path, path)
         return gates
 

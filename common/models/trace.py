@@ -46,7 +46,10 @@ class Value:
 
 @dataclass(eq=False)
 class Operation:
-    """One primitive operation inside module `path`; `arguments` are its own with values in the place of tensors."""
+    """One primitive operation inside module `path`; `arguments` are its own with values in the place of tensors.
+
+    Of an addition a + alpha b, `alpha` is the factor of its second input.
+    """
 
     name: str
     path: str
@@ -55,6 +58,7 @@ class Operation:
     outputs: list[Value]
     pointwise: bool
     macs: int
+    alpha: float = 1.0
 
     @property
     def output(self) -> Value:
@@ -163,7 +167,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name = func._schema.name.partition("::")[2]
             pointwise = torch.Tag.pointwise in func.tags
             macs = _macs(func, args, kwargs or {}, result) if name in MULTIPLY else 0
-            operation = Operation(name, self.path[-1], arguments, inputs, outputs, pointwise, macs)
+            alpha = (kwargs or {}).get("alpha", 1.0)
+            operation = Operation(name, self.path[-1], arguments, inputs, outputs, pointwise, macs, alpha)
             self.operations.append(operation)
             for one in inputs:
                 one.readers.append(operation)

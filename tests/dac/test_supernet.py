@@ -24,7 +24,10 @@ BASES |= {name: BaseNetwork(f"tests.common.models.strangers:{name}", (3, 8, 8), 
 WHOLE = ("sequential", "children", "split")
 """Networks that run all their children."""
 BASES |= {name: BaseNetwork(f"tests.common.models.users:{name}", (3, 8, 8), 10) for name in WHOLE}
-for one in (*SEPARABLE, *WHOLE):
+BRANCHES = ("two_branches", "mixed_branches")
+"""Networks with several readers of what a depthwise convolution reads."""
+BASES |= {name: BaseNetwork(f"tests.common.models.users:{name}", (3, 8, 8), 10) for name in BRANCHES}
+for one in (*SEPARABLE, *WHOLE, *BRANCHES):
     allow_network(BASES[one].model)
 CPU = torch.device("cpu")
 
@@ -92,6 +95,11 @@ def check_that_slicing_is_masking(base: BaseNetwork, position: str, seed: int) -
         masked_logits = supernet.module.eval()(images)
         sliced_logits = sliced.eval()(images)
     torch.testing.assert_close(sliced_logits, masked_logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_group_with_several_readers_is_gated_before_each_of_them(name: str) -> None:
+    check_that_slicing_is_masking(BASES[name], "before-depthwise", 0)
 
 
 @pytest.mark.parametrize("name", WHOLE)

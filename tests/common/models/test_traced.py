@@ -140,6 +140,19 @@ def test_what_relies_on_a_channel_count_is_frozen_and_says_so() -> None:
         Architecture.with_kept(BaseNetwork(f"{USERS}:counting", (1, 8, 8), 10), {"second": range(3)})
 
 
+def test_a_block_that_scales_its_input_cannot_vanish_and_one_that_scales_its_branch_can() -> None:
+    model = f"{USERS}:halved"
+    allow_network(model)
+    base = BaseNetwork(model, (1, 8, 8), 5)
+    assert [block.name for block in describe(base).blocks] == ["2"]
+    full, without = Architecture.full(base), Architecture.with_kept(base, {}, ["2"])
+    module = disturbed(full.build(0), 1)
+    silence(module, without)
+    smaller = without.build_from(slice_state(module.state_dict(), full, without)).eval()
+    image = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(smaller(image), module(image))
+
+
 def test_what_breaks_in_training_alone_is_frozen() -> None:
     model = f"{USERS}:dropping"
     allow_network(model)

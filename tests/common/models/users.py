@@ -482,3 +482,50 @@ def gru(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def lstm(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return Recurrent(input_shape[0], classes, nn.LSTM)
+
+
+class Halved(nn.Module):
+    """f(x) + alpha x, or x + alpha f(x)."""
+
+    def __init__(self, channels: int, alpha_of_input: bool) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
+        self.alpha_of_input = alpha_of_input
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        return torch.add(y, x, alpha=0.5) if self.alpha_of_input else torch.add(x, y, alpha=0.5)
+
+
+def halved(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    blocks = Halved(8, True), Halved(8, False)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    return nn.Sequential(nn.Conv2d(input_shape[0], 8, 3, padding=1), *blocks, *pooled)
+
+
+class TwoBranches(nn.Module):
+    """Two depthwise convolutions, or one and a plain one, that read the same channels."""
+
+    def __init__(self, channels: int, classes: int, groups: int) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.left, self.left_norm = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8)
+        self.left_point, self.left_last = nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)
+        self.right, self.right_norm = nn.Conv2d(8, 8, 5, padding=2, groups=groups), nn.BatchNorm2d(8)
+        self.right_point, self.right_last = nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)
+        self.classifier = nn.Linear(6, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        left = self.left_last(self.left_point(F.relu(self.left_norm(self.left(x)))))
+        right = self.right_last(self.right_point(F.relu(self.right_norm(self.right(x)))))
+        logits: torch.Tensor = self.classifier(F.relu(left + right).mean((2, 3)))
+        return logits
+
+
+def two_branches(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return TwoBranches(input_shape[0], classes, 8)
+
+
+def mixed_branches(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return TwoBranches(input_shape[0], classes, 1)
