@@ -10,11 +10,13 @@ import json
 import logging
 import platform
 import statistics
+import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -231,12 +233,26 @@ def _session(path: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's advice, which nobody who exports a finished network can follow."""
+    """Without the exporter's advice and prints, which nobody who exports a finished network can follow."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(_ForOthers(sys.stderr)):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+class _ForOthers:
+    """A stream on which this thread says nothing; others, such as one that shows progress, go on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._silent = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """As of every text stream."""
+        return len(text) if threading.get_ident() == self._silent else int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

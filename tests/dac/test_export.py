@@ -134,10 +134,11 @@ def test_norms_of_the_batch_and_behind_layers_of_a_users_own_are_exported_as_the
     assert export.check(tmp_path / "model.onnx", wanted, images(5, 1, 8, 8)) <= export.TOLERANCE
 
 
-def test_a_forward_that_torch_cannot_follow_is_refused_in_one_line() -> None:
+def test_a_forward_that_torch_cannot_follow_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FedDACError, match=r"users:deciding cannot become an ONNX file.*: Guard[A-Za-z]*: ") as refused:
         export.network_program(classifier(users("deciding")))
     assert "\n" not in str(refused.value)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_other_weights_are_noticed(tmp_path: Path) -> None:
