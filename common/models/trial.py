@@ -15,6 +15,7 @@ from common.errors import ArchitectureError
 from common.models.description import Block, ChannelGroup, Description
 from common.models.reduce import reduced
 from common.models.usable import first_line
+from common.seeds import seeded
 
 
 @contextmanager
@@ -23,8 +24,7 @@ def same_draws() -> Iterator[None]:
     before = random.getstate()
     random.seed(0)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             yield
     finally:
         random.setstate(before)
