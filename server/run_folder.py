@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self, TypeAlias
 
 import safetensors.torch
 import tomli_w
@@ -39,6 +39,13 @@ from server.budget_entries import BudgetEntry
 from server.event_scalars import Scalars
 from server.json_files import json_line, list_of_objects, parse_event, read_bytes, read_json, write_json
 from server.run_lock import RunLock
+
+Kind: TypeAlias = Literal["simulate", "search", "train"]
+"""The command that makes such a folder; a federated run of a deployment is as that of `simulate`."""
+
+TOLD_BY: dict[str, Kind] = {"rounds": "simulate", "epochs": "train", "warmup-epochs": "search"}
+"""A setting that tells each kind from those below it; rounds first, as a federated run has settings of the search too
+and a method of one's own may have any."""
 
 DEVICE_MODEL = "-device"
 """Ends the name of a model that a cohort's devices take home, where what is scored is another that they cannot hold."""
@@ -107,9 +114,18 @@ class RunFolder:
                 f"{self.path} already holds a run: use --resume {self.path} to continue it, or another --out"
             )
 
+    @property
+    def kind(self) -> Kind:
+        """Which command's folder this is, by its settings; CheckpointError for a config.toml that no command wrote."""
+        config = self.read_config()
+        found = next((kind for key, kind in TOLD_BY.items() if key in config), None)
+        if found is None:
+            raise CheckpointError(f"{self.config_path} is damaged: it has none of {', '.join(TOLD_BY)}")
+        return found
+
     def require_federation(self) -> None:
         """Raise CheckpointError if the folder is of a search or a training, which another command resumes."""
-        if "rounds" not in self.read_config():
+        if self.kind != "simulate":
             raise CheckpointError(
                 f"{self.path} holds a search or a training, no federated run: resume it by the command that began it"
             )

@@ -49,13 +49,10 @@ def find_models(place: Path) -> list[StoredModel]:
     folder = RunFolder.open(place)
     allow_network(str(folder.read_config().get("model", "")))
     summary = folder.read_summary() if folder.summary_path.exists() else {}
-    models = _federated(folder, summary) or _trained(folder, summary) or _searched(folder)
+    kind = folder.kind
+    models = {"simulate": _federated, "train": _trained, "search": _searched}[kind](folder, summary)
     if not models:
-        config = folder.read_config()
-        command = "simulate" if "rounds" in config else "train" if "epochs" in config else "search"
-        raise CheckpointError(
-            f"{place} holds no trained model yet; let it finish with: feddac {command} --resume {place}"
-        )
+        raise CheckpointError(f"{place} holds no trained model yet; let it finish with: feddac {kind} --resume {place}")
     return models
 
 
@@ -99,9 +96,7 @@ def _trained(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]
     return [StoredModel("trained", weights_path(path), (), (), summary.get("test_accuracy"))] if path.exists() else []
 
 
-def _searched(folder: RunFolder) -> list[StoredModel]:
-    if "rounds" in folder.read_config():
-        return []
+def _searched(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
     paths = {entry.name: folder.architecture_path(entry.name) for entry in folder.read_budgets()}
     return [StoredModel(name, weights_path(path)) for name, path in paths.items() if path.exists()]
 

@@ -181,7 +181,7 @@ def _check_names(budgets: Budgets) -> None:
 
 
 def _read_budgets(folder: RunFolder) -> Budgets:
-    if "warmup-epochs" not in folder.read_config() or "rounds" in folder.read_config():
+    if folder.kind != "search":
         raise CheckpointError(f"{folder.path} holds no search; resume it with the command that began it")
     budgets: Budgets = {}
     for entry in folder.read_budgets():

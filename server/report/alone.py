@@ -110,16 +110,9 @@ class Row:
     validation: float
 
 
-def kind_of(config: Mapping[str, Any]) -> str:
-    """`search`, `train`, or `simulate`, from the settings that only one of them has."""
-    if "epochs" in config:
-        return "train"
-    return "search" if "warmup-epochs" in config and "rounds" not in config else "simulate"
-
-
 def render_alone(folder: RunFolder) -> str:
     """The page of a search or training folder; raises CheckpointError for a file that is damaged."""
-    run, kind = read_run(folder), kind_of(folder.read_config())
+    run, kind = read_run(folder), folder.kind
     files = {path.stem: read_json(path) for path in sorted(folder.architectures_folder.glob("*.json"))}
     test = number_of(folder.read_summary().get("test_accuracy")) if folder.summary_path.exists() else math.nan
     run = replace(run, cohorts=tuple(_cohort(name, data) for name, data in files.items()))

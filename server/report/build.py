@@ -18,7 +18,7 @@ from common.config import Config
 from server.budget_entries import BudgetEntry
 from server.damage import values_as_written
 from server.report import figures, outcomes, pace, timeline, wording
-from server.report.alone import kind_of, render_alone
+from server.report.alone import render_alone
 from server.report.drawing import marks_of, report_style
 from server.report.interval import interval
 from server.report.page import SCRIPT, STYLE, TEMPLATE
@@ -77,7 +77,7 @@ def build_report(folder: Path, live: bool = False) -> Path:
     """
     run_folder = RunFolder.open(folder)
     with values_as_written(folder):
-        if kind_of(run_folder.read_config()) == "simulate":
+        if run_folder.kind == "simulate":
             page = render(read_run(run_folder), datetime.now().strftime("%H:%M:%S") if live else "")
         else:
             page = render_alone(run_folder)

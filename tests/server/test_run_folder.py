@@ -15,7 +15,9 @@ from common.fleet import PROFILES
 from feddac.cli.main import run
 from server.budget_entries import BudgetEntry
 from server.json_files import MAX_JSON_BYTES, read_json, write_json
+from server.report.build import build_report
 from server.run_folder import RunFolder
+from server.run_models import find_models
 
 
 @pytest.fixture
@@ -60,6 +62,29 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_opening_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.toml"):
         RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"rounds": 3, "warmup-epochs": 1}, "simulate"),
+        ({"rounds": 3, "epochs": 2}, "simulate"),  # a method of one's own may call a setting so
+        ({"epochs": 3}, "train"),
+        ({"warmup-epochs": 1}, "search"),
+    ],
+)
+def test_kinds_are_told_by_their_settings(folder: RunFolder, settings: dict[str, int], kind: str) -> None:
+    folder.write_config(settings)
+    assert folder.kind == kind
+
+
+def test_settings_of_no_command_are_damage_whoever_reads_them(folder: RunFolder) -> None:
+    folder.write_config({"data": "digits"})
+    for read in (lambda: folder.kind, folder.require_federation, lambda: find_models(folder.path)):
+        with pytest.raises(CheckpointError, match=r"config\.toml is damaged: it has none of rounds, epochs"):
+            read()
+    with pytest.raises(CheckpointError, match=r"config\.toml is damaged"):
+        build_report(folder.path)
 
 
 def test_budgets_and_summary_are_read_as_written(folder: RunFolder) -> None:

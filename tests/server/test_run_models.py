@@ -105,7 +105,7 @@ def test_weights_that_were_changed_are_noticed(federated: Path) -> None:
 
 
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
-    for command, settings in (("simulate", {"rounds": 1}), ("train", {"epochs": 1}), ("search", {"width": 1})):
+    for command, settings in (("simulate", {"rounds": 1}), ("train", {"epochs": 1}), ("search", {"warmup-epochs": 1})):
         folder = RunFolder.create(tmp_path / command)
         folder.write_config(settings)
         with pytest.raises(CheckpointError, match=f"feddac {command} --resume"):

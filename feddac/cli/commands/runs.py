@@ -54,7 +54,6 @@ def _table(folder: Path, found: list[Path]) -> "Table":
 
 
 def _row(path: Path) -> tuple[str, str, str, str, str]:
-    from server.report.alone import kind_of
     from server.report.wording import NARROW_SPACE, number_of, percent, printable
     from server.run_folder import RunFolder
 
@@ -62,7 +61,7 @@ def _row(path: Path) -> tuple[str, str, str, str, str]:
     try:
         config = run.read_config()
         summary = run.read_summary() if run.summary_path.exists() else {}
-        kind = kind_of(config)
+        kind = run.kind
         rounds = max((int(event["round"]) for event in run.events("round")), default=0)
         state = {
             "simulate": f"{rounds} of {config.get('rounds')} rounds",

@@ -11,7 +11,6 @@ import torch
 
 from dac.files import load_member
 from feddac.cli.main import run
-from server.report.alone import kind_of
 from server.run_folder import RunFolder
 from tests.server.report.fake_run import write_fake_run
 
@@ -92,12 +91,6 @@ def test_an_unfinished_one_says_how_to_go_on(tmp_path: Path) -> None:
         folder.append("train", epoch=1, train_loss=1.0, train_accuracy=0.5, validation_accuracy=0.5)
     assert run(["report", str(folder.path)]) == 0
     assert "feddac train --resume FOLDER" in folder.report_path.read_text()
-
-
-def test_kinds_are_told_by_their_settings() -> None:
-    assert kind_of({"rounds": 3, "warmup-epochs": 1}) == "simulate"
-    assert kind_of({"epochs": 3}) == "train"
-    assert kind_of({"warmup-epochs": 1}) == "search"
 
 
 def test_nothing_to_list_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,7 +215,7 @@ def test_a_missing_piece_is_left_out(tmp_path: Path, missing: str) -> None:
 
 def test_a_run_that_only_began_has_a_report(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    folder.write_config({"data": "digits"})
+    folder.write_config({"data": "digits", "rounds": 3})
     page = Page(built(folder))
     assert page.balanced
     assert "Run on digits" in page.text
