@@ -68,6 +68,11 @@ class Settings:
         return cls(**{name_of(key): value for key, value in mapping.items()})
 
 
+def keys_of(*groups: type[Settings]) -> frozenset[str]:
+    """The keys of whole groups of settings."""
+    return frozenset(key for group in groups for key in group.keys())  # noqa: SIM118
+
+
 def key_of(name: str) -> str:
     """`local_epochs` -> `local-epochs`; the only place where the two spellings meet, with `name_of`."""
     return name.replace("_", "-")

@@ -16,13 +16,14 @@ from common.learning import pick_accelerator
 from common.presets import without_preset
 from common.progress import Progress, Silent
 from common.seeds import derive_seed
-from common.settings import Scalar, key_of, name_of
+from common.settings import Scalar, key_of, keys_of, name_of
 from dac.files import Member, load_member
 from dac.model_file import read_model
 from feddac.runs import Run, read_run
 from feddac.standalone import searching, training
 from feddac.standalone.budgets import FLAGS
-from feddac.standalone.material import Material, checker
+from feddac.standalone.material import Material
+from feddac.standalone.settings import SEARCH, TRAIN, checker
 from feddac.start import prepare
 from server.federation import federate
 from server.reference import base_network
@@ -95,8 +96,8 @@ def search(
     if resume is not None:
         _require_none(resume, out=out)
         given = {**RunFolder.open(resume).read_config(), **given}
-    given = without_preset(given, [key for group in searching.GROUPS for key in group.keys()])  # noqa: SIM118
-    checker(*searching.GROUPS)(given)
+    given = without_preset(given, keys_of(*SEARCH))
+    checker(SEARCH)(given)
     asked = None if budgets is None else _named(budgets)
     with _keywords_that_work(omit=[f"max-{flag}" for flag in FLAGS]):
         job = searching.prepare_search(given, asked, progress or Silent(), _path(resume))
@@ -127,7 +128,7 @@ def train(
     if resume is not None:
         _require_none(resume, architecture=architecture, teacher=teacher, out=out)
         given = {**RunFolder.open(resume).read_config(), **given}
-    checker(*training.GROUPS)(given)
+    checker(TRAIN)(given)
 
     def choose(model: ModelSettings, material: Material, seed: int) -> Member:
         if isinstance(architecture, str | Path):

@@ -12,7 +12,7 @@ from common.groups import (
     RunSettings,
     SearchSettings,
 )
-from common.settings import Settings
+from common.settings import Settings, keys_of
 
 Limits: TypeAlias = Mapping[str, tuple[float, float]]
 
@@ -42,11 +42,6 @@ class Contract:
     def reads_setting(cls, key: str) -> bool:
         """Whether a setting, by its kebab-case key, is one that the method reads."""
         return key in cls.reads or (cls.settings is not None and key in cls.settings.keys())  # noqa: SIM118
-
-
-def keys_of(*groups: type[Settings]) -> frozenset[str]:
-    """The keys of whole groups of settings."""
-    return frozenset(key for group in groups for key in group.keys())  # noqa: SIM118
 
 
 AVERAGED = (

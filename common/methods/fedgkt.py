@@ -13,9 +13,9 @@ from common.budget import OPTIMIZERS
 from common.errors import ConfigurationError
 from common.groups import DataSettings, FederationSettings, FleetSettings, RunSettings
 from common.local_dp import LOCAL_DP_KEYS
-from common.methods.contract import PRETRAINED, Contract, keys_of
+from common.methods.contract import PRETRAINED, Contract
 from common.methods.training import TrainingOrder
-from common.settings import Settings, setting
+from common.settings import Settings, keys_of, setting
 
 EXTRACT = "extract"
 """The step's name."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.groups import ModelSettings
-from common.methods.contract import AVERAGED, Contract, Limits, keys_of
+from common.methods.contract import AVERAGED, Contract, Limits
 from common.methods.training import PASSES, TrainingOrder
-from common.settings import Settings, setting
+from common.settings import Settings, keys_of, setting
 
 SEARCH = "search"
 """The step's name in the first stage; that of the second is `train`."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from common.methods.contract import Contract, keys_of
+from common.methods.contract import Contract
 from common.methods.fedavg import FedAvg, FedAvgSettings
 from common.methods.training import TrainingOrder
-from common.settings import Settings, setting
+from common.settings import Settings, keys_of, setting
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """What `feddac search`, `train` and `export` share: DAC for one user with one data set, no server and no devices."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table
 
@@ -16,7 +14,6 @@ from common.errors import ArchitectureError, DataError
 from common.groups import DataSettings
 from common.learning import Feed
 from common.seeds import torch_generator
-from common.settings import Settings, check_known
 from dac.model_file import Preparation
 from server.report.wording import NARROW_SPACE, count, percent, size
 
@@ -64,17 +61,6 @@ def check_fits(architecture: Architecture, data: DataSet, name: str) -> None:
             f"{name} is for images of {_shape(base.input_shape)} and {base.classes} classes, but {data.name} has "
             f"{_shape(data.input_shape)} and {data.classes}; choose another --data or architecture"
         )
-
-
-def checker(*groups: type[Settings]) -> Callable[[Mapping[str, Any]], None]:
-    """A check that a configuration file holds nothing but valid settings of `groups`."""
-
-    def check(mapping: Mapping[str, Any]) -> None:
-        check_known(mapping, [key for group in groups for key in group.keys()])  # noqa: SIM118
-        for group in groups:
-            group.picked_from(mapping)
-
-    return check
 
 
 def cost_table(title: str, *extra: str) -> Table:

@@ -13,12 +13,11 @@ from common.budget import Costs, DeviceBudget
 from common.config import Config
 from common.effects import require_effect
 from common.errors import BudgetError, CheckpointError, ConfigurationError
-from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, SearchSettings
 from common.learning import pick_accelerator
 from common.models.description import BaseNetwork
 from common.progress import Progress
 from common.search_space import SearchSpace
-from common.settings import Scalar, key_of
+from common.settings import Scalar
 from dac.files import save_member
 from dac.plan import check_feasible, floor_costs
 from dac.published import is_publishable, write_published
@@ -27,13 +26,12 @@ from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, is_budget_name
 from feddac.standalone.material import Material, load_material
+from feddac.standalone.settings import SEARCH, own
 from server.budget_entries import BudgetEntry
 from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
 from simulation.remedies import enough, first_that_works, of_network
-
-GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def prepare_search(
 ) -> SearchJob:
     """The search of an architecture for every one of `budgets`, with its run folder.
 
-    `given` are kebab-case settings of GROUPS. With `resume` it is the search of that folder, with its own budgets.
+    `given` are kebab-case settings of SEARCH. With `resume` it is the search of that folder, with its own budgets.
     Mistakes are raised before anything is written: ConfigurationError, also for no budget or a name that no file can
     have, DataError, BudgetError for a budget below the floor, CheckpointError for a folder that holds no search.
     """
@@ -90,7 +88,8 @@ def prepare_search(
     asked = dict(budgets or {}) if folder is None else _read_budgets(folder)
     if folder is None:  # what an earlier FedDAC began with may have no effect in this one
         _check_names(asked)
-        require_effect(Config.from_mapping(_own(given)))
+        # and a file may have settings of a federated run as well
+        require_effect(Config.from_mapping(own(given, SEARCH)))
     config = with_absolute_paths(Config.from_mapping(given))
     accelerator = pick_accelerator(config.run.accelerator)
     progress.start("data", 1)
@@ -160,14 +159,8 @@ def _written(budget: DeviceBudget, flag: str) -> str:
 def _begin(config: Config, budgets: Budgets) -> RunFolder:
     folder = RunFolder.create(config.run.out)
     folder.write_budgets([BudgetEntry(name, budget) for name, budget in budgets.items()])
-    folder.write_config(_own(config.to_mapping()))
+    folder.write_config(own(config.to_mapping(), SEARCH))
     return folder
-
-
-def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that have a meaning here; a file may have those of a federated run as well."""
-    own = {key for group in GROUPS for key in group.keys()} - {key_of(name) for name in FEDERATED}  # noqa: SIM118
-    return {key: value for key, value in settings.items() if key in own}
 
 
 def _check_names(budgets: Budgets) -> None:

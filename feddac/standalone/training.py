@@ -10,19 +10,18 @@ import torch
 from common.config import Config
 from common.effects import no_effect, require_effect
 from common.errors import ConfigurationError
-from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
 from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
 from common.progress import Progress
-from common.settings import key_of
 from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.material import Material, check_fits, load_material
+from feddac.standalone.settings import TRAIN, own
 from server.run_folder import RunFolder
 from server.threads import threads_of
 
-GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
 START, TEACHER, TRAINED = "start", "teacher", "trained"
 
 Choose: TypeAlias = Callable[[ModelSettings, Material, int], Member]
@@ -76,15 +75,12 @@ def prepare_training(
 ) -> TrainJob:
     """The training of what `choose` returns, taught by the network of the file `teacher`, with its run folder.
 
-    `given` are kebab-case settings of GROUPS. With `resume` it is the training of that folder, and `choose` and
+    `given` are kebab-case settings of TRAIN. With `resume` it is the training of that folder, and `choose` and
     `teacher` are not asked. `what` names the architecture in errors. Mistakes are raised before anything is written.
     """
     folder = None if resume is None else RunFolder.open(resume)
-    data, model, recipe, run = (group.picked_from(given) for group in GROUPS)
-    assert isinstance(data, DataSettings)
-    assert isinstance(model, ModelSettings)
-    assert isinstance(recipe, TrainSettings)
-    assert isinstance(run, RunSettings)
+    data, model = DataSettings.picked_from(given), ModelSettings.picked_from(given)
+    recipe, run = TrainSettings.picked_from(given), RunSettings.picked_from(given)
     if folder is None:  # what an earlier FedDAC began with may have no effect in this one
         require_effect(Config.from_mapping({**data.to_mapping(), **model.to_mapping()}))
         if teacher is None and recipe.distillation != TrainSettings().distillation:
@@ -110,9 +106,8 @@ def prepare_training(
         for stage, member in ((START, start), (TEACHER, guide)):
             if member is not None:
                 _save(folder.checkpoint_folder / f"{stage}.json", member, stage, material, run.seed)
-        omitted = {key_of(one) for one in FEDERATED}
         mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
-        folder.write_config({key: value for key, value in mapping.items() if key not in omitted})
+        folder.write_config(own(mapping, TRAIN))
     return TrainJob(folder, start, guide, recipe, run.seed, material, accelerator)
 
 

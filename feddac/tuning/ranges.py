@@ -18,8 +18,7 @@ from typing import Any, TypeAlias
 from common.config import Config
 from common.errors import ConfigurationError
 from common.groups import DataSettings, FleetSettings, RunSettings
-from common.methods.contract import keys_of
-from common.settings import Scalar
+from common.settings import Scalar, keys_of
 from feddac.comparison.plan import nearest
 from server.report.wording import number_of
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from common.budget import USUAL_TRAINING, LocalTraining
 from common.effects import no_effect
 from common.errors import BudgetError, ConfigurationError
-from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, SearchSettings
+from common.groups import FEDERATED
+from common.settings import keys_of
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
 from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, budgets_from_file, budgets_from_flags
-
-GROUPS = (DataSettings, ModelSettings, SearchSettings, RunSettings)
+from feddac.standalone.settings import SEARCH
 
 EXAMPLES = """
 Examples:
@@ -31,7 +31,7 @@ BUDGET_FILE = (
 )
 
 
-@with_settings(*GROUPS, omit=FEDERATED)
+@with_settings(*SEARCH, omit=FEDERATED)
 def search(
     settings: dict[str, Any],
     max_macs: Annotated[
@@ -96,7 +96,7 @@ def search(
             without = "without a bound on training-memory"
             raise ConfigurationError(no_effect("local-batch-size", str(local_batch_size), without))
     file = config if resume is None else RunFolder.open(resume).config_path
-    given = merge(file, settings, known=[key for group in GROUPS for key in group.keys()])  # noqa: SIM118
+    given = merge(file, settings, known=keys_of(*SEARCH))
     with show_progress(Console(stderr=True)) as progress:
         try:
             job = prepare_search(given, asked, progress, resume)

@@ -8,16 +8,15 @@ import typer
 from rich.console import Console
 
 from common.errors import ConfigurationError
-from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.groups import FEDERATED, ModelSettings
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option, with_settings
 from feddac.resolve import merge
+from feddac.standalone.settings import TRAIN, checker
 
 if TYPE_CHECKING:
     from common.data.images import DataSet
     from dac.files import Member
-
-GROUPS = (DataSettings, ModelSettings, TrainSettings, RunSettings)
 
 EXAMPLES = """
 Examples:
@@ -30,7 +29,7 @@ Examples:
 """
 
 
-@with_settings(*GROUPS, omit=FEDERATED)
+@with_settings(*TRAIN, omit=FEDERATED)
 def train(
     settings: dict[str, Any],
     architecture: Annotated[
@@ -68,7 +67,7 @@ def train(
     """Train an architecture on the training images of a data set; its test accuracy is measured once, at the end."""
     from dac.files import load_member
     from feddac.cli.display import result_console, show_progress
-    from feddac.standalone.material import Material, checker, cost_row, cost_table
+    from feddac.standalone.material import Material, cost_row, cost_table
     from feddac.standalone.training import TRAINED, prepare_training
     from server.run_folder import RunFolder
 
@@ -76,7 +75,7 @@ def train(
     if resume is not None and (any(one is not None for one in others) or "out" in settings):
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
     file = config if resume is None else RunFolder.open(resume).config_path
-    given = merge(file, settings, checker(*GROUPS))
+    given = merge(file, settings, checker(TRAIN))
     # a file's network that is not ours must be named here
     named = {"model"} if ":" in str(given.get("model", "")) else set()
     of_network = sorted((set(settings) & set(ModelSettings.keys())) - named)  # a run's own file has all settings
