@@ -14,6 +14,9 @@ from feddac.resolve import fit_to_fleet_file, merge, with_absolute_paths
 if TYPE_CHECKING:
     from server.run_folder import RunFolder
 
+CLIENT_APP = "client.app:app"
+"""What the devices run, as Flower imports it."""
+
 
 def prepare(
     settings: Mapping[str, Any], config: Path | None, resume: Path | None, progress: Progress | None = None

@@ -11,28 +11,19 @@ from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
 from common.groups import FEDERATED, ModelSettings
-from common.initial_weights import fresh
-from common.learning import pick_accelerator
 from common.presets import without_preset
 from common.progress import Progress, Silent
-from common.seeds import derive_seed
 from common.settings import Scalar, key_of, keys_of, name_of
 from dac.files import Member, load_member
 from dac.model_file import read_model
 from feddac.runs import Run, read_run
+from feddac.simulating import Engine, carry_out
 from feddac.standalone import searching, training
 from feddac.standalone.budgets import FLAGS
 from feddac.standalone.material import Material
 from feddac.standalone.settings import SEARCH, TRAIN, checker
 from feddac.start import prepare
-from server.federation import federate
-from server.reference import base_network
-from server.report.build import build_report
 from server.run_folder import RunFolder
-from simulation.engines import check_engine, cluster_address, run_federation
-from simulation.ray_cluster import Cluster
-
-CLIENT_APP = "client.app:app"
 
 
 def simulate(
@@ -56,25 +47,11 @@ def simulate(
     told what happens; without one nothing is printed. Raises FedDACError, in one sentence, for settings, budgets and
     data that cannot work.
     """
-    check_engine(engine, together, workers)
-    address = cluster_address(engine, ray_address)
+    where = Engine.checked(engine, workers, ray_address, together)
     with _keywords_that_work():
         whole, folder = prepare(_settings(settings, out), _path(config), _path(resume), progress)
-    gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with folder:
-        run_federation(
-            engine,
-            lambda grid, context: federate(grid, whole, folder, progress or Silent(), resume is not None),
-            CLIENT_APP,
-            whole.to_mapping(),
-            whole.fleet.devices,
-            workers,
-            gpus,
-            Cluster.at(address, whole.data),
-            together,
-            (progress or Silent()).note,
-        )
-    build_report(folder.path)
+        carry_out(whole, folder, where, progress or Silent(), resume is not None)
     return read_run(folder.path)
 
 
@@ -133,9 +110,7 @@ def train(
     def choose(model: ModelSettings, material: Material, seed: int) -> Member:
         if isinstance(architecture, str | Path):
             return _member(Path(architecture))
-        chosen = architecture or Architecture.full(base_network(model, material.data))
-        state = fresh(chosen, derive_seed(seed, "train-init")).state_dict()
-        return Member(chosen, DeviceBudget(), state, 0.0)
+        return training.from_scratch(architecture, model, material.data, seed)
 
     job = training.prepare_training(given, choose, _path(teacher), progress or Silent(), _path(resume))
     job.run(progress or Silent())

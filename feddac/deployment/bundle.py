@@ -8,10 +8,10 @@ from flwr.cli.build import build_fab_from_files
 
 from common.config import Config
 from common.version import version
+from feddac.start import CLIENT_APP
 from simulation.environment import CODE_ROOT
 
 PACKAGES = ("client", "common", "dac", "server")
-CLIENT_APP = "client.app:app"
 SERVER_APP = "server.app:app"
 
 

@@ -7,18 +7,24 @@ from typing import Any, TypeAlias
 
 import torch
 
+from common.architecture import Architecture
+from common.budget import DeviceBudget
 from common.config import Config
+from common.data.images import DataSet
 from common.effects import no_effect, require_effect
 from common.errors import ConfigurationError
 from common.groups import DataSettings, ModelSettings, RunSettings, TrainSettings
+from common.initial_weights import fresh
 from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
 from common.progress import Progress
+from common.seeds import derive_seed
 from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.material import Material, check_fits, load_material
 from feddac.standalone.settings import TRAIN, own
+from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
 
@@ -26,6 +32,25 @@ START, TEACHER, TRAINED = "start", "teacher", "trained"
 
 Choose: TypeAlias = Callable[[ModelSettings, Material, int], Member]
 """From the base network's settings, the data and the seed to the architecture to train and its first weights."""
+
+
+def from_scratch(
+    architecture: Architecture | None,
+    model: ModelSettings,
+    data: DataSet,
+    seed: int,
+    name: str = "the architecture",
+) -> Member:
+    """`architecture`, or the whole base network of `model` without one, with random weights of `seed`.
+
+    Raises ArchitectureError, which calls it by `name`, if it is for other images or classes than those of `data`,
+    before anything of its size is built.
+    """
+    if architecture is None:
+        architecture = Architecture.full(base_network(model, data))
+    check_fits(architecture, data, name)
+    state = fresh(architecture, derive_seed(seed, "train-init")).state_dict()
+    return Member(architecture, DeviceBudget(), state, 0.0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 import feddac
 from common.budget import DeviceBudget
 from common.errors import BudgetError, ConfigurationError
+from common.models.description import BaseNetwork
 from common.version import version
 from dac.model_file import read_model
 
@@ -94,6 +95,7 @@ def test_bounds_that_would_work_are_no_keywords_and_are_not_offered_as_such(tmp_
 
 
 def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> None:
+    colour = feddac.Architecture.full(BaseNetwork("mlp", (3, 32, 32), 10))
     for call, message in (
         (lambda: feddac.train(epoch=3, out=tmp_path / "a"), "did you mean"),
         (lambda: feddac.search(out=tmp_path / "a"), "give the budgets"),
@@ -101,6 +103,7 @@ def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> No
         (lambda: feddac.search({"Phone": feddac.DeviceBudget()}, out=tmp_path / "a"), "0 to 9 and -, not 'Phone'"),
         (lambda: feddac.search([feddac.DeviceBudget(macs=1)], model="mlp", out=tmp_path / "a"), "no architecture fits"),
         (lambda: feddac.train(model="mlp", distillation=0.5, out=tmp_path / "a"), "no effect without --teacher"),
+        (lambda: feddac.train(colour, out=tmp_path / "a"), "the architecture is for images of 3x32x32"),
         (lambda: feddac.simulate(engine="cloud", out=tmp_path / "a"), "must be one of ray, inline"),
         (lambda: feddac.simulate(engine="batched", workers=2, out=tmp_path / "a"), "--workers is for the ray engine"),
         (lambda: feddac.compare("peers", out=tmp_path / "a", jobs=-1), "jobs must be at least 0, not -1"),

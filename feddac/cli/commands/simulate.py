@@ -1,23 +1,14 @@
 """`feddac simulate`: the whole system on one machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from common.config import Config
 from feddac.cli.failures import run_ends_well
 from feddac.cli.options import config_option, resume_option
 from feddac.start import prepare
-
-if TYPE_CHECKING:
-    from flwr.app import Context
-    from flwr.serverapp import Grid
-
-    from server.run_folder import RunFolder
-
-CLIENT_APP = "client.app:app"
 
 EXAMPLES = """
 Examples:
@@ -77,60 +68,16 @@ def simulate(
 
     Without any option it takes handwritten digits that ship with FedDAC and a minute and a half on two cores.
     """
-    from common.learning import pick_accelerator
-    from feddac.cli.display import show_progress
-    from simulation.engines import check_engine, cluster_address
+    from feddac.cli.display import print_result, result_console, show_progress
+    from feddac.simulating import Engine, carry_out
+    from server.report.record import read_run
 
-    check_engine(engine, together, workers)
-    address = cluster_address(engine, ray_address)
+    where = Engine.checked(engine, workers, ray_address, together)
     with show_progress(Console(stderr=True)) as progress:
         whole, folder = prepare(settings, config, resume, progress)
-    gpus = pick_accelerator(whole.run.accelerator).type == "cuda"
     with run_ends_well(folder.path), folder:  # its last lines may be what cannot be written
-        _run(whole, folder, engine, workers, gpus, address, together, resume is not None)
-
-
-def _run(
-    config: Config,
-    folder: "RunFolder",
-    engine: str,
-    workers: int,
-    gpus: bool,
-    address: str,
-    together: int,
-    resume: bool,
-) -> None:
-    from feddac.cli.display import print_result, result_console, show_progress
-    from server.federation import federate
-    from server.report.build import build_report
-    from server.report.record import read_run
-    from simulation.engines import run_federation
-    from simulation.ray_cluster import Cluster
-
-    with show_progress(Console(stderr=True)) as progress:
-        where = "this process" if engine != "ray" else f"the Ray cluster at {address}" if address else "Ray"
-        progress.start("devices", 1)
-        progress.advance("devices", 0, f"starting {config.fleet.devices} in {where}")
-
-        def serve(grid: "Grid", context: "Context") -> None:
-            progress.finish("devices", f"{config.fleet.devices} started in {where}")
-            federate(grid, config, folder, progress, resume)
-
-        run_federation(
-            engine,
-            serve,
-            CLIENT_APP,
-            config.to_mapping(),
-            config.fleet.devices,
-            workers,
-            gpus,
-            Cluster.at(address, config.data),
-            together,
-            progress.note,
-        )
-        progress.start("report", 1)
-        report = build_report(folder.path)
-        progress.finish("report", "built")
-    console = result_console()
-    print_result(console, read_run(folder))
-    console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)
+        with show_progress(Console(stderr=True)) as progress:
+            report = carry_out(whole, folder, where, progress, resume is not None)
+        console = result_console()
+        print_result(console, read_run(folder))
+        console.print(f"Run folder: {folder.path}\nReport:     {report}", soft_wrap=True, markup=False, highlight=False)

@@ -107,17 +107,14 @@ def _start(
     seed: int,
 ) -> "Member":
     """The architecture to train and the weights to start from."""
-    from common.architecture import Architecture
     from common.bounds import parse_count
-    from common.budget import DeviceBudget
-    from common.initial_weights import fresh
-    from common.seeds import derive_seed
-    from dac.files import Member, load_architecture, load_member
+    from dac.files import load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
-    from feddac.standalone.material import check_fits
+    from feddac.standalone.training import from_scratch
     from server.reference import base_network
 
     name, max_macs, max_params = choice
+    architecture = None
     published = file is not None and is_published(file)
     if not published and any(one is not None for one in choice):
         raise ConfigurationError("--name, --max-macs and --max-params choose from a net_cfg.json; give such a file")
@@ -138,8 +135,4 @@ def _start(
             params = math.inf if max_params is None else parse_count(max_params, "--max-params")
             name = first_within(entries, macs, params)
         architecture = by_key(entries, name)
-    else:
-        architecture = Architecture.full(base_network(model, data))
-    check_fits(architecture, data, str(file or model.model))  # before anything of its size is built
-    state = fresh(architecture, derive_seed(seed, "train-init")).state_dict()
-    return Member(architecture, DeviceBudget(), state, 0.0)
+    return from_scratch(architecture, model, data, seed, str(file or model.model))
