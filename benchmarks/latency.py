@@ -34,10 +34,10 @@ from common.models import allow_network
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.search_space import SearchSpace
-from dac.baselines import uniform
 from dac.classifier import Classifier
 from dac.export import _session, export_int8, export_onnx, network_program, processor
 from dac.model_file import Model, Preparation
+from dac.scaling import uniform
 from dac.search import search
 
 PREDICTED = {

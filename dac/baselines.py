@@ -1,32 +1,26 @@
 """What DAC is measured against: simpler ways to an architecture within the same budget.
 
 `width_multiplier` scales the layers of our own networks alike (Howard et al. 2017, arXiv:1704.04861, section 3.3), as
-published: in multiples of 8, the head at its full width. `uniform` scales every channel group of any network, the head
-included, to the channel. `random_widths` draws the widths that DAC learns. What begins with a trained network is in
-`dac.pruning`.
+published: in multiples of 8, the head at its full width. `random_widths` draws the widths that DAC learns. Scaling of
+any network, the head included, is `dac.scaling.uniform`, which the search has as a recipe too. What begins with a
+trained network is in `dac.pruning`.
 """
 
-import math
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
-from typing import TypeVar
 
 import torch
 
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.errors import ArchitectureError, BudgetError
-from common.models import describe
 from common.models.description import BaseNetwork, ChannelGroup
 from common.models.networks import factory_of
 from common.search_space import SearchSpace
 from common.seeds import numpy_generator, torch_generator
 from dac.plan import check_feasible, needs
+from dac.scaling import admitted
 from dac.shrink import Ranking, shrink_step
-
-T = TypeVar("T")
 
 WIDTH_STEP = 0.001  # finer than any step that changes a channel count of MobileNetV2
 STEP_SHARE = 0.1  # small, because which resource is in excess, and so the price of a channel, changes on the way
@@ -45,35 +39,13 @@ def width_multiplier(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
         return Architecture.full(replace(base, width=base.width * (step * WIDTH_STEP)))
 
     steps = range(1, round(1 / WIDTH_STEP) + 1)
-    count = admitted(steps, at, budget)
+    count = admitted(steps, lambda step: at(step).costs, budget)
     if count == 0:
         raise BudgetError(
             f"no width multiplier of {base.model} fits a budget {budget}: at {WIDTH_STEP:g} it still has "
             f"{needs(at(1).costs, budget)}; raise the budget"
         )
     return at(steps[count - 1])
-
-
-def uniform(base: BaseNetwork, budget: DeviceBudget, removed: Collection[str] = ()) -> Architecture:
-    """The first ceil(w * size) channels of every group that can be reduced, for the largest w that fits.
-
-    The blocks `removed` are left out, for a shallower network. Raises BudgetError if not even one channel of each fits.
-    """
-    reducible = describe(base).reducible
-    rates = shares_of(group.size for group in reducible)
-
-    def at(rate: Fraction) -> Architecture:
-        kept = {one.name: range(math.ceil(rate * one.size)) for one in reducible}
-        return Architecture.with_kept(base, kept, removed)
-
-    count = admitted(rates, at, budget)
-    if count == 0:
-        costs = at(rates[0]).costs
-        raise BudgetError(
-            f"no uniform {base.model} fits a budget {budget}: with one channel in each group it still has "
-            f"{costs.macs:,} MACs, {costs.params:,} parameters and {costs.peak_memory_bytes:,} bytes of peak memory"
-        )
-    return at(rates[count - 1])
 
 
 def random_widths(base: BaseNetwork, budget: DeviceBudget, seed: int, space: SearchSpace | None = None) -> Architecture:
@@ -127,19 +99,6 @@ def shrink_to(
         ranking = Ranking(kept, gates, threshold=0.0)
         architecture = shrink_step(architecture, ranking, budget, STEP_SHARE, space).architecture
     return architecture
-
-
-def shares_of(sizes: Iterable[int]) -> list[Fraction]:
-    """Every share, from the smallest on, at which a group of one of these sizes keeps one channel more."""
-    return sorted({Fraction(kept, size) for size in sizes for kept in range(1, size + 1)})
-
-
-def admitted(sizes: Sequence[T], at: Callable[[T], Architecture], budget: DeviceBudget) -> int:
-    """How many of `sizes`, from the smallest on, have a network `at` them that the budget admits.
-
-    Costs grow with the size, so the first that is too large is found by halving.
-    """
-    return bisect_left(sizes, True, key=lambda size: not budget.admits(at(size).costs))
 
 
 def without_blocks(space: SearchSpace | None) -> SearchSpace:

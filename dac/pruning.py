@@ -19,8 +19,9 @@ from common.layout import State
 from common.models.description import Description
 from common.search_space import SearchSpace
 from common.slicing import slice_state
-from dac.baselines import admitted, shares_of, without_blocks
+from dac.baselines import without_blocks
 from dac.plan import check_feasible
+from dac.scaling import admitted, shares_of
 
 
 def magnitude(
@@ -41,7 +42,7 @@ def magnitude(
         counts = {name: math.ceil(share * len(order)) for name, order in ranked.items()}
         return _first(architecture, space, ranked, counts)
 
-    smaller = at(shares[max(0, admitted(shares, at, budget) - 1)])
+    smaller = at(shares[max(0, admitted(shares, lambda share: at(share).costs, budget) - 1)])
     return smaller, slice_state(state, architecture, smaller)
 
 
@@ -70,7 +71,7 @@ def slimming(
         above = {name: int((values >= threshold).sum()) for name, values in scales.items()}
         return _first(architecture, space, ranked, above)
 
-    smaller = at(thresholds[max(0, admitted(thresholds, at, budget) - 1)])
+    smaller = at(thresholds[max(0, admitted(thresholds, lambda one: at(one).costs, budget) - 1)])
     return smaller, slice_state(state, architecture, smaller)
 
 

@@ -11,7 +11,7 @@ class Recipe:
 
     `gate_position` is before-depthwise, after-depthwise or none; `importance` is gate (its size), saliency (the squared
     first-order change of the loss, see `dac.gates`) or uniform, which asks no channel and narrows every group alike
-    (`dac.baselines.uniform`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
+    (`dac.scaling.uniform`); channels whose gate is at most `threshold` go first. With `zero_init_residual` residual
     blocks begin as the identity (`common.initial_weights`). A step's gradient that is longer than `max_gradient_norm`
     (L2) is scaled down to it, unless that is 0. Found architectures are fine-tuned with the unshrunk network as
     teacher, whose answers have the share `distillation` of the loss.

@@ -13,9 +13,9 @@ from common.layout import State
 from common.optimizers import SGD
 from common.search_space import SearchSpace
 from dac.attic import Attic
-from dac.baselines import uniform
 from dac.losses import ENTROPIES, bound
 from dac.recipe import RECIPES, Recipe
+from dac.scaling import uniform
 from dac.shrink import Ranking, Shrunk, shrink_step, steps_between
 from dac.supernet import Supernet, make_optimizer, momentum_of, restore_momentum
 

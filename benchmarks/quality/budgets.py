@@ -6,7 +6,7 @@ from fractions import Fraction
 from common.architecture import Architecture
 from common.budget import DeviceBudget
 from common.models.description import BaseNetwork
-from dac.baselines import uniform
+from dac.scaling import uniform
 
 SHARES = {"50%": Fraction(1, 2), "25%": Fraction(1, 4), "12%": Fraction(12, 100), "6%": Fraction(6, 100)}
 GROUPS = {

@@ -22,9 +22,10 @@ from common.models import describe
 from common.models.description import BaseNetwork
 from common.progress import Silent
 from common.seeds import derive_seed
-from dac.baselines import random_widths, uniform, width_multiplier
+from dac.baselines import random_widths, width_multiplier
 from dac.files import Member
 from dac.pruning import magnitude, slimming, slimming_penalty
+from dac.scaling import uniform
 from dac.search import search
 from dac.train import Trained, train_architecture
 

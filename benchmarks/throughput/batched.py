@@ -25,7 +25,7 @@ from common.data.images import Images
 from common.messages import Task
 from common.methods.training import TRAIN, TrainingOrder
 from common.models.description import BaseNetwork
-from dac.baselines import uniform
+from dac.scaling import uniform
 from simulation.environment import restart_with_cpu_tuning
 
 DEVICES = int(os.environ.get("DEVICES", "8"))

@@ -11,6 +11,7 @@ from common.methods.training import PASSES
 from common.models.darts import Design, auxiliary_macs
 from common.models.darts_space import HEAVIEST, Genotype
 from common.models.description import BaseNetwork
+from dac.scaling import admitted
 from server.cohorts import Cohort, architecture_of
 from server.devices import Device
 from server.methods.genotypes import read_genotype
@@ -83,12 +84,9 @@ def require_held(budget: DeviceBudget, settings: FedNASSettings, base: BaseNetwo
 
 def _most_channels(budget: DeviceBudget, settings: FedNASSettings, base: BaseNetwork, genotype: Genotype | None) -> int:
     """The largest number of channels below the run's that the budget admits; 0 if there is none."""
-    fits, breaks = 0, settings.fednas_channels
-    while breaks - fits > 1:
-        middle = (fits + breaks) // 2
-        fewer = FedNASSettings.from_mapping({**settings.to_mapping(), "fednas-channels": middle})
-        if budget.admits(needs(fewer, base, genotype)):
-            fits = middle
-        else:
-            breaks = middle
-    return fits
+
+    def costs_at(channels: int) -> Costs:
+        fewer = FedNASSettings.from_mapping({**settings.to_mapping(), "fednas-channels": channels})
+        return needs(fewer, base, genotype)
+
+    return admitted(range(1, settings.fednas_channels), costs_at, budget)  # from 1 on, so how many is the most

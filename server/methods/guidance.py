@@ -13,6 +13,7 @@ Guided are weights and biases of convolutions and linear layers. Batch norms are
 parameters, and a scale of zero would be a channel removed.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -66,14 +67,9 @@ def channels_kept(architecture: Architecture, guidance: Vector, share: float, fl
     """
     candidates = _removable(architecture, channel_guidance(architecture, guidance), floor)
     wanted = (1 - share) * architecture.costs.params
-    few, enough = 0, len(candidates)
-    while few < enough:
-        middle = (few + enough) // 2
-        if _without(architecture, candidates[:middle]).costs.params <= wanted:
-            enough = middle
-        else:
-            few = middle + 1
-    return _without(architecture, candidates[:few])
+    first = range(len(candidates))
+    fewest = bisect_left(first, True, key=lambda some: _without(architecture, candidates[:some]).costs.params <= wanted)
+    return _without(architecture, candidates[:fewest])
 
 
 def channel_guidance(architecture: Architecture, guidance: Vector) -> dict[str, NDArray[np.float64]]:

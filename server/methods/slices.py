@@ -10,6 +10,7 @@ from common.budget import Costs, DeviceBudget
 from common.errors import BudgetError
 from common.models import describe
 from common.models.description import BaseNetwork, ChannelGroup
+from dac.scaling import admitted, shares_of
 from server.devices import Device
 from server.methods.refusals import keep_able
 from server.run import Run
@@ -30,20 +31,14 @@ def largest_slice(base: BaseNetwork, budget: DeviceBudget) -> Architecture:
     Raises BudgetError, naming the smallest slice's costs, if none fits.
     """
     rates = _rates(base)
-    fits, breaks = -1, len(rates)
-    while breaks - fits > 1:
-        middle = (fits + breaks) // 2
-        if budget.admits(slice_at(base, rates[middle]).costs):
-            fits = middle
-        else:
-            breaks = middle
-    if fits < 0:
+    fitting = admitted(rates, lambda rate: slice_at(base, rate).costs, budget)
+    if fitting == 0:
         costs = smallest_costs(base)
         raise BudgetError(
             f"no slice fits a budget {budget}: the smallest of {base.model} for {base.input_shape} needs "
             f"{costs}; raise the budget, or lower --width or raise --strides"
         )
-    return slice_at(base, rates[fits])
+    return slice_at(base, rates[fitting - 1])
 
 
 def common_slice(base: BaseNetwork, budgets: Sequence[DeviceBudget]) -> Architecture:
@@ -79,9 +74,5 @@ def _kept(group: ChannelGroup, rate: Fraction) -> int:
 
 @lru_cache(maxsize=16)
 def _rates(base: BaseNetwork) -> tuple[Fraction, ...]:
-    """Every rate at which a slice gains a channel, ascending: the largest that keeps just as many.
-
-    A network that cannot be reduced has one slice, the whole.
-    """
-    sizes = {group.size for group in reducible(base)} or {1}
-    return tuple(sorted({Fraction(kept, size) for size in sizes for kept in range(1, size + 1)}))
+    """Every rate at which a slice gains a channel, ascending: the largest that keeps just as many."""
+    return tuple(shares_of(group.size for group in reducible(base)))

@@ -1,8 +1,6 @@
 """Baselines: budgets hold strictly, importance is what the papers say, weights are inherited channel by channel."""
 
-import math
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 import torch
@@ -12,21 +10,15 @@ from hypothesis import strategies as st
 from common.architecture import Architecture
 from common.budget import RESOURCES, DeviceBudget
 from common.errors import ArchitectureError, BudgetError
-from common.models import describe
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
-from dac.baselines import (
-    random_widths,
-    shrink_to,
-    uniform,
-    width_multiplier,
-)
+from dac.baselines import random_widths, shrink_to, width_multiplier
+from dac.scaling import uniform
 from tests.common.models.networks import base_of
 from tests.examples import examples
 
 BASE = BaseNetwork("mobilenet_v2", (3, 32, 32), 10)
 SMALL = BaseNetwork("mobilenet_v2", (1, 8, 8), 4, width=0.25)
-CNN = BaseNetwork("cnn", (1, 8, 8), 4)
 FULL = Architecture.full(BASE).costs
 FLOOR = Architecture.full(BASE).description.costs(Architecture.full(BASE).description.floor_sizes)
 
@@ -58,45 +50,6 @@ def test_published_width_multipliers_are_found_by_their_parameters() -> None:
     found = width_multiplier(BASE, DeviceBudget(params=1_402_587))
     assert found.costs.params == 1_402_586
     assert width_multiplier(BASE, DeviceBudget(params=1_402_586)).costs.params < 1_402_586
-
-
-@pytest.mark.parametrize("base", [BASE, CNN, BaseNetwork("resnet8", (3, 32, 32), 10)], ids=lambda base: base.model)
-def test_uniform_scales_every_group_to_the_channel(base: BaseNetwork) -> None:
-    full = Architecture.full(base)
-    for share in (0.1, 0.25, 0.5, 0.9):
-        budget = DeviceBudget(macs=int(share * full.costs.macs))
-        found = uniform(base, budget)
-        assert budget.admits(found.costs)
-        groups = full.description.reducible
-        rate = min(Fraction(found.sizes[group.name], group.size) for group in groups)
-        assert all(found.sizes[group.name] == math.ceil(rate * group.size) for group in groups)
-        # the next rate at which any group gains a channel is too large
-        wider = min(Fraction(math.floor(rate * group.size) + 1, group.size) for group in groups)
-        more = {group.name: min(group.size, math.ceil(wider * group.size)) for group in groups}
-        assert not budget.admits(full.description.costs({**full.sizes, **more}))
-
-
-def test_uniform_by_hand() -> None:
-    # stem 3x3 and one block of 4 -> 4: at w = 1/2 of resnet8, every group has half its channels
-    half = uniform(BaseNetwork("resnet8", (3, 32, 32), 10), DeviceBudget(macs=3_300_000))
-    assert {half.sizes[name] for name in ("stem_conv", "blocks.0.conv1")} == {8}
-    assert half.sizes["blocks.2.conv2"] == 32
-
-
-def test_uniform_without_blocks_spends_what_they_cost_on_width() -> None:
-    budget = DeviceBudget(macs=FULL.macs // 4)
-    blocks = list(describe(BASE).block_by_name)
-    deep, shallow = uniform(BASE, budget), uniform(BASE, budget, blocks)
-    assert shallow.removed == tuple(blocks)
-    assert shallow.costs.macs <= budget.bound("macs")
-    kept = [(shallow.sizes[group], size) for group, size in deep.sizes.items() if shallow.indices[group]]
-    assert all(wider >= size for wider, size in kept)
-    assert sum(wider for wider, _ in kept) > sum(size for _, size in kept)
-
-
-def test_uniform_below_one_channel_is_refused() -> None:
-    with pytest.raises(BudgetError, match="no uniform mobilenet_v2 fits"):
-        uniform(BASE, DeviceBudget(params=100))
 
 
 def test_a_budget_that_does_not_bind_leaves_the_full_network() -> None:

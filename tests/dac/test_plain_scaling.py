@@ -17,7 +17,7 @@ from common.learning import Feed
 from common.models.description import BaseNetwork
 from common.search_space import SearchSpace
 from common.seeds import derive_seed
-from dac.baselines import uniform
+from dac.scaling import uniform
 from dac.shrink import steps_between
 from dac.supernet import Supernet
 from tests.dac.test_search import Killed, KilledAfter, assert_same
