@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from common.process import peak_rss_bytes
-from server.report.wording import number_of
+from common.wording import number_of
 from server.run_folder import RunFolder
 
 STAGE_EVENT = "stage"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.progress import Progress, Silent
-from server.report.wording import NARROW_SPACE, count, duration, percent, plural, printable, size
+from common.wording import count, duration, percent, plain, plural, printable, size
 
 if TYPE_CHECKING:
     from server.report.record import Cohort, Run
@@ -149,7 +149,7 @@ class Lines:
             if self._current and now - self._last_line >= HEARTBEAT_SECONDS:
                 state = self._stages[self._current]
                 last = f"; last: {printable(state.message)}" if state.message else ""
-                spent = duration(now - state.begun).replace(NARROW_SPACE, " ")
+                spent = plain(duration(now - state.begun))
                 self._print(f"{self._current} {state.where(now)}: goes on since {spent}{last}")
 
     def _print(self, line: str) -> None:
@@ -179,7 +179,7 @@ class _Stage:
         text = f"{self.done}/{self.total}"
         if done > 0 and rest > 0:
             left = (now - self._first) / done * rest
-            text += f", about {duration(max(1.0, round(left))).replace(NARROW_SPACE, ' ')} left"
+            text += f", about {plain(duration(max(1.0, round(left))))} left"
         return text
 
 
@@ -215,7 +215,7 @@ def result_table(cohorts: Iterable["Cohort"]) -> Table:
             size(cohort.bytes_down),
             size(cohort.bytes_up),
         )
-        table.add_row(cohort.name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
+        table.add_row(cohort.name, *map(plain, figures))
     return table
 
 
@@ -240,7 +240,7 @@ def print_result(console: Console, run: "Run") -> None:
         lines.append(line)
     console.print(result_table(run.cohorts))
     for line in lines:
-        console.print(line.replace(NARROW_SPACE, " "), soft_wrap=True, markup=False, highlight=False)
+        console.print(plain(line), soft_wrap=True, markup=False, highlight=False)
 
 
 def _members(run: "Run") -> Iterator[str]:

@@ -34,9 +34,10 @@ from feddac.cli.commands import (
     tune,
     up,
 )
-from feddac.cli.failures import INTERRUPTED, OK, REMEDY, USAGE, exit_code_of, is_ctrl_c, say_error
+from feddac.cli.failures import exit_code_of, is_ctrl_c, say_error
 from feddac.cli.help import GroupedCommand, GroupedCommands
 from feddac.cli.options import with_settings
+from feddac.endings import INTERRUPTED, OK, REMEDY, USAGE
 from feddac.parent import end_with_parent
 from simulation.environment import prefer_own_code, restart_with_cpu_tuning
 

@@ -19,11 +19,11 @@ from common.learning import pick_accelerator
 from common.methods import contract_of
 from common.methods.fedavg import FedAvgSettings
 from common.models.description import BaseNetwork
+from common.wording import duration, plain, plural
 from feddac.comparison.plan import Experiment
 from feddac.comparison.remaining import unfinished
 from feddac.comparison.sharing import search_key
 from server.reference import base_network
-from server.report.wording import NARROW_SPACE, duration, plural
 from server.sampling import epoch_range
 from simulation.preflight import check_budgets
 
@@ -51,7 +51,7 @@ def announcement(plan: Experiment, out: Path | None, jobs: int) -> str:
         return f"{text}; how long they take is not known: {error}"
     rough = float(f"{max(seconds, 1.0):.1g}")
     together = f", {jobs} at a time" if jobs > 1 else ""
-    return f"{text}{together}: about {duration(rough).replace(NARROW_SPACE, ' ')}, by the speed of this machine"
+    return f"{text}{together}: about {plain(duration(rough))}, by the speed of this machine"
 
 
 def estimated_seconds(configs: Sequence[Config]) -> float:

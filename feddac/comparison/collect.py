@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.wording import number_of
 from feddac.comparison.holm import corrected
 from feddac.comparison.late import late_accuracy
 from feddac.comparison.plan import Cell, Experiment, PlannedRun
@@ -13,7 +14,6 @@ from feddac.comparison.sharing import search_key
 from feddac.comparison.statistics import Difference, Spread, paired_difference, spread
 from feddac.comparison.unserved import Fleet
 from server.report.progress import Point, progress_of, reached
-from server.report.wording import number_of
 from server.run_folder import RunFolder
 
 MEASURES = (

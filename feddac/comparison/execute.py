@@ -16,11 +16,11 @@ from common.fleet import is_fleet_file
 from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
 from common.settings import Scalar
+from common.wording import number_of, percent, plain
 from feddac.comparison import processes
 from feddac.comparison.one_writer import who_writes
 from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import copy_search, has_searched, search_key
-from server.report.wording import NARROW_SPACE, number_of, percent
 from server.run_folder import RunFolder
 from simulation.engines import workers_of_each
 
@@ -154,4 +154,4 @@ def _take_over_search(task: _Task, tasks: Iterable[_Task]) -> None:
 
 def _accuracy(folder: RunFolder) -> str:
     accuracy = number_of(folder.read_summary().get("test_accuracy"))
-    return f"accuracy {percent(accuracy).replace(NARROW_SPACE, ' ')}"
+    return f"accuracy {plain(percent(accuracy))}"

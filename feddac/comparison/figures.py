@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from common.wording import count, duration, percent, size
 from feddac.comparison.collect import CellResult, MethodResult
 from feddac.comparison.tables import title_of, with_deviation
 from server.report.drawing import SOFT_INK, Mark, new_axes, percent_axis, percent_tick, report_style, round_axis, to_svg
 from server.report.pace import hours_axis
-from server.report.wording import count, duration, percent, size
 
 Marks: TypeAlias = Mapping[str, Mark]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from common.wording import NARROW_SPACE
 from feddac.comparison.tables import HEADINGS, CellTable, columns
-from server.report.wording import NARROW_SPACE
 
 COLUMNS = columns(
     *("method", "accuracy", "difference [95 %]", "p (Holm)", "effect size", "MACs (range)"),

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import jinja2
 
+from common.wording import plural
 from feddac.comparison.collect import CellResult
 from feddac.comparison.figures import cell_panels, overview_panel
 from feddac.comparison.plan import Experiment
 from feddac.comparison.tables import HEADINGS, TABLES, cell_tables, notes
 from server.report.drawing import marks_of, report_style
 from server.report.page import STYLE
-from server.report.wording import plural
 
 TEMPLATE = """\
 {% macro method(name) -%}

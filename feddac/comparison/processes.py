@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from feddac.cli.failures import REMEDY
+from feddac.endings import REMEDY
 from feddac.parent import PARENT
 from server.run_folder import RunFolder
 from simulation.environment import CODE_ROOT

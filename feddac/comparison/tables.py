@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from common.wording import MISSING, count, duration, percent, plain, size
 from feddac.comparison.collect import CellResult, MethodResult
 from feddac.comparison.plan import Cell, Experiment
 from feddac.comparison.statistics import LEAST_PAIRS, Difference, Spread
-from server.report.wording import MISSING, NARROW_SPACE, count, duration, percent, size
 
 HEADINGS = (
     "method",
@@ -157,7 +157,7 @@ def rich_table(table: CellTable, width: int) -> Table:
         for column in columns:
             shown.add_column(_folded(HEADINGS[column]), justify="right" if column else "left", no_wrap=True)
         for row in table.rows:
-            shown.add_row(*(row[column].replace(NARROW_SPACE, " ") for column in columns))
+            shown.add_row(*(plain(row[column]) for column in columns))
         if Measurement.get(Console(width=10 * width), Console(width=10 * width).options, shown).maximum <= width:
             break
     return shown
@@ -247,5 +247,5 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], colum
 
 
 def _markdown_row(row: Sequence[str], columns: Iterable[int]) -> str:
-    cells = (row[column].replace("|", "\\|").replace(NARROW_SPACE, " ") for column in columns)
+    cells = (plain(row[column]).replace("|", "\\|") for column in columns)
     return "| " + " | ".join(cells) + " |"

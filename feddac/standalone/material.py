@@ -14,8 +14,8 @@ from common.errors import ArchitectureError, DataError
 from common.groups import DataSettings
 from common.learning import Feed
 from common.seeds import torch_generator
+from common.wording import count, percent, plain, size
 from dac.model_file import Preparation
-from server.report.wording import NARROW_SPACE, count, percent, size
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def cost_table(title: str, *extra: str) -> Table:
 def cost_row(name: str, costs: Costs, *accuracies: float) -> tuple[str, ...]:
     """One row of a `cost_table`; accuracies are 0 to 1."""
     figures = (count(costs.macs), count(costs.params), size(costs.peak_memory_bytes), *map(percent, accuracies))
-    return (name, *(figure.replace(NARROW_SPACE, " ") for figure in figures))
+    return (name, *map(plain, figures))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.errors import ConfigurationError
 from common.progress import Progress
+from common.wording import percent, plain
 from feddac.comparison import processes
 from feddac.comparison.execute import prepare_folders
 from feddac.comparison.one_writer import RELEASE_SECONDS, who_writes
@@ -23,7 +24,6 @@ from feddac.tuning.mishaps import Mishap, mishap_of
 from feddac.tuning.plan import TrialRun
 from feddac.tuning.score import after_rounds, at_the_end
 from feddac.tuning.study import MethodStudy, OpenTrial
-from server.report.wording import NARROW_SPACE, percent
 from server.run_folder import RunFolder
 from simulation.engines import workers_of_each
 
@@ -226,7 +226,7 @@ def _is_hopeless(one: _Attempt) -> bool:
     for number, accuracy in after_rounds(one.folder, one.run.config.fleet.devices).items():
         step = before + number
         mean = (sum(one.scores) + accuracy) / (len(one.scores) + 1)
-        shown = percent(accuracy).replace(NARROW_SPACE, " ")
+        shown = plain(percent(accuracy))
         one.message = f"{one.title}: {shown} after round {number} of {one.run.config.federation.rounds}"
         if step < sum(rounds) and one.study.is_hopeless(one.trial, step, mean):
             return True
@@ -248,7 +248,7 @@ def _end_of_run(one: _Attempt, code: int) -> None:
     if len(one.scores) == len(one.runs):
         accuracy = sum(one.scores) / len(one.scores)
         one.study.complete(one.trial, accuracy)
-        shown = percent(accuracy).replace(NARROW_SPACE, " ")
+        shown = plain(percent(accuracy))
         one.is_over, one.message = True, f"{one.title}: validation accuracy {shown}"
 
 

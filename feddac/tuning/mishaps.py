@@ -8,8 +8,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from feddac.cli.failures import INTERRUPTED, ONCE_MENDED
 from feddac.comparison.processes import reason_of
+from feddac.endings import INTERRUPTED, ONCE_MENDED
 
 _OF_THE_MACHINE = re.compile(
     r"cannot write|is in use by|was removed, moved or replaced|is damaged|"

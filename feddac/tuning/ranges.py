@@ -19,8 +19,8 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.groups import DataSettings, FleetSettings, RunSettings
 from common.settings import Scalar, keys_of
+from common.wording import number_of
 from feddac.comparison.plan import nearest
-from server.report.wording import number_of
 
 Ranges: TypeAlias = dict[str, "Range"]
 """The range of each setting that is tried, by its key."""

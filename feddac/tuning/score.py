@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from common.wording import number_of
 from feddac.comparison.unserved import Fleet
-from server.report.wording import number_of
 from server.run_folder import RunFolder
 
 FIGURE = "validation_accuracy"

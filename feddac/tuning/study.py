@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from common.errors import CheckpointError, ConfigurationError
 from common.seeds import derive_seed
 from common.settings import Scalar
-from feddac.cli.failures import storage_problem
+from feddac.endings import storage_problem
 from feddac.tuning.plan import TunedMethod
 from feddac.tuning.ranges import Range
 from feddac.tuning.trials import State, Trial

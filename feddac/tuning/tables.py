@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from common.settings import Scalar
+from common.wording import MISSING, percent, plain
 from feddac.tuning.trials import Choice
-from server.report.wording import MISSING, NARROW_SPACE, percent
 
 
 def choices_table(choices: Sequence[Choice]) -> Table:
@@ -26,7 +26,7 @@ def choices_table(choices: Sequence[Choice]) -> Table:
             str(one.count("pruned")),
             str(one.count("failed")),
             MISSING if one.best is None else settings_text(one.best.settings),
-            *(percent(value).replace(NARROW_SPACE, " ") for value in (one.accuracy, one.own_accuracy)),
+            *(plain(percent(value)) for value in (one.accuracy, one.own_accuracy)),
         )
     return table
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.errors import ConfigurationError
 from common.progress import Progress
+from common.wording import duration, plain, plural
 from feddac.comparison.announce import estimated_seconds
 from feddac.comparison.one_writer import only_writer
 from feddac.tuning.check import check_own_settings
@@ -14,7 +15,6 @@ from feddac.tuning.plan import Tuning
 from feddac.tuning.study import MethodStudy, open_storage, require_optuna
 from feddac.tuning.trials import Choice
 from feddac.tuning.write import write_trials
-from server.report.wording import NARROW_SPACE, duration, plural
 
 
 def tune(
@@ -65,5 +65,5 @@ def _announcement(tuning: Tuning, trials: int, jobs: int) -> str:
         f"{plural(trials, 'trial')} of each of {plural(len(tuning.methods), 'method')} on seed {tuning.seed}"
         + (f", each of {plural(cells, 'run')}" if cells > 1 else "")
         + (f", {at_a_time} at a time" if at_a_time > 1 else "")
-        + f": at most about {duration(rough).replace(NARROW_SPACE, ' ')}, by the speed of this machine"
+        + f": at most about {plain(duration(rough))}, by the speed of this machine"
     )

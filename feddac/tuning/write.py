@@ -11,12 +11,12 @@ from common.atomic import write_atomically
 from common.config import Config
 from common.fleet import is_fleet_file
 from common.presets import without_preset
+from common.wording import percent, plain, printable
 from feddac.comparison.plan import FILE_SETTINGS, beside, label_of
 from feddac.resolve import with_absolute_paths
 from feddac.tuning.plan import Tuning
 from feddac.tuning.study import RANDOM_TRIALS, SPARED_TRIALS
 from feddac.tuning.trials import Choice
-from server.report.wording import NARROW_SPACE, percent, printable
 
 TUNED, TRIALS = "tuned.toml", "trials.jsonl"
 FILES = (*FILE_SETTINGS, "data-folder")
@@ -113,4 +113,4 @@ def _with_absolute_files(settings: Mapping[str, Any], folder: Path) -> dict[str,
 
 
 def _percent(value: float) -> str:
-    return percent(value).replace(NARROW_SPACE, " ")
+    return plain(percent(value))

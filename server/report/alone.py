@@ -7,14 +7,15 @@ from typing import Any
 
 import jinja2
 
+from common import wording
 from common.bounds import BOUND_KEYS
 from common.budget import USUAL_TRAINING
+from common.wording import count, number_of, size
 from server.json_files import read_json
-from server.report import figures, wording
+from server.report import figures
 from server.report.drawing import marks_of, new_axes, percent_axis, report_style, to_svg
 from server.report.page import STYLE
 from server.report.record import Cohort, Run, read_channels, read_run, series
-from server.report.wording import count, number_of, size
 from server.run_folder import RunFolder
 
 KINDS = {"search": "FedDAC search report", "train": "FedDAC training report"}

@@ -13,11 +13,13 @@ from typing import Any
 
 import jinja2
 
+from common import wording
 from common.atomic import write_atomically
 from common.config import Config
+from common.wording import count, number_of, printable, size
 from server.budget_entries import BudgetEntry
 from server.damage import values_as_written
-from server.report import figures, outcomes, pace, timeline, wording
+from server.report import figures, outcomes, pace, timeline
 from server.report.alone import render_alone
 from server.report.drawing import marks_of, report_style
 from server.report.interval import interval
@@ -26,7 +28,6 @@ from server.report.partition import heat_map
 from server.report.progress import milestones
 from server.report.record import Cohort, Run, read_run
 from server.report.sections import SECTIONS
-from server.report.wording import count, number_of, printable, size
 from server.run_folder import RunFolder
 
 RESOURCES = (("macs", "MACs", count), ("params", "Parameters", count), ("peak_memory_bytes", "Peak memory", size))

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from common.wording import count, duration, percent, printable, size
 from server.report.drawing import INK, SOFT_INK, TICK_SIZE, Mark, new_axes, percent_axis, round_axis, to_svg
 from server.report.record import Event, Run, of_cohort, series
-from server.report.wording import count, duration, percent, printable, size
 
 Marks: TypeAlias = Mapping[str, Mark]
 Words: TypeAlias = Callable[[float], str]

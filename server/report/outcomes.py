@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from common.wording import number_of, printable
 from server.report.record import Run
-from server.report.wording import number_of, printable
 
 MOST_ROWS = 200
 

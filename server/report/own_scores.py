@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from server.report.wording import number_of
+from common.wording import number_of
 
 Event: TypeAlias = Mapping[str, Any]
 

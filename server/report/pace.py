@@ -5,10 +5,10 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from common.wording import duration, percent
 from server.report.drawing import INK, new_axes, percent_axis, to_svg
 from server.report.figures import HALF
 from server.report.record import Run
-from server.report.wording import duration, percent
 
 SECTION = """\
 {% if milestones %}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from common.methods.evaluation import EVALUATE
-from server.report.wording import number_of
+from common.wording import number_of
 
 Event: TypeAlias = Mapping[str, Any]
 EVERY_POINTS = 10

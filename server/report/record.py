@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.wording import number_of
 from server.budget_entries import BudgetEntry
 from server.json_files import read_json
 from server.report.interval import interval
 from server.report.own_scores import OWN_EVENT, OwnScore, mean_own, on_devices, own_scores
 from server.report.progress import Point, progress_of
-from server.report.wording import number_of
 from server.run_folder import RunFolder
 from server.stages import seconds_by_stage
 

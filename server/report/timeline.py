@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from common.wording import duration, number_of, plural, printable
 from server.report.drawing import GRID, INK, SOFT_INK, Mark, size_limits
 from server.report.record import Event, Run
-from server.report.wording import duration, number_of, plural, printable
 
 MOST_LANES = 60
 """With more devices than this, a lane is a cohort."""

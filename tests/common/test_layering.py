@@ -65,6 +65,21 @@ def test_imports_follow_the_arrows(package: str) -> None:
         assert not top_level(path) & FORBIDDEN[package], path
 
 
+def test_the_command_line_is_imported_by_itself_alone() -> None:
+    """What commands do can be done without them: by the Python API, a comparison or a tuning."""
+    for path in FILES:
+        if path.relative_to(ROOT).parts[:2] != ("feddac", "cli"):
+            named = set(imports(parsed(path))) | set(_names_from_packages(parsed(path)))
+            assert not [name for name in named if f"{name}.".startswith("feddac.cli.")], path
+
+
+def _names_from_packages(tree: ast.AST) -> Iterator[str]:
+    """`a.b` of `from a import b`, which may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
 def test_imports_are_absolute() -> None:
     # one spelling per module, so that the test above cannot be walked around
     assert [path for path in FILES if "" in top_level(path)] == []

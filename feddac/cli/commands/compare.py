@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from common.errors import ConfigurationError
-from feddac.cli.failures import FAILED, INTERRUPTED, say
+from feddac.cli.failures import say
+from feddac.endings import FAILED, INTERRUPTED
 
 EXAMPLES = """
 Examples:

@@ -99,7 +99,7 @@ def _table(profile: "DeviceProfile", budget: "DeviceBudget") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server.report.wording import NARROW_SPACE, count, size
+    from common.wording import count, plain, size
 
     rows = (
         ("speed", profile.source),
@@ -114,7 +114,7 @@ def _table(profile: "DeviceProfile", budget: "DeviceBudget") -> "Table":
     table.add_column("what", no_wrap=True)
     table.add_column("this machine")
     for what, figure in rows:
-        table.add_row(what, figure.replace(NARROW_SPACE, " "))
+        table.add_row(what, plain(figure))
     return table
 
 

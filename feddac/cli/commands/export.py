@@ -82,7 +82,7 @@ def _table(exported: "list[Exported]") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server.report.wording import NARROW_SPACE, percent, size
+    from common.wording import percent, plain, size
 
     table = Table(box=SIMPLE_HEAD)
     table.add_column("file", no_wrap=True)
@@ -99,7 +99,7 @@ def _table(exported: "list[Exported]") -> "Table":
             table.add_row(
                 file.path.name,
                 "\n".join(one.model.profiles) if file is one.float32 else "",
-                *(figure.replace(NARROW_SPACE, " ") for figure in figures),
+                *map(plain, figures),
                 f"{file.latency_ms:.2f}",
             )
     return table

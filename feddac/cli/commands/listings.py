@@ -44,7 +44,7 @@ def profiles(
     """List the device profiles: kinds of hardware and the budgets they stand for, for --fleet."""
     from common.fleet import PROFILES
     from common.simulated_time import LINKS
-    from server.report.wording import NARROW_SPACE, count, size
+    from common.wording import count, plain, size
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("profile", no_wrap=True)
@@ -56,5 +56,5 @@ def profiles(
         macs = max_latency_ms / 1000 / profile.rates.of("conv", "mac")
         figures = (count(macs), count(budget.bound("params")), size(budget.bound("peak_memory_bytes")))
         source = f"{profile.source}. Network: {LINKS[name].source}"
-        table.add_row(name, *(one.replace(NARROW_SPACE, " ") for one in figures), source)
+        table.add_row(name, *map(plain, figures), source)
     result_console().print(table)

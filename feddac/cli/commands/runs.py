@@ -54,7 +54,7 @@ def _table(folder: Path, found: list[Path]) -> "Table":
 
 
 def _row(path: Path) -> tuple[str, str, str, str, str]:
-    from server.report.wording import NARROW_SPACE, number_of, percent, printable
+    from common.wording import number_of, percent, plain, printable
     from server.run_folder import RunFolder
 
     run = RunFolder(path)
@@ -73,4 +73,4 @@ def _row(path: Path) -> tuple[str, str, str, str, str]:
         return "", "", "", f"damaged: {printable(error, 60)}", ""
     accuracy = percent(number_of(summary.get("test_accuracy")))
     data = Path(str(config.get("data", ""))).name
-    return kind, printable(data, 30), method, state, accuracy.replace(NARROW_SPACE, " ")
+    return kind, printable(data, 30), method, state, plain(accuracy)

@@ -7,8 +7,9 @@ import typer
 
 from common.config import Config
 from common.errors import ConfigurationError, FederationError
-from feddac.cli.failures import INTERRUPTED, is_ctrl_c, say
+from feddac.cli.failures import is_ctrl_c, say
 from feddac.cli.options import config_option
+from feddac.endings import INTERRUPTED
 from feddac.resolve import merge
 
 EXAMPLES = """

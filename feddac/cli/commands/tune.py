@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from common.errors import FedDACError
-from feddac.cli.failures import FAILED, INTERRUPTED, ONCE_MENDED, say, storage_problem
+from feddac.cli.failures import say
 from feddac.cli.options import flag_words
+from feddac.endings import FAILED, INTERRUPTED, ONCE_MENDED, storage_problem
 
 EXAMPLES = """
 Examples:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from common.wording import MISSING
 from feddac.cli.display import Lines, print_result, quiet, result_table, show_progress
 from server.report.record import Cohort, read_run
-from server.report.wording import MISSING
 from tests.server.report.fake_run import write_fake_run
 
 

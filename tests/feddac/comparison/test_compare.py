@@ -16,13 +16,13 @@ import pytest
 
 from common.errors import ConfigurationError
 from common.progress import Silent
+from common.wording import MISSING
 from feddac.cli.main import run
 from feddac.comparison.collect import collect
 from feddac.comparison.execute import execute, prepare_folders
 from feddac.comparison.plan import Experiment
 from feddac.comparison.processes import OUTPUT
 from feddac.comparison.sharing import has_searched
-from server.report.wording import MISSING
 from server.run_folder import RunFolder
 from simulation.environment import CODE_ROOT
 

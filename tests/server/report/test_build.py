@@ -9,8 +9,8 @@ import pytest
 
 from common.budget import DeviceBudget
 from common.errors import CheckpointError
+from common.wording import count
 from server.report.build import build_report
-from server.report.wording import count
 from server.run_folder import RunFolder
 from tests.server.report.fake_run import write_fake_run
 

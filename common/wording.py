@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written in the report."""
+"""How numbers and foreign text are written in reports, tables and lines."""
 
 import math
 
@@ -43,6 +43,11 @@ def printable(text: object, limit: int = 300) -> str:
     """Text from a device without control characters, cut to `limit` characters; escaping is the page's work."""
     clean = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """`text` with ordinary spaces, as a terminal or a file of plain text shows it."""
+    return text.replace(NARROW_SPACE, " ")
 
 
 def plural(amount: int, noun: str) -> str:
