@@ -89,6 +89,15 @@ def test_a_trained_folder_has_one_and_a_searched_one_has_one_per_budget(tmp_path
     assert find_models(searched.path)[1].path.name == "camera.search.safetensors"
 
 
+def test_a_budget_of_a_search_may_be_called_trained(tmp_path: Path) -> None:
+    searched = RunFolder.create(tmp_path / "searched")
+    searched.write_config({"warmup-epochs": 3})
+    searched.write_budgets([BudgetEntry(name, DeviceBudget()) for name in ("trained", "small")])
+    for name in ("trained", "small"):
+        save(searched.architecture_path(name), "search", 0)
+    assert names(find_models(searched.path)) == ["trained", "small"]
+
+
 def test_a_file_is_a_model_of_its_own(federated: Path) -> None:
     assert names(find_models(federated / "models/cohort-2.safetensors")) == ["cohort-2"]
     (model,) = find_models(federated / "architectures/cohort-2.json")
