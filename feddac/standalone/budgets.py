@@ -10,6 +10,7 @@ from common.bounds import BOUND_KEYS, parse_bounds, parse_milliseconds
 from common.budget import USUAL_TRAINING, DeviceBudget, LocalTraining
 from common.errors import BudgetError, ConfigurationError
 from common.fleet import BUDGET_KEYS, declared_budget, profile_of
+from common.groups import FleetSettings
 from common.rates import LatencyBound
 from common.settings import check_known
 from common.toml_file import read_toml
@@ -18,6 +19,19 @@ Budgets = dict[str, DeviceBudget]
 MAX_BUDGETS = 10_000
 LATENCY = "latency-ms"
 FLAGS = (*BOUND_KEYS, LATENCY)
+
+
+def bounds_in_settings(settings: Mapping[str, Any], profile: str = "") -> dict[str, list[str]]:
+    """The bounds that kebab-case `settings` of a federated run hold, as `budgets_from_flags` takes them.
+
+    A latency without a `profile` is left out where it is the default, which the config.toml of every run holds: there
+    it is for devices, by their own profiles. Raises ConfigurationError for a bound of the wrong type.
+    """
+    fleet = FleetSettings.picked_from(settings).to_mapping()
+    bounds = {name: str(fleet[f"max-{name}"]) for name in FLAGS}
+    if f"max-{LATENCY}" not in settings or (not profile and fleet[f"max-{LATENCY}"] == FleetSettings().max_latency_ms):
+        del bounds[LATENCY]
+    return {name: [text] for name, text in bounds.items() if text}
 
 
 def budgets_from_flags(

@@ -6,10 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
-from common.budget import DeviceBudget
+from common.budget import DeviceBudget, LocalTraining
+from common.config import Config
 from common.errors import ArchitectureError
+from common.fleet import PROFILES
+from common.rates import LatencyBound
 from dac.files import load_member
 from dac.published import read_published, write_published
 from feddac.cli.main import run
@@ -173,6 +177,62 @@ def test_settings_of_a_federated_run_may_be_in_the_file(tmp_path: Path) -> None:
     command = [*CNN, "--config", str(config), "--max-params", "20k", "--out", str(tmp_path / "run")]
     assert run(command) == 0
     assert RunFolder.open(tmp_path / "run").read_config()["search-space"] == "inner"
+
+
+def bounds_of(folder: Path) -> list[DeviceBudget]:
+    return [entry.budget for entry in RunFolder.open(folder).read_budgets()]
+
+
+def test_bounds_in_the_file_are_the_defaults_of_their_flags(tmp_path: Path) -> None:
+    config, out = tmp_path / "all.toml", tmp_path / "run"
+    config.write_text('max-macs = "100k"\nmax-params = "20k,15k"\nmax-training-memory = "2MB"\nlocal-batch-size = 4\n')
+    assert run([*CNN, "--config", str(config), "--max-params", "18k", "--out", str(out)]) == 0
+    training = LocalTraining(4)
+    expected = DeviceBudget(macs=100_000, params=18_000, training_memory_bytes=2_000_000, training=training)
+    assert bounds_of(out) == [expected]
+
+
+def test_a_list_of_bounds_and_a_latency_may_be_in_the_file(tmp_path: Path) -> None:
+    config, out = tmp_path / "all.toml", tmp_path / "run"
+    config.write_text('max-memory = "20KB,18KB"\nmax-latency-ms = 5\n')
+    assert run([*CNN, "--config", str(config), "--profile", "microcontroller", "--out", str(out)]) == 0
+    latency = LatencyBound.by(PROFILES["microcontroller"].rates, 5.0)
+    assert bounds_of(out) == [DeviceBudget(peak_memory_bytes=size, latency=latency) for size in (20_000, 18_000)]
+
+
+def test_a_file_of_budgets_wins_over_bounds_in_the_file_of_settings(tmp_path: Path) -> None:
+    config, budgets, out = tmp_path / "all.toml", tmp_path / "budgets.toml", tmp_path / "run"
+    config.write_text('max-macs = "100k"\nlocal-batch-size = 4\n')
+    budgets.write_text('[[budget]]\ntraining-memory = "1MB"\n')
+    assert run([*CNN, "--config", str(config), "--budgets", str(budgets), "--out", str(out)]) == 0
+    assert bounds_of(out) == [DeviceBudget(training_memory_bytes=1_000_000, training=LocalTraining(4))]
+
+
+def test_the_settings_of_a_whole_federated_run_bound_a_search(tmp_path: Path) -> None:
+    config, out = tmp_path / "config.toml", tmp_path / "run"
+    whole = Config.from_mapping({"max-macs": "100k", "model": "cnn", "out": str(out)})
+    config.write_text(tomli_w.dumps(whole.to_mapping()))  # which has a latency too, by the profiles of its devices
+    assert run([*CNN, "--config", str(config)]) == 0
+    assert bounds_of(out) == [DeviceBudget(macs=100_000)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ('max-macs = "many"\n', 1, "max-macs must be a positive number"),
+        ("max-latency-ms = 5\n", 2, "--max-latency-ms needs --profile"),
+        ('max-macs = ""\n', 2, "give at least one budget"),
+        ("local-batch-size = 1\n", 2, "local-batch-size must be at least 2"),
+    ],
+)
+def test_bounds_of_a_file_that_cannot_be_are_one_line(
+    text: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "all.toml"
+    config.write_text(text)
+    assert run([*CNN, "--config", str(config), "--out", str(tmp_path / "run")]) == code
+    assert_one_clear_line(capsys.readouterr().err, message)
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
