@@ -25,23 +25,19 @@ from common.atomic import write_atomically
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import ArchitectureError, BudgetError, CheckpointError
-from common.fleet import is_fleet_file
 from common.messages import WEIGHTS
 from common.methods import contract_of, network_class
 from common.network import Network
 from common.reading import MAX_HEADER_BYTES, Unreadable, parse_json, read_limited, sha256_of
-from common.settings import Scalar
 from server.cohorts import Cohort, Evaluation, FederationState, Spent
 from server.methods.method import Method, Snapshot
+from server.resumed_settings import require_same_settings
 from server.run import Run
 
 FORMAT = "feddac-checkpoint"
 VERSION = 3
 METHOD_FILE = "method.safetensors"
 MAX_POINTER_BYTES, MAX_STATE_BYTES, MAX_METHOD_BYTES = 2**12, 2**28, 2**34
-
-FREE_SETTINGS = frozenset(("out", "data-folder", "rounds", "handshake-timeout", "round-timeout", "accelerator"))
-"""Settings that may differ when a run is resumed: they say how and how long it runs, not what it computes."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def load_federation(folder: Path, config: Config) -> Saved | None:
                 f"{place} has version {document['version']} of {document['format']}; this program reads version "
                 f"{VERSION} of {FORMAT}"
             )
-        require_same_settings(document["settings"], config)
+        require_same_settings(document["settings"], config.to_mapping())
         network = network_class(contract_of(config.method.method))
         own = document["method"]
         return Saved(
@@ -166,19 +162,6 @@ def _write_arrays(path: Path, arrays: Arrays) -> str:
 
 def _read_arrays(path: Path, digest: str, largest: int = MAX_METHOD_BYTES) -> dict[str, Array]:
     return dict(safetensors.numpy.load(_verified(path, digest, largest)))
-
-
-def require_same_settings(saved: Mapping[str, Scalar], config: Config) -> None:
-    """Raise CheckpointError, naming the setting, where `config` differs from what a run began with (`saved`)."""
-    for key, value in config.to_mapping().items():
-        before = saved.get(key)
-        if key == "fleet" and is_fleet_file(str(before)) and is_fleet_file(str(value)):
-            continue  # the folder that holds the file may have been moved
-        if key not in FREE_SETTINGS and before != value:
-            raise CheckpointError(
-                f"the checkpoint is of a run with {key} = {before!r}, not {value!r}: resume it with its own "
-                "settings, or start a new run"
-            )
 
 
 def _verified(path: Path, digest: str, largest: int) -> bytes:

@@ -13,14 +13,13 @@ from common.config import Config
 from common.effects import require_effect
 from common.errors import CheckpointError
 from common.fleet import is_fleet_file
-from common.groups import ModelSettings
 from common.learning import pick_accelerator
 from common.methods import contract_of
 from common.progress import Progress
 from common.search_space import SearchSpace
 from dac.model_file import metadata
 from dac.strides import base_of, is_chosen, with_strides
-from server.checkpoint import load_federation, require_same_settings
+from server.checkpoint import load_federation
 from server.cohorts import FederationState, require_architecture
 from server.devices import Device
 from server.earlier_result import set_result_aside
@@ -29,6 +28,7 @@ from server.membership import reassign, sort_devices, write_budgets
 from server.methods import server_half
 from server.methods.method import Method
 from server.reference import load_reference
+from server.resumed_settings import require_same_settings, with_saved_strides
 from server.rounds import Rounds
 from server.run import Run
 from server.run_facts import closing_facts, record_facts
@@ -57,7 +57,7 @@ def federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, 
 def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress, resume: bool) -> dict[str, Any]:
     accelerator = pick_accelerator(config.run.accelerator)
     if resume:
-        config = _with_saved_strides(config, folder)
+        config = with_saved_strides(config, folder)
     saved = load_federation(folder.checkpoint_folder, config) if resume else None
     if resume and saved is None:
         _require_no_rounds(folder)
@@ -111,14 +111,6 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     return summary
 
 
-def _with_saved_strides(config: Config, folder: RunFolder) -> Config:
-    """`config`, whose strides may still say auto, with those that the run in the folder has chosen."""
-    if is_chosen(config.model) or not folder.config_path.exists():
-        return config
-    saved = ModelSettings.picked_from(folder.read_config())
-    return config.changed({"stem-stride": saved.stem_stride, "strides": saved.strides})
-
-
 def _with_strides_for(run: Run, budgets: Sequence[DeviceBudget]) -> Run:
     """The run with strides for these budgets, if they were still to be chosen, which its config.toml then says too."""
     if is_chosen(run.config.model) or not contract_of(run.config.method.method).reads_setting("strides"):
@@ -149,7 +141,7 @@ def _begun_for(folder: RunFolder, config: Config) -> list[Device]:
     """
     if not any(folder.checkpoint_folder.glob("*.safetensors")):
         return []
-    require_same_settings(folder.read_config(), config)
+    require_same_settings(folder.read_config(), config.to_mapping())
     return [Device.of(entry) for entry in folder.read_budgets()]
 
 

@@ -25,13 +25,17 @@ from dac.search import search
 from dac.strides import with_strides
 from feddac.resolve import with_absolute_paths
 from feddac.standalone.budgets import FLAGS, LATENCY, Budgets, is_budget_name
+from feddac.standalone.continuing import keep_settings, require_continuable
 from feddac.standalone.material import Material, load_material
 from feddac.standalone.settings import SEARCH, own
 from server.budget_entries import BudgetEntry
 from server.reference import base_network
+from server.resumed_settings import with_saved_strides
 from server.run_folder import RunFolder
 from server.threads import threads_of
 from simulation.remedies import enough, first_that_works, of_network
+
+CHECKPOINT = "search.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class SearchJob:
         """Search an architecture for every budget; ends with the same ones if it was cut short and resumed."""
         seed, names = self.config.run.seed, list(self.budgets)
         with self.folder as folder, threads_of(folder):
+            keep_settings(folder, own(self.config.to_mapping(), SEARCH))
             family = search(
                 self.base,
                 list(self.budgets.values()),
@@ -58,7 +63,7 @@ class SearchJob:
                 seed=seed,
                 accelerator=self.accelerator,
                 progress=progress,
-                checkpoint=folder.checkpoint_folder / "search.safetensors",
+                checkpoint=folder.checkpoint_folder / CHECKPOINT,
                 record=folder.epoch_recorder("search"),
             )
             for name, member in zip(names, family.members, strict=True):
@@ -82,15 +87,19 @@ def prepare_search(
 
     `given` are kebab-case settings of SEARCH. With `resume` it is the search of that folder, with its own budgets.
     Mistakes are raised before anything is written: ConfigurationError, also for no budget or a name that no file can
-    have, DataError, BudgetError for a budget below the floor, CheckpointError for a folder that holds no search.
+    have, DataError, BudgetError for a budget below the floor, CheckpointError for a folder that holds no search or
+    settings with which its search cannot go on.
     """
     folder = None if resume is None else RunFolder.open(resume)
     asked = dict(budgets or {}) if folder is None else _read_budgets(folder)
+    config = with_absolute_paths(Config.from_mapping(own(given, SEARCH)))  # a file may have a federation's as well
     if folder is None:  # what an earlier FedDAC began with may have no effect in this one
         _check_names(asked)
-        # and a file may have settings of a federated run as well
-        require_effect(Config.from_mapping(own(given, SEARCH)))
-    config = with_absolute_paths(Config.from_mapping(given))
+        require_effect(config)
+    else:
+        config = with_saved_strides(config, folder)
+        settings = own(config.to_mapping(), SEARCH)
+        require_continuable(folder, settings, SEARCH, folder.checkpoint_folder / CHECKPOINT)
     accelerator = pick_accelerator(config.run.accelerator)
     progress.start("data", 1)
     material = load_material(config.data, config.search.search_batch_size, config.run.seed)

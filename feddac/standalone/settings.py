@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from common.groups import FEDERATED, DataSettings, ModelSettings, RunSettings, SearchSettings, TrainSettings
-from common.settings import Settings, check_known, key_of, keys_of
+from common.settings import Scalar, Settings, check_known, key_of, keys_of
 
 Groups: TypeAlias = Sequence[type[Settings]]
 
@@ -17,6 +17,16 @@ def own(settings: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
     """Those of the kebab-case settings that are of `groups` and mean something without a federation, in their order."""
     known = keys_of(*groups).difference(map(key_of, FEDERATED))
     return {key: value for key, value in settings.items() if key in known}
+
+
+def whole(settings: Mapping[str, Any], groups: Groups) -> dict[str, Scalar]:
+    """Every setting of `groups` that means something without a federation, those that are not given by their defaults.
+
+    Raises ConfigurationError for a bad value.
+    """
+    return own(
+        {key: value for group in groups for key, value in group.picked_from(settings).to_mapping().items()}, groups
+    )
 
 
 def checker(groups: Groups) -> Callable[[Mapping[str, Any]], None]:

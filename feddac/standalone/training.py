@@ -19,16 +19,19 @@ from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
 from common.progress import Progress
 from common.seeds import derive_seed
+from common.settings import Scalar
 from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from feddac.resolve import with_absolute_paths
+from feddac.standalone.continuing import NETWORK_AND_DATA, keep_settings, require_continuable
 from feddac.standalone.material import Material, check_fits, load_material
-from feddac.standalone.settings import TRAIN, own
+from feddac.standalone.settings import TRAIN, whole
 from server.reference import base_network
 from server.run_folder import RunFolder
 from server.threads import threads_of
 
 START, TEACHER, TRAINED = "start", "teacher", "trained"
+CHECKPOINT = "train.safetensors"
 
 Choose: TypeAlias = Callable[[ModelSettings, Material, int], Member]
 """From the base network's settings, the data and the seed to the architecture to train and its first weights."""
@@ -58,6 +61,7 @@ class TrainJob:
     """A training that is ready to begin or to go on: `run` does it, and keeps all in `folder`."""
 
     folder: RunFolder
+    settings: Mapping[str, Scalar]
     start: Member
     teacher: Member | None
     recipe: TrainSettings
@@ -69,6 +73,7 @@ class TrainJob:
         """Train to the last epoch, then test once; ends with the same weights if it was cut short and resumed."""
         start, guide, material, accelerator = self.start, self.teacher, self.material, self.accelerator
         with self.folder as folder, threads_of(folder):
+            keep_settings(folder, self.settings)
             trained = train_architecture(
                 start.architecture,
                 start.state,
@@ -78,7 +83,7 @@ class TrainJob:
                 seed=self.seed,
                 accelerator=accelerator,
                 progress=progress,
-                checkpoint=folder.checkpoint_folder / "train.safetensors",
+                checkpoint=folder.checkpoint_folder / CHECKPOINT,
                 record=folder.epoch_recorder("train"),
                 teacher=None if guide is None else guide.architecture.build_from(guide.state),
             )
@@ -101,16 +106,23 @@ def prepare_training(
     """The training of what `choose` returns, taught by the network of the file `teacher`, with its run folder.
 
     `given` are kebab-case settings of TRAIN. With `resume` it is the training of that folder, and `choose` and
-    `teacher` are not asked. `what` names the architecture in errors. Mistakes are raised before anything is written.
+    `teacher` are not asked. `what` names the architecture in errors. Mistakes are raised before anything is written;
+    one is a CheckpointError for settings with which that training cannot go on.
     """
     folder = None if resume is None else RunFolder.open(resume)
     data, model = DataSettings.picked_from(given), ModelSettings.picked_from(given)
     recipe, run = TrainSettings.picked_from(given), RunSettings.picked_from(given)
-    if folder is None:  # what an earlier FedDAC began with may have no effect in this one
-        require_effect(Config.from_mapping({**data.to_mapping(), **model.to_mapping()}))
-        if teacher is None and recipe.distillation != TrainSettings().distillation:
-            raise ConfigurationError(no_effect("distillation", str(recipe.distillation), "without --teacher"))
     data = with_absolute_paths(Config(data=data)).data
+    settings = whole({**given, **data.to_mapping()}, TRAIN)
+    if folder is None:
+        guided, changed = teacher is not None, frozenset(settings)
+        require_effect(Config.from_mapping({**data.to_mapping(), **model.to_mapping()}))
+    else:  # what an earlier FedDAC began with may have no effect in this one
+        guided = (folder.checkpoint_folder / f"{TEACHER}.json").exists()
+        fixed = NETWORK_AND_DATA | {"seed"}  # by which the first weights were drawn
+        changed = require_continuable(folder, settings, TRAIN, folder.checkpoint_folder / CHECKPOINT, fixed)
+    if not guided and "distillation" in changed and recipe.distillation != TrainSettings().distillation:
+        raise ConfigurationError(no_effect("distillation", str(recipe.distillation), "without --teacher"))
     allow_network(model.model)
     accelerator = pick_accelerator(run.accelerator)
     progress.start("data", 1)
@@ -121,8 +133,7 @@ def prepare_training(
         guide = None if teacher is None else load_member(teacher)
     else:
         start = load_member(folder.checkpoint_folder / f"{START}.json")
-        kept = folder.checkpoint_folder / f"{TEACHER}.json"
-        guide = load_member(kept) if kept.exists() else None
+        guide = load_member(folder.checkpoint_folder / f"{TEACHER}.json") if guided else None
     check_fits(start.architecture, material.data, what)
     if guide is not None:
         check_fits(guide.architecture, material.data, str(teacher or resume))
@@ -131,9 +142,8 @@ def prepare_training(
         for stage, member in ((START, start), (TEACHER, guide)):
             if member is not None:
                 _save(folder.checkpoint_folder / f"{stage}.json", member, stage, material, run.seed)
-        mapping = {key: value for group in (data, model, recipe, run) for key, value in group.to_mapping().items()}
-        folder.write_config(own(mapping, TRAIN))
-    return TrainJob(folder, start, guide, recipe, run.seed, material, accelerator)
+        folder.write_config(settings)
+    return TrainJob(folder, settings, start, guide, recipe, run.seed, material, accelerator)
 
 
 def _save(path: Path, member: Member, stage: str, material: Material, seed: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import feddac
 from common.budget import DeviceBudget
-from common.errors import BudgetError, ConfigurationError
+from common.errors import BudgetError, CheckpointError, ConfigurationError
 from common.models.description import BaseNetwork
 from common.version import version
 from dac.model_file import read_model
@@ -113,6 +113,11 @@ def test_settings_are_the_flags_and_mistakes_are_one_error(tmp_path: Path) -> No
         with pytest.raises(feddac.FedDACError, match=message):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_continued_with_the_settings_it_was_begun_with(trained: feddac.Run) -> None:
+    with pytest.raises(CheckpointError, match=r"model = 'mlp', not 'cnn': resume it with its own settings"):
+        feddac.train(resume=trained.folder, model="cnn")
 
 
 def test_what_would_have_no_effect_is_refused_by_name(trained: feddac.Run, tmp_path: Path) -> None:

@@ -148,12 +148,44 @@ def test_a_bound_that_is_met_is_offered_as_it_was(tmp_path: Path, capsys: pytest
     assert command.count("--max-params 20k") == 1
 
 
-@pytest.mark.parametrize("change", [["--seed", "4"], ["--augment", "crop"], ["--train-images", "1400"]])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", "4"], "seed = 3, not 4"),
+        (["--augment", "crop"], "augment = 'auto', not 'crop'"),
+        (["--train-images", "1400"], "train-images = 0, not 1400"),
+        (["--test-images", "100"], "test-images = 0, not 100"),
+        (["--model", "mlp"], "model = 'cnn', not 'mlp'"),
+        (["--search-momentum", "0.5"], "search-momentum = 0.9, not 0.5"),
+    ],
+)
 def test_other_settings_cannot_continue_a_search(
-    change: list[str], found: Path, capsys: pytest.CaptureFixture[str]
+    change: list[str], message: str, found: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = {path: path.stat().st_mtime_ns for path in found.rglob("*")}
     assert run(["search", "--resume", str(found), *change]) == 1
-    assert_one_clear_line(capsys.readouterr().err, "belongs to other budgets, settings or data")
+    assert_one_clear_line(capsys.readouterr().err, message)
+    assert {path: path.stat().st_mtime_ns for path in found.rglob("*")} == before
+
+
+def test_what_may_change_is_written_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*CNN, "--max-params", "20k", "--search-learning-rate", "1e30", "--out", str(out)]) == 1
+    assert_one_clear_line(capsys.readouterr().err, "the search diverged in epoch 1")
+    again = ["search", "--resume", str(out)]
+    assert run([*again, "--width", "0.5", "--search-learning-rate", "0.02"]) == 1
+    assert_one_clear_line(capsys.readouterr().err, "width = 1.0, not 0.5")
+    assert run([*again, "--search-learning-rate", "0.02"]) == 0
+    assert RunFolder.open(out).read_config()["search-learning-rate"] == 0.02
+    assert run(again) == 0
+
+
+def test_strides_that_were_chosen_are_those_of_auto(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(["search", "--width", "0.25", *SHORT, "--max-macs", "300k", "--out", str(out)]) == 0
+    before = RunFolder.open(out).read_config()
+    assert run(["search", "--resume", str(out), "--strides", "auto", "--stem-stride", "0"]) == 0
+    assert RunFolder.open(out).read_config() == before
 
 
 def test_a_file_of_budgets_has_profiles_of_its_own_and_may_leave_nothing_for_a_batch_size_to_do(

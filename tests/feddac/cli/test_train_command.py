@@ -144,6 +144,51 @@ def test_a_teacher_is_learnt_from_and_kept_for_a_resumption(
     assert all(torch.equal(tensor, taught[name]) for name, tensor in result(killed).state.items())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--width", "0.5", "--model", "resnet8"], "model = 'mobilenet_v2', not 'resnet8'"),
+        (["--test-images", "30"], "test-images = 0, not 30"),
+        (["--epochs", "3"], "epochs = 2, not 3"),
+        (["--seed", "1"], "seed = 0, not 1"),
+    ],
+)
+def test_other_settings_cannot_continue_a_training(
+    change: list[str], message: str, member: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(["train", str(member), *FAST, "--out", str(out)]) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    assert run(["train", "--resume", str(out), *change]) == 1
+    assert_one_clear_line(capsys.readouterr().err, message)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert run(["train", "--resume", str(out), "--accelerator", "cpu"]) == 0
+    assert RunFolder.open(out).read_config()["accelerator"] == "cpu"
+
+
+def test_before_the_first_checkpoint_what_the_start_does_not_depend_on_may_change_and_is_written_back(
+    member: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(["train", str(member), "--learning-rate", "1e30", "--out", str(out)]) == 1
+    assert_one_clear_line(capsys.readouterr().err, "training diverged in epoch 1")
+    again = ["train", "--resume", str(out)]
+    for change, code, message in (
+        (["--width", "0.5"], 1, "width = 1.0, not 0.5"),
+        (["--test-images", "30"], 1, "test-images = 0, not 30"),
+        (["--seed", "1"], 1, "seed = 0, not 1"),
+        (["--distillation", "0.5"], 2, "distillation = 0.5 would have no effect without --teacher"),
+    ):
+        assert run([*again, *change]) == code
+        assert_one_clear_line(capsys.readouterr().err, message)
+    assert run([*again, *FAST]) == 0
+    config = RunFolder.open(out).read_config()
+    assert (config["learning-rate"], config["epochs"], config["batch-size"]) == (0.05, 2, 128)
+    assert run(again) == 0
+    assert [event["epoch"] for event in RunFolder.open(out).events("train")] == [1, 2]
+
+
 def test_a_configuration_file_is_read_and_flags_win(tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
     config.write_text('model = "cnn"\nepochs = 5\nseed = 4\n')
