@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from common.data.function import allow
 from common.data.images import DataSet, Images
 from common.data.sources import load
 from common.data.split import split_reference
@@ -17,7 +18,7 @@ from common.errors import ArchitectureError, ConfigurationError, DataError, FedD
 from common.groups import DataSettings
 from common.progress import Progress, Silent
 from common.seeds import torch_generator
-from common.settings import Scalar
+from common.settings import Scalar, check_known, key_of
 from common.version import version
 from dac import export as onnx
 from dac.classifier import Classifier
@@ -89,17 +90,19 @@ def export_models(
 
     The files go into `out`, or into the folder `export` of the run, beside a JSON file of facts about each. They are
     tested on the test images of the run's own data set, and then must score what the run reports, or on others that
-    `data`, settings such as {"data": "cifar10"}, name. Without images there is no accuracy and no int8 version, and a
-    note that says why.
+    `data`, settings of DataSettings such as {"data": "cifar10"}, name. Without images there is no accuracy and no int8
+    version, and a note that says why.
 
     Raises FedDACError where a file differs from PyTorch or scores something else than the run, ConfigurationError where
-    a name or a package is missing, and DataError for `data` that cannot be had.
+    a name or a package is missing or a setting is none of the data's, and DataError for `data` that cannot be had.
     """
+    given = {key_of(name): value for name, value in (data or {}).items()}
+    check_known(given, DataSettings.keys())
     onnx.require("onnx")
     onnx.require("onnxscript")
     onnx.require("onnxruntime")
     chosen = choose_models(find_models(place), wanted, kind)
-    trial, reason = _trial(place, data or {})
+    trial, reason = _trial(place, given)
     target = out or (place if place.is_dir() else place.parent) / "export"
     progress = progress or Silent()
     progress.start("export", len(chosen))
@@ -219,26 +222,23 @@ def _trial(place: Path, given: Mapping[str, Scalar]) -> tuple[_Trial | None, str
     config = {**config, **given}
     if not config.get("data"):
         return None, "a file does not say what it was trained on: name images with --data"
+    settings = DataSettings.picked_from(config)
+    allow(settings.data)  # a function that the user named, now or, as the network, when the run began
     try:
-        loaded = load(_data_settings(config))
+        loaded = load(settings)
     except DataError as error:
         if given:
             raise
         return None, f"{error}"
-    own = "data" not in given
+    own = not set(given) - {"data-folder"}
     return _Trial(loaded.test, _calibration(loaded, config), loaded.class_names, loaded.name, own), ""
-
-
-def _data_settings(config: Mapping[str, Any]) -> DataSettings:
-    known = set(DataSettings.keys())
-    return DataSettings.from_mapping({key: value for key, value in config.items() if key in known})
 
 
 def _calibration(data: DataSet, config: Mapping[str, Any]) -> torch.Tensor:
     """Raw training images, of a federated run those that the server has; at random, as sets may be sorted by class."""
     images = data.train.images
     if "reference-fraction" in config:
-        images = images[split_reference(data, _data_settings(config), int(config["seed"])).reference_train]
+        images = images[split_reference(data, DataSettings.picked_from(config), int(config["seed"])).reference_train]
     chosen = torch.randperm(len(images), generator=torch_generator(0, "calibration"))[:CHECKED_IMAGES]
     return images[chosen]
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import feddac
 from common.architecture import Architecture
 from common.budget import DeviceBudget
+from common.data.function import ALLOWED
 from common.data.sources import load
+from common.errors import ConfigurationError
 from common.groups import DataSettings
 from common.models.description import BaseNetwork
 from dac.export import read_metadata
@@ -144,6 +147,57 @@ def test_without_its_images_a_run_is_exported_untested(copied: Path, capsys: pyt
     assert not (copied / "export/cohort-1.int8.onnx").exists()
     facts = json.loads((copied / "export/cohort-1.json").read_text())
     assert facts["files"][0]["accuracy"] is None
+
+
+FUNCTION = """
+from common.data.sources import load
+from common.groups import DataSettings
+
+
+def halves():
+    data = load(DataSettings())
+    return tuple([(image.numpy(), int(label)) for image, label in zip(part.images, part.labels)]
+                 for part in (data.train, data.test))
+"""
+
+
+@pytest.fixture
+def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The digits as a function, which nobody has allowed yet."""
+    (tmp_path / "ones_images.py").write_text(FUNCTION)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(ALLOWED, "")
+    return "ones_images:halves"
+
+
+def test_images_that_a_function_returns_are_those_of_the_run_and_of_whoever_names_it(
+    function: str, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "train"
+    assert run(["train", *TINY, "--data", function, "--epochs", "1", "--out", str(out)]) == 0
+    reported = json.loads((out / "summary.json").read_text())["test_accuracy"]
+    named = ["--data", function]
+    for place, name, flags in ((out, "trained", []), (out, "trained", named), (file, "member", named)):
+        monkeypatch.setenv(ALLOWED, "")
+        assert run(["export", str(place), *flags]) == 0
+        folder = (place if place.is_dir() else place.parent) / "export"
+        assert (folder / f"{name}.int8.onnx").exists()
+        accuracy = json.loads((folder / f"{name}.json").read_text())["files"][0]["accuracy"]
+        assert place == file or abs(accuracy - reported) * 359 <= 1
+        shutil.rmtree(folder)
+
+
+def test_settings_of_the_data_are_written_as_keywords_and_must_be_known(copied: Path) -> None:
+    for data in ({"image_size": 4}, {"image-size": 4}):
+        [one] = feddac.export(copied, "cohort-0", data=data)
+        assert one.float32.accuracy is not None
+        assert one.float32.accuracy != one.model.reported_accuracy  # images of four pixels tell less
+    [one] = feddac.export(copied, "cohort-0", data={"test_images": 100})
+    assert one.float32.test_images == 100
+    [one] = feddac.export(copied, "cohort-0", data={"data_folder": str(copied / "cache")})
+    assert one.float32.accuracy == pytest.approx(one.model.reported_accuracy, abs=1.5 / 359)
+    with pytest.raises(ConfigurationError, match="unknown setting 'dta': did you mean 'data'"):
+        feddac.export(copied, data={"dta": "cifar10"})
 
 
 @pytest.fixture
