@@ -8,6 +8,7 @@ from typing import Any
 
 from common.architecture import Architecture
 from common.errors import CheckpointError, ConfigurationError
+from common.models import allow_network
 from common.progress import Progress
 from common.settings import Scalar
 from dac.classifier import Classifier
@@ -92,13 +93,16 @@ def read_run(folder: str | Path) -> Run:
     return Run(opened.path, opened.read_config())
 
 
-def load(run: str | Path, name: str = "") -> Classifier:
+def load(run: str | Path, name: str = "", *, model: str = "") -> Classifier:
     """A trained model, ready to use: an `nn.Module` that takes raw images, uint8 of shape (N, C, H, W).
 
     `run` is the folder of a run, or a model file. `name` is that of a cohort, of a profile or of a device; it may be
-    left out where there is one model only. Raises ConfigurationError for a name that is nobody's or stands for several
-    models, CheckpointError where there is no model yet, ArchitectureError for a file that is damaged.
+    left out where there is one model only. `model` is the network that a single file names, where it is not one of
+    ours: nothing is imported because a file says so. Raises ConfigurationError for a name that is nobody's or stands
+    for several models, CheckpointError where there is no model yet, ArchitectureError for a file that is damaged or of
+    a network that may not be built.
     """
+    allow_network(model)
     found = choose_models(find_models(Path(run)), name or "all")
     if len(found) > 1:
         names = ", ".join(model.name for model in found)
@@ -111,14 +115,17 @@ def export(
     name: str = "all",
     out: str | Path | None = None,
     *,
+    model: str = "",
     data: Mapping[str, Scalar] | None = None,
     progress: Progress | None = None,
 ) -> list[Exported]:
     """Write trained models as ONNX files, float32 and int8, that take raw images; returns what was written.
 
     `name` is a cohort, profile or device; `out` is the folder for the files (default: the folder `export` of the run);
-    `data` are settings that replace those of the run, such as {"data": "cifar10"}. Each float32 file is checked against
-    PyTorch and must score what the run reports; raises FedDACError where it does not.
+    `model` is as for `load`; `data` are settings of the data that replace those of the run, written as keywords are:
+    {"data": "cifar10", "image_size": 32}. Each float32 file is checked against PyTorch and, on the run's own data, must
+    score what the run reports; raises FedDACError where it does not, ConfigurationError for an unknown setting.
     """
+    allow_network(model)
     target = None if out is None else Path(out)
     return export_models(Path(run), name, out=target, data=data, progress=progress)

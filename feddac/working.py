@@ -98,7 +98,8 @@ def train(
     learns too. Everything else is as for `simulate`.
     """
     given = _alone(settings, out)
-    named = {"model"} if ":" in str(given.get("model", "")) else set()  # a network that is not ours must be named
+    network = str(given.get("model", ""))
+    named = {"model"} if ":" in network else set()  # a network that is not ours must be named
     of_network = sorted(set(given) & set(ModelSettings.keys()) - named)
     if architecture is not None and of_network:
         raise ConfigurationError(f"the architecture says which network it is of: leave out {name_of(of_network[0])}")
@@ -109,7 +110,11 @@ def train(
 
     def choose(model: ModelSettings, material: Material, seed: int) -> Member:
         if isinstance(architecture, str | Path):
-            return _member(Path(architecture))
+            member = _member(Path(architecture))
+            training.require_of(network, member.architecture, str(architecture), "model")
+            return member
+        if architecture is not None:
+            training.require_of(network, architecture, "the architecture", "model")
         return training.from_scratch(architecture, model, material.data, seed)
 
     job = training.prepare_training(given, choose, _path(teacher), progress or Silent(), _path(resume))

@@ -56,6 +56,16 @@ def from_scratch(
     return Member(architecture, DeviceBudget(), state, 0.0)
 
 
+def require_of(network: str, architecture: Architecture, name: str, setting: str) -> None:
+    """Raise ConfigurationError if `setting` names another network than that of the architecture called `name`.
+
+    Only a network that is not ours has to be named beside its file, and has a ':' in `network`.
+    """
+    model = architecture.base.model
+    if ":" in network and network != model:
+        raise ConfigurationError(f"{name} says which network it is of, {model}: leave out {setting}")
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """A training that is ready to begin or to go on: `run` does it, and keeps all in `folder`."""

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import feddac
+from common.architecture import Architecture
+from common.budget import DeviceBudget
+from common.errors import ArchitectureError, ConfigurationError
+from common.models import allow_network
+from common.models.description import BaseNetwork
+from dac.files import Member, load_architecture, save_member, weights_path
+from dac.model_file import Preparation
 from feddac.cli.main import run
+from tests.feddac.cli.errors import assert_one_clear_line
 
 PACKAGE = """
 import torch
@@ -43,6 +52,10 @@ class Network(nn.Module):
 
 def build(input_shape, classes):
     return Network(input_shape[0], classes)
+
+
+def other(input_shape, classes):
+    return Network(input_shape[0], classes)
 """
 MODEL = "someones_package.networks:build"
 DATA = ["--train-images", "200", "--test-images", "40", "--seed", "1"]
@@ -71,6 +84,57 @@ def test_it_is_searched_and_exported(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["export", str(files[-1]), "--model", MODEL]) == 0
     assert "equal to PyTorch within" in capsys.readouterr().out
     assert run(["describe", str(files[-1]), "--model", MODEL]) == 0
+
+
+def kept(folder: Path, model: str) -> Path:
+    """The file of a whole network with random weights."""
+    allow_network(model)
+    path, architecture = folder / "kept.json", Architecture.full(BaseNetwork(model, (1, 8, 8), 10))
+    preparation = Preparation((0.3,), (0.4,), tuple("0123456789"))
+    member = Member(architecture, DeviceBudget(), architecture.build(0).state_dict(), 0.5)
+    save_member(path, member, name="kept", parent=None, seed=0, preparation=preparation)
+    return path
+
+
+@pytest.fixture
+def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names that this process may build from now on; what it looked up before is forgotten."""
+    allowed: set[str] = set()
+    monkeypatch.setattr("common.models.networks._allowed", allowed)
+    return allowed
+
+
+def test_python_loads_and_exports_a_file_of_it_that_names_it(tmp_path: Path, nothing_allowed: set[str]) -> None:
+    file = kept(tmp_path, MODEL)
+    nothing_allowed.clear()
+    for call in (feddac.load, feddac.export):
+        with pytest.raises(ArchitectureError, match="unknown base network 'someones_package"):
+            call(file)
+    assert feddac.load(file, model=MODEL).architecture.base.model == MODEL
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    nothing_allowed.clear()
+    [exported] = feddac.export(file, model=MODEL)
+    assert exported.float32.path.exists()
+
+
+@pytest.mark.parametrize("of", ["mlp", "someones_package.networks:other"])
+def test_a_file_of_another_network_than_the_one_named_is_refused(
+    of: str, tmp_path: Path, nothing_allowed: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = kept(tmp_path, of)
+    architecture = load_architecture(file)
+    message = f"which network it is of, {of}: leave out"
+    command = ["train", str(file), "--model", MODEL, *DATA, "--epochs", "0", "--out", str(tmp_path / "run")]
+    for start in ("--inherit", "--from-scratch"):
+        assert run([*command, start]) == 2
+        assert_one_clear_line(capsys.readouterr().err, f"{file} says {message} --model")
+    for one in (architecture, file, weights_path(file)):
+        with pytest.raises(ConfigurationError, match=f"{message} model"):
+            feddac.train(one, model=MODEL, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    mine = kept(tmp_path, MODEL)
+    assert run(["train", str(mine), *command[2:]]) == 0
 
 
 @pytest.mark.parametrize("aggregation", ["cohort", "overlap"])

@@ -1,6 +1,7 @@
 """`feddac train`: train one architecture to the end, without federation."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,9 +77,8 @@ def train(
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, checker(TRAIN))
-    # a file's network that is not ours must be named here
-    named = {"model"} if ":" in str(given.get("model", "")) else set()
-    of_network = sorted((set(settings) & set(ModelSettings.keys())) - named)  # a run's own file has all settings
+    # a run's own file has all settings, so only flags count
+    of_network = {key: value for key, value in settings.items() if key in ModelSettings.keys()}  # noqa: SIM118
     choice = (name, max_macs, max_params)
 
     def choose(model: ModelSettings, material: Material, seed: int) -> "Member":
@@ -101,7 +101,7 @@ def _start(
     file: Path | None,
     choice: tuple[str | None, str | None, str | None],
     inherit: bool | None,
-    of_network: list[str],
+    of_network: Mapping[str, Any],
     model: ModelSettings,
     data: "DataSet",
     seed: int,
@@ -110,7 +110,7 @@ def _start(
     from common.bounds import parse_count
     from dac.files import load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
-    from feddac.standalone.training import from_scratch
+    from feddac.standalone.training import from_scratch, require_of
     from server.reference import base_network
 
     name, max_macs, max_params = choice
@@ -121,11 +121,15 @@ def _start(
     if inherit and (file is None or published):
         raise ConfigurationError("--inherit needs an architecture file of a search, which has weights beside it")
     if file is not None and not published:
-        if of_network:
-            raise ConfigurationError(f"{file} says which network it is of: leave out --{of_network[0]}")
-        if inherit is not False:
-            return load_member(file)
-        architecture = load_architecture(file)
+        network = str(of_network.get("model", ""))
+        named = {"model"} if ":" in network else set()  # one that is not ours must be named
+        for key in sorted(set(of_network) - named):
+            raise ConfigurationError(f"{file} says which network it is of: leave out --{key}")
+        member = load_member(file) if inherit is not False else None
+        architecture = member.architecture if member else load_architecture(file)
+        require_of(network, architecture, str(file), "--model")
+        if member is not None:
+            return member
     elif file is not None:
         entries = read_published(file, base_network(model, data))
         if (name is None) == (max_macs is None and max_params is None):
