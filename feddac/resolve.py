@@ -8,6 +8,7 @@ from common.config import Config
 from common.errors import ConfigurationError
 from common.fleet import is_fleet_file, read_fleet
 from common.methods.dac import DACSettings
+from common.methods.fednas import FedNASSettings
 from common.paths import user_path
 from common.presets import without_preset
 from common.toml_file import read_toml
@@ -44,9 +45,11 @@ def with_absolute_paths(config: Config) -> Config:
     """
     from common.data.function import allow, is_function
     from common.data.sources import HUB, NAMES
+    from common.models.darts_space import PUBLISHED
 
     data, folder, fleet = config.data.data, config.data.data_folder, config.fleet.fleet
     architectures = config.of(DACSettings).architectures
+    genotype = config.of(FedNASSettings).fednas_genotype
     changes: dict[str, Any] = {"data-folder": _absolute(folder) if folder else ""}
     allow(data)
     if data not in NAMES and not is_function(data) and not data.startswith(HUB) and user_path(data).exists():
@@ -55,6 +58,8 @@ def with_absolute_paths(config: Config) -> Config:
         changes["fleet"] = _absolute(fleet)
     if architectures:
         changes["architectures"] = _absolute(architectures)
+    if genotype and genotype not in PUBLISHED and user_path(genotype).exists():
+        changes["fednas-genotype"] = _absolute(genotype)
     return config.changed(changes)
 
 

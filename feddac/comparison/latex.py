@@ -6,8 +6,8 @@ from common.wording import NARROW_SPACE
 from feddac.comparison.tables import HEADINGS, CellTable, columns
 
 COLUMNS = columns(
-    *("method", "accuracy", "difference [95 %]", "p (Holm)", "effect size", "MACs (range)"),
-    *("MACs per device and round", "bytes down", "bytes up"),
+    *("method", "accuracy", "accuracy of all devices", "difference [95 %]", "p (Holm)", "effect size"),
+    *("MACs (range)", "MACs per device and round", "bytes down", "bytes up"),
 )
 _SPECIAL = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -23,7 +23,7 @@ _SPECIAL = {
 
 def comparison_tex(title: str, tables: Sequence[CellTable], notes: Sequence[str]) -> str:
     """The tables, each a float with its caption; `notes` stand above as comments."""
-    lines = [f"% {escaped(title)}", *(f"% {note}" for note in notes)]
+    lines = [f"% {escaped(' '.join(title.split()))}", *(f"% {note}" for note in notes)]
     for table in tables:
         lines += [
             "",

@@ -42,7 +42,7 @@ SHIPPED = Path(__file__).resolve().parent / "experiments"
 
 KEYS = ("title", "seeds", "baseline", "target", "settings", "grid", "methods", "tune")
 RESERVED = {"seed": "give seeds = [...] at the top of the file", "out": "give --out on the command line"}
-FILE_SETTINGS = ("data", "fleet", "architectures")
+FILE_SETTINGS = ("data", "fleet", "architectures", "fednas-genotype")
 
 Table: TypeAlias = dict[str, Any]
 
@@ -125,6 +125,9 @@ def _experiment(content: Table, path: Path, flags: Mapping[str, Any], seeds: Seq
         raise ConfigurationError(f"title must be a text, not {title!r}")
     chosen = _seeds(content.get("seeds", [0]) if seeds is None else list(seeds))
     flags = without_preset(flags)
+    for key in flags:
+        if key in RESERVED:
+            raise ConfigurationError(f"{key} cannot be set for all runs: {RESERVED[key]}")
     settings = {**_settings(content.get("settings", {}), "settings"), **flags}
     methods = _methods(content.get("methods", {}))
     grids = _grids(content.get("grid", {}))
@@ -190,12 +193,14 @@ def _chosen(settings: Table, keys: set[str]) -> Table:
 def beside(settings: Table, folder: Path) -> Table:
     """`settings` with the files that lie in `folder` by their absolute paths."""
     from common.data.sources import NAMES
+    from common.models.darts_space import PUBLISHED
 
+    known = {"data": NAMES, "fednas-genotype": tuple(PUBLISHED)}
     named = {key: settings[key] for key in FILE_SETTINGS if isinstance(settings.get(key), str)}
     found = {
         key: str((folder / name).resolve())
         for key, name in named.items()
-        if name and name not in NAMES and (folder / name).exists()
+        if name and name not in known.get(key, ()) and (folder / name).exists()
     }
     return {**settings, **found}
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from common.atomic import write_atomically
 from common.errors import ArchitectureError, ConfigurationError
 from common.models.darts_space import OPERATIONS, PUBLISHED, Genotype, chosen, shares_of
+from common.paths import user_path
 from common.reading import Unreadable, printable, read_json
 
 FORMAT = "feddac-genotype"
@@ -40,7 +41,7 @@ def read_genotype(name: str) -> Genotype:
     """
     if name in PUBLISHED:
         return PUBLISHED[name]
-    path = Path(name)
+    path = user_path(name)
     if not path.is_file():
         raise ConfigurationError(
             f"fednas-genotype: {name!r:.200} is neither a file nor one of {', '.join(PUBLISHED)}; a search leaves "

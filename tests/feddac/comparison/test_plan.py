@@ -85,11 +85,30 @@ def test_flags_replace_settings_and_seeds(write_experiment: Callable[..., Path])
         read_experiment(write_experiment(), {"initial-weights": "random"})
 
 
+@pytest.mark.parametrize(("key", "value", "hint"), [("seed", 3, "seeds"), ("out", "elsewhere", "--out")])
+def test_what_a_comparison_sets_for_each_run_is_no_flag(
+    key: str, value: Scalar, hint: str, write_experiment: Callable[..., Path]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{key} cannot be set for all runs: give {hint}"):
+        read_experiment(write_experiment(), {key: value})
+
+
 def test_files_are_found_beside_the_experiment(small_experiment: Callable[..., Experiment], tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[[device]]\ncount = 5\nmacs = 1000000\n")
     plan = small_experiment(settings='[settings]\nfleet = "mine.toml"')
     assert plan.runs[0].config.fleet.devices == 5
     assert plan.runs[0].config.fleet.fleet == str(tmp_path / "mine.toml")
+
+
+def test_genotypes_are_found_beside_the_experiment_unless_they_are_published(
+    small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    for name in ("cells.json", "DARTS_V2"):
+        (tmp_path / name).touch()
+    rest = '[methods.mine]\nfednas-genotype = "cells.json"\n[methods.theirs]\nfednas-genotype = "DARTS_V2"\n'
+    plan = small_experiment(top="", settings='[settings]\nmethod = "fednas"', rest=rest)
+    mine, theirs = (run.config.of(FedNASSettings).fednas_genotype for run in plan.runs)
+    assert (mine, theirs) == (str(tmp_path / "cells.json"), "DARTS_V2")
 
 
 @pytest.mark.parametrize(

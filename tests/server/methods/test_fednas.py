@@ -262,13 +262,15 @@ def test_files_that_hold_no_genotype_end_in_one_line(text: str, tmp_path: Path) 
     assert str(path) in str(caught.value)
 
 
-def test_a_genotype_file_says_what_it_was_made_of(tmp_path: Path) -> None:
+def test_a_genotype_file_says_what_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alphas = np.random.default_rng(1).normal(size=(2, EDGES, 8)).astype(np.float32)
     write_genotype(tmp_path / "one.json", 7, alphas, "darts_1x3_...")
     data = json.loads((tmp_path / "one.json").read_text())
     assert data["round"] == 7
     assert np.allclose(np.sum(data["shares"], axis=-1), 1, atol=1e-5)
     assert read_genotype(str(tmp_path / "one.json")) == chosen(alphas)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_genotype("~/one.json") == chosen(alphas)
 
 
 def test_the_network_has_so_many_channels_and_cells() -> None:
