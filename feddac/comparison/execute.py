@@ -20,7 +20,7 @@ from common.wording import number_of, percent, plain
 from feddac.comparison import processes
 from feddac.comparison.one_writer import who_writes
 from feddac.comparison.plan import PlannedRun
-from feddac.comparison.sharing import copy_search, has_searched, search_key
+from feddac.comparison.sharing import Searches
 from server.run_folder import RunFolder
 from simulation.engines import workers_of_each
 
@@ -43,7 +43,6 @@ class Failure:
 class _Task:
     run: PlannedRun
     folder: RunFolder
-    search: str
 
 
 def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
@@ -107,7 +106,10 @@ def execute(runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progr
     writes is left alone. Interrupted, it ends its processes first.
     """
     workers = workers_of_each(engine, jobs)
-    tasks = [_Task(run, RunFolder(out / run.folder), search_key(run.config)) for run in runs]
+    tasks = [_Task(run, RunFolder(out / run.folder)) for run in runs]
+    searches = Searches()
+    for one in tasks:
+        searches.add(one.run.config, one.folder)
     pending = [task for task in tasks if not task.folder.summary_path.exists()]
     progress.start(_STAGE, len(tasks))
     if len(pending) < len(tasks):
@@ -116,13 +118,13 @@ def execute(runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progr
     failures: list[Failure] = []
     with processes.ended_at_exit(active):
         while pending or active:
-            while len(active) < jobs and (task := _next(pending, list(active.values()))):
+            while len(active) < jobs and (task := _next(pending, searches, [one.folder for one in active.values()])):
                 pending.remove(task)
                 if reason := who_writes(task.folder):
                     failures.append(Failure(task.run, reason))
                     progress.advance(_STAGE, 1, f"{task.run.title}: failed")
                     continue
-                _take_over_search(task, tasks)
+                searches.take_over(task.folder)
                 active[processes.start_run(task.folder, engine, workers)] = task
             time.sleep(_POLL_SECONDS)
             for process in [one for one in active if one.poll() is not None]:
@@ -138,18 +140,9 @@ def execute(runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progr
     return failures
 
 
-def _next(pending: Sequence[_Task], active: Sequence[_Task]) -> _Task | None:
+def _next(pending: Iterable[_Task], searches: Searches, active: Sequence[RunFolder]) -> _Task | None:
     """The first run whose search nobody is doing at the moment."""
-    searching = {task.search for task in active if task.search and not has_searched(task.folder)}
-    return next((task for task in pending if task.search not in searching), None)
-
-
-def _take_over_search(task: _Task, tasks: Iterable[_Task]) -> None:
-    if not task.search or has_searched(task.folder):
-        return
-    source = next((one for one in tasks if one.search == task.search and has_searched(one.folder)), None)
-    if source is not None:
-        copy_search(source.folder, task.folder)
+    return next((task for task in pending if not searches.is_awaited(task.folder, active)), None)
 
 
 def _accuracy(folder: RunFolder) -> str:

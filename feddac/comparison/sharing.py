@@ -7,6 +7,8 @@ devices share their images, nor on anything that happens after it.
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 from common.atomic import replacing, write_atomically
 from common.config import Config
@@ -39,6 +41,36 @@ def has_searched(folder: RunFolder) -> bool:
     """Whether the search of this run is over and can be copied."""
     place = folder.checkpoint_folder
     return (place / FIRST_CHECKPOINT).exists() and (place / SEARCH).exists()
+
+
+class Searches:
+    """The runs of a comparison or a tuning by their searches, so that none is done twice."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Path, str] = {}
+        self._folders: dict[str, list[RunFolder]] = {}
+
+    def add(self, config: Config, folder: RunFolder) -> None:
+        """A run that has done its search, or will."""
+        if key := search_key(config):
+            self._keys[folder.path] = key
+            self._folders.setdefault(key, []).append(folder)
+
+    def is_awaited(self, folder: RunFolder, active: Iterable[RunFolder]) -> bool:
+        """Whether one of the `active` runs is at the search that the run in `folder` needs."""
+        key = self._keys.get(folder.path)
+        if key is None or has_searched(folder):
+            return False
+        return any(self._keys.get(other.path) == key and not has_searched(other) for other in active)
+
+    def take_over(self, folder: RunFolder) -> None:
+        """Give the run, which has not begun its rounds, the search that it needs, if another run has done it."""
+        key = self._keys.get(folder.path)
+        if key is None or has_searched(folder):
+            return
+        source = next((one for one in self._folders[key] if has_searched(one)), None)
+        if source is not None:
+            copy_search(source, folder)
 
 
 def copy_search(source: RunFolder, target: RunFolder) -> None:

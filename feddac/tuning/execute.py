@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from common.wording import percent, plain
 from feddac.comparison import processes
 from feddac.comparison.execute import prepare_folders
 from feddac.comparison.one_writer import RELEASE_SECONDS, who_writes
-from feddac.comparison.sharing import copy_search, has_searched, search_key
+from feddac.comparison.sharing import Searches
 from feddac.tuning.mishaps import Mishap, mishap_of
 from feddac.tuning.plan import TrialRun
 from feddac.tuning.score import after_rounds, at_the_end
@@ -65,32 +66,6 @@ class _Attempt:
         return f"{self.study.method.name}, trial {self.trial.number}"
 
 
-class _Searches:
-    """Who has done which search, so that nobody does it again."""
-
-    def __init__(self) -> None:
-        self._done: dict[str, RunFolder] = {}
-
-    def is_awaited(self, one: _Attempt, active: Sequence[_Attempt]) -> bool:
-        """Whether another run is at the search that this one needs."""
-        key = search_key(one.run.config)
-        if not key or key in self._done or has_searched(one.folder):
-            return False
-        return any(search_key(other.run.config) == key and not has_searched(other.folder) for other in active)
-
-    def take_over(self, one: _Attempt) -> None:
-        """Give the run the search of an earlier one, if there is one."""
-        source = self._done.get(search_key(one.run.config))
-        if source is not None and not has_searched(one.folder):
-            copy_search(source, one.folder)
-
-    def note(self, one: _Attempt) -> None:
-        """Remember the run's search, if it is over."""
-        key = search_key(one.run.config)
-        if key and key not in self._done and has_searched(one.folder):
-            self._done[key] = one.folder
-
-
 def make_trials(
     studies: Sequence[MethodStudy], trials: int, out: Path, jobs: int, engine: str, progress: Progress
 ) -> list[Mishap]:
@@ -104,7 +79,7 @@ def make_trials(
     active: list[_Attempt] = []
     processes_of: dict[subprocess.Popen[bytes], _Attempt] = {}
     mishaps: list[Mishap] = []
-    searches = _Searches()
+    searches = _searches_of(studies, out)
     left = {study.method.name: trials - count_finished(study) for study in studies}
     progress.start(_STAGE, trials * len(studies))
     if (before := trials * len(studies) - sum(left.values())) > 0:
@@ -114,6 +89,8 @@ def make_trials(
         while left[study.method.name] > 0:
             left[study.method.name] -= 1
             attempt = _open(study, out)
+            for run in attempt.runs:
+                searches.add(run.config, RunFolder(out / run.folder))
             if not attempt.is_over:
                 waiting.append(attempt)
                 return
@@ -125,19 +102,22 @@ def make_trials(
         while waiting or active:
             waiting.sort(key=lambda one: one.trial.number)  # no method runs ahead of the others
             while len(active) < jobs:
-                ready = next((one for one in waiting if _is_free(one) and not searches.is_awaited(one, active)), None)
+                folders = [one.folder for one in active]
+                ready = next(
+                    (one for one in waiting if _is_free(one) and not searches.is_awaited(one.folder, folders)), None
+                )
                 if ready is None:
                     break
                 waiting.remove(ready)
                 active.append(ready)
                 if _may_begin(ready):
-                    searches.take_over(ready)
+                    searches.take_over(ready.folder)
                     ready.process = processes.start_run(ready.folder, engine, workers)
                     processes_of[ready.process] = ready
             time.sleep(_POLL_SECONDS)
             for one in list(active):
                 before_look = one.message
-                _look(one, searches)
+                _look(one)
                 if one.message != before_look and not one.is_over:
                     progress.advance(_STAGE, 0, one.message)
                 if one.process is None:
@@ -159,6 +139,17 @@ def make_trials(
 def count_finished(study: MethodStudy) -> int:
     """How many trials of the study are over."""
     return sum(one.state != "running" for one in study.trials())
+
+
+def _searches_of(studies: Sequence[MethodStudy], out: Path) -> Searches:
+    """The searches of the trials that are over; an open one is opened again."""
+    searches = Searches()
+    for study in studies:
+        for trial in (one for one in study.trials() if one.state != "running"):
+            with suppress(ConfigurationError):  # its settings excluded each other, so there is no run
+                for run in study.method.runs(trial.number, trial.settings):
+                    searches.add(run.config, RunFolder(out / run.folder))
+    return searches
 
 
 def _open(study: MethodStudy, out: Path) -> _Attempt:
@@ -185,7 +176,7 @@ def _may_begin(one: _Attempt) -> bool:
     return not one.folder.summary_path.exists() and not _is_stopped(one, who_writes(one.folder))
 
 
-def _look(one: _Attempt, searches: _Searches) -> None:
+def _look(one: _Attempt) -> None:
     """See what the run has come to; afterwards the attempt has no process if its run, or all of it, is over."""
     if one.mishap:
         return
@@ -200,8 +191,6 @@ def _look(one: _Attempt, searches: _Searches) -> None:
     if code is None and now < one.next_look:
         return
     one.next_look = now + _LOOK_SECONDS
-    if has_searched(one.folder):
-        searches.note(one)
     if _is_hopeless(one):
         one.study.prune(one.trial)
         one.is_over, one.message = True, f"{one.title}: pruned"

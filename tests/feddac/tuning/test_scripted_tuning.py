@@ -19,7 +19,7 @@ from feddac.comparison.plan import read_experiment
 from server.run_folder import RunFolder
 from server.run_lock import LOCK_NAME, RunLock
 from tests.examples import slow
-from tests.feddac.tuning.scripted import CHANCE, EXPERIMENT, SERVED, TIDY, quality, starter, tune_scripted
+from tests.feddac.tuning.scripted import CHANCE, EXPERIMENT, SERVED, TIDY, append, quality, starter, tune_scripted
 from tests.forked import Forked
 
 Write = Callable[..., Path]
@@ -231,6 +231,23 @@ def test_the_fleet_of_trials_is_what_its_file_says_wherever_that_lies(
     capsys.readouterr()
     assert tune(write_experiment(text), out, trials=2) == 2
     assert "made with fleet in all = 'a file with the SHA-256 " in capsys.readouterr().err
+
+
+def test_a_tuning_that_goes_on_takes_over_searches_that_are_done(
+    write_experiment: Write, tmp_path: Path, behave: Callable[..., None]
+) -> None:
+    behave()
+    experiment, out = write_experiment(), tmp_path / "out"
+    assert tune(experiment, out, trials=1) == 0
+    done = RunFolder(out / "runs/first/trial-0/all")
+    for name, content in (("search.safetensors", b"found"), ("latest", b"1")):
+        (done.checkpoint_folder / name).write_bytes(content)
+    append(done, "search", epoch=1)
+    assert tune(experiment, out, trials=2) == 0
+    for method in ("first", "second"):  # whose searches are the same
+        folder = RunFolder(out / f"runs/{method}/trial-1/all")
+        assert (folder.checkpoint_folder / "search.safetensors").read_bytes() == b"found"
+        assert [event["epoch"] for event in folder.events("search")] == [1]
 
 
 def test_own_settings_outside_the_range_are_tried_too_and_can_be_chosen(
