@@ -10,7 +10,8 @@ from common.progress import Progress, Silent
 from common.settings import Scalar, key_of
 from feddac.comparison.announce import announcement
 from feddac.comparison.collect import CellResult, collect
-from feddac.comparison.execute import execute, prepare_folders
+from feddac.comparison.execute import execute
+from feddac.comparison.folders import prepare_folders
 from feddac.comparison.one_writer import only_writer, wait_until_free
 from feddac.comparison.plan import Experiment, find_experiment, read_experiment
 from feddac.comparison.remaining import unfinished

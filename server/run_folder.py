@@ -3,6 +3,7 @@
     config.toml                   every setting, enough to run it again
     budgets.json                  what each device can afford
     fleet.toml                    the devices, where a file describes them
+    files.json                    what the files held that it reads, in a comparison or a tuning
     partition.json                how many images of each class each device has, where one machine knows that
     architectures/COHORT.json     the architecture of each cohort, with its weights before federation beside it
     models/COHORT.safetensors     its weights after federation, with all that is needed to use them

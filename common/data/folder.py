@@ -26,9 +26,7 @@ def load_image_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     Raises DataError for a folder without images, a test class that has no training images, or an image that does
     not decode or differs in size from the others.
     """
-    has_parts = (path / "train").is_dir()
-    train = _images_by_class(path / "train" if has_parts else path)
-    test = _images_by_class(path / "test") if has_parts and (path / "test").is_dir() else {}
+    train, test = files_by_class(path)
     for name in test:
         if name not in train:
             raise DataError(f"{path / 'test' / name} has no counterpart in {path / 'train'}, so it cannot be learned")
@@ -44,6 +42,14 @@ def load_image_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet:
 
     files = [file for part in (train, test) for members in part.values() for file in members]
     return cached(data_folder, sized(f"folder {path.absolute()}\n{key_of_files(files)}", side), build)
+
+
+def files_by_class(path: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Class name -> its image files, of the training and of the test images; raises DataError where there are none."""
+    has_parts = (path / "train").is_dir()
+    train = _images_by_class(path / "train" if has_parts else path)
+    test = _images_by_class(path / "test") if has_parts and (path / "test").is_dir() else {}
+    return train, test
 
 
 def _images_by_class(path: Path) -> dict[str, list[Path]]:

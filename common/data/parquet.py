@@ -24,9 +24,7 @@ def load_parquet_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet
 
     Raises DataError when there are no training files or a numbered file of a set is missing.
     """
-    train, test = (
-        sorted(path.glob(f"{part}-*.parquet")) + sorted(path.glob(f"{part}.parquet")) for part in ("train", "test")
-    )
+    train, test = files_in_parts(path)
     if not train:
         others = sorted(file.name for file in path.glob("*.parquet"))
         raise DataError(
@@ -41,6 +39,14 @@ def load_parquet_folder(path: Path, data_folder: Path, side: int = 0) -> DataSet
                 if not (path / name).exists():
                     raise DataError(f"{path / name} is missing, although {file.name} counts {int(total)} files")
     return _load(path.absolute().name, train, test, data_folder, side)
+
+
+def files_in_parts(path: Path) -> tuple[list[Path], list[Path]]:
+    """The files of training and of test images in a folder."""
+    train, test = (
+        sorted(path.glob(f"{part}-*.parquet")) + sorted(path.glob(f"{part}.parquet")) for part in ("train", "test")
+    )
+    return train, test
 
 
 def _load(name: str, train: list[Path], test: list[Path], data_folder: Path, side: int) -> DataSet:

@@ -15,6 +15,13 @@ def is_saved(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
+def saved_files(path: Path) -> list[Path]:
+    """The files that were written by `save_to_disk`; the library leaves others beside them when they are read."""
+    return [
+        file for file in path.rglob("*") if file.suffix in (".json", ".arrow") and not file.name.startswith("cache-")
+    ]
+
+
 def load_saved(path: Path, data_folder: Path, side: int = 0) -> DataSet:
     """Its splits `train` and `test`; of a single data set, or without `test`, a fixed stratified fifth is held out.
 

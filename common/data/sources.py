@@ -8,7 +8,7 @@ from common.data.function import is_function, load_function
 from common.data.given import given
 from common.data.images import DataSet, Images
 from common.data.resize import fit_data_set
-from common.data.saved import is_saved, load_saved
+from common.data.saved import is_saved, load_saved, saved_files
 from common.data.split import split_stratified
 from common.errors import DataError
 from common.groups import DataSettings
@@ -64,6 +64,28 @@ def _load(settings: DataSettings) -> DataSet:
         return _load_path(user_path(name), folder, settings.image_size)
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def files_of(name: str) -> list[Path]:
+    """The files of the user's own that `load` reads for `name`; none for a known name, the hub's and a function.
+
+    Raises DataError for a path that is no data set, OSError for one that cannot be read.
+    """
+    if not name or name in NAMES or name.startswith(HUB) or is_function(name):
+        return []
+    path = user_path(name)
+    if not path.is_dir():
+        return [path]
+    if any(path.glob("*.parquet")):
+        from common.data.parquet import files_in_parts
+
+        train, test = files_in_parts(path)
+        return train + test
+    if is_saved(path):
+        return saved_files(path)
+    from common.data.folder import files_by_class
+
+    return [file for part in files_by_class(path) for files in part.values() for file in files]
 
 
 def data_folder(settings: DataSettings) -> Path:

@@ -6,16 +6,11 @@ completes a comparison. A run that fails does not stop the others.
 
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import Config
-from common.errors import ConfigurationError
-from common.fleet import is_fleet_file
-from common.groups import AUTO_STEM, AUTO_STRIDES
 from common.progress import Progress
-from common.settings import Scalar
 from common.wording import number_of, percent, plain
 from feddac.comparison import processes
 from feddac.comparison.one_writer import who_writes
@@ -23,9 +18,6 @@ from feddac.comparison.plan import PlannedRun
 from feddac.comparison.sharing import Searches
 from server.run_folder import RunFolder
 from simulation.engines import workers_of_each
-
-PLACES = ("out", "data-folder")
-"""Settings in which a run that is there already may differ from the plan."""
 
 _POLL_SECONDS = 0.1
 _STAGE = "runs"
@@ -43,60 +35,6 @@ class Failure:
 class _Task:
     run: PlannedRun
     folder: RunFolder
-
-
-def prepare_folders(runs: Iterable[PlannedRun], out: Path) -> None:
-    """Make the folder of every run that has none yet.
-
-    Raises ConfigurationError if one cannot be written, or holds work done with other settings than the plan's, and
-    CheckpointError if it would have to be changed while another process writes in it.
-    """
-    for run in runs:
-        place = out / run.folder
-        folder = RunFolder(place)
-        wanted = run.config.to_mapping()
-        if folder.config_path.exists():
-            before = Config.from_mapping(folder.read_config()).to_mapping()
-            changed = _changed(folder, before, wanted)
-            worked = folder.summary_path.exists() or any(folder.checkpoint_folder.glob("*"))
-            if changed and worked:
-                raise ConfigurationError(_refusal(folder, changed[0], before, wanted))
-            if not changed:
-                continue
-        else:
-            folder = RunFolder.create(place)
-        with folder:  # the run's own process writes from here on
-            if _are_files(wanted):
-                wanted["fleet"] = str(folder.keep_fleet_file(Path(str(wanted["fleet"]))))
-            else:
-                folder.fleet_path.unlink(missing_ok=True)  # the run would take it for its own
-            folder.write_config({**wanted, "out": str(place.resolve())})
-
-
-def _changed(folder: RunFolder, before: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> list[str]:
-    """The settings in which a run, begun with those `before`, is none of the plan's; of fleet files the content counts.
-
-    What a file said when the run began is kept in the run's folder. Strides may have been left open.
-    """
-    same = {key for key in wanted if key in PLACES or before[key] == wanted[key]}
-    same |= {key for key in ("strides", "stem-stride") if wanted[key] in (AUTO_STEM, AUTO_STRIDES)}
-    if _are_files(before, wanted) and folder.fleet_path.exists():
-        same -= {"fleet"}
-        if folder.fleet_path.read_bytes() == Path(str(wanted["fleet"])).read_bytes():
-            same |= {"fleet"}
-    return [key for key in wanted if key not in same]
-
-
-def _are_files(*settings: Mapping[str, Scalar]) -> bool:
-    return all(is_fleet_file(str(one["fleet"])) for one in settings)
-
-
-def _refusal(folder: RunFolder, key: str, before: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> str:
-    if key == "fleet" and _are_files(before, wanted):
-        what = f"of other devices than {wanted[key]} describes: give the file as it was,"
-    else:
-        what = f"with {key} = {before[key]!r}, not {wanted[key]!r} as the experiment says:"
-    return f"{folder.path} holds a run {what} choose another --out, or delete that folder"
 
 
 def execute(runs: Sequence[PlannedRun], out: Path, jobs: int, engine: str, progress: Progress) -> list[Failure]:

@@ -18,7 +18,7 @@ from common.errors import ConfigurationError
 from common.progress import Progress
 from common.wording import percent, plain
 from feddac.comparison import processes
-from feddac.comparison.execute import prepare_folders
+from feddac.comparison.folders import prepare_folders
 from feddac.comparison.one_writer import RELEASE_SECONDS, who_writes
 from feddac.comparison.sharing import Searches
 from feddac.tuning.mishaps import Mishap, mishap_of

@@ -14,7 +14,8 @@ from common.methods import contract_of
 from common.reading import sha256_of
 from common.settings import Scalar
 from common.toml_file import read_toml
-from feddac.comparison.execute import PLACES
+from feddac.comparison.file_contents import FileContents
+from feddac.comparison.folders import PLACES
 from feddac.comparison.plan import Experiment, PlannedRun, nearest, read_experiment
 from feddac.tuning.ranges import Range, Ranges, fitted, read_ranges
 
@@ -68,12 +69,15 @@ class TunedMethod:
         return runs
 
     def identity(self) -> dict[str, Any]:
-        """All that the trials depend on, by readable names and ready for JSON; a fleet file counts by its content."""
+        """All that the trials depend on, by readable names and ready for JSON; files count by their content."""
+        contents = FileContents()
         found: dict[str, Any] = {f"the range of {key}": str(one) for key, one in self.ranges.items()}
         for cell, config in self.configs.items():
             mapping = config.to_mapping()
             if is_fleet_file(config.fleet.fleet):
                 mapping["fleet"] = f"a file with the SHA-256 {sha256_of(Path(config.fleet.fleet))}"
+            for key, digest in contents.of(config).items():
+                mapping[key] = f"{mapping[key]} with the SHA-256 {digest}"
             found |= {f"{key} in {cell}": value for key, value in mapping.items() if key not in PLACES}
         kept: dict[str, Any] = json.loads(json.dumps(found))
         return kept

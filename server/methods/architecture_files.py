@@ -20,17 +20,7 @@ def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
     of `base`, and with `one_base` be cut from one base network. Raises ConfigurationError if there is no file,
     ArchitectureError naming the file that is damaged or does not fit.
     """
-    run = RunFolder(path)
-    if run.config_path.is_file():
-        path = run.architectures_folder
-    if path.is_dir():
-        files = sorted(one for one in path.glob("*.json") if not one.name.startswith("."))
-        if not files:
-            raise ConfigurationError(f"architectures: the folder {path} holds no architecture file (*.json)")
-    elif path.exists():
-        files = [path]
-    else:
-        raise ConfigurationError(f"architectures: there is no file or folder {path}; feddac search writes them")
+    files = files_at(path)
     members = [_read(file, base) for file in files]
     for file, member in zip(files, members, strict=True):
         if one_base and member.architecture.base != members[0].architecture.base:
@@ -39,6 +29,21 @@ def read_members(path: Path, base: BaseNetwork, one_base: bool) -> list[Member]:
                 "--aggregation cohort or architectures of one search"
             )
     return members
+
+
+def files_at(path: Path) -> list[Path]:
+    """The architecture files that `read_members` reads, sorted; raises ConfigurationError if there are none."""
+    run = RunFolder(path)
+    if run.config_path.is_file():
+        path = run.architectures_folder
+    if path.is_dir():
+        files = sorted(one for one in path.glob("*.json") if not one.name.startswith("."))
+        if not files:
+            raise ConfigurationError(f"architectures: the folder {path} holds no architecture file (*.json)")
+        return files
+    if not path.exists():
+        raise ConfigurationError(f"architectures: there is no file or folder {path}; feddac search writes them")
+    return [path]
 
 
 def choose_members(devices: Sequence[Device], members: Sequence[Member], run: Run) -> tuple[list[Device], list[Member]]:

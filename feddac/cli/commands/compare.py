@@ -57,6 +57,7 @@ def compare(
     from feddac.cli.display import result_console, show_progress
     from feddac.comparing import carry_out
     from feddac.comparison.announce import announcement
+    from feddac.comparison.folders import check_folders
     from feddac.comparison.plan import find_experiment, read_experiment
     from feddac.comparison.remaining import remaining, remaining_table
     from feddac.comparison.tables import cell_tables, rich_table
@@ -67,6 +68,8 @@ def compare(
     at_a_time = jobs or os.cpu_count() or 1
     console = result_console()
     if show:
+        if out is not None:
+            check_folders(plan.runs, out)
         console.print(announcement(plan, out, at_a_time), soft_wrap=True, markup=False, highlight=False)
         console.print(remaining_table(remaining(plan, out)))
         return

@@ -19,7 +19,8 @@ from common.progress import Silent
 from common.wording import MISSING
 from feddac.cli.main import run
 from feddac.comparison.collect import collect
-from feddac.comparison.execute import execute, prepare_folders
+from feddac.comparison.execute import execute
+from feddac.comparison.folders import prepare_folders
 from feddac.comparison.plan import Experiment
 from feddac.comparison.processes import OUTPUT
 from feddac.comparison.sharing import has_searched

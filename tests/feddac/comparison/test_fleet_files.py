@@ -8,7 +8,8 @@ import pytest
 
 from common.errors import ConfigurationError
 from common.progress import Silent
-from feddac.comparison.execute import execute, prepare_folders
+from feddac.comparison.execute import execute
+from feddac.comparison.folders import prepare_folders
 from feddac.comparison.plan import Experiment
 from server.run_folder import RunFolder
 

@@ -10,7 +10,8 @@ import feddac
 from common.errors import CheckpointError
 from common.progress import Silent
 from feddac.cli.main import run
-from feddac.comparison.execute import execute, prepare_folders
+from feddac.comparison.execute import execute
+from feddac.comparison.folders import prepare_folders
 from feddac.comparison.plan import Experiment
 from feddac.comparison.processes import OUTPUT
 from server.run_folder import RunFolder

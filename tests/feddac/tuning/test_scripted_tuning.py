@@ -16,6 +16,7 @@ from common.config import Config
 from common.errors import CheckpointError
 from feddac.cli.main import run
 from feddac.comparison.plan import read_experiment
+from feddac.tuning.plan import read_tuning
 from server.run_folder import RunFolder
 from server.run_lock import LOCK_NAME, RunLock
 from tests.examples import slow
@@ -231,6 +232,21 @@ def test_the_fleet_of_trials_is_what_its_file_says_wherever_that_lies(
     capsys.readouterr()
     assert tune(write_experiment(text), out, trials=2) == 2
     assert "made with fleet in all = 'a file with the SHA-256 " in capsys.readouterr().err
+
+
+def test_trials_belong_to_the_content_of_the_files_that_they_read(write_experiment: Write, tmp_path: Path) -> None:
+    experiment = write_experiment(EXPERIMENT.replace('model = "mlp"', 'model = "mlp"\ndata = "images.parquet"'))
+    file = tmp_path / "images.parquet"
+
+    def identity() -> dict[str, Any]:
+        return read_tuning(experiment).methods[0].identity()
+
+    file.write_bytes(b"images")
+    before = identity()
+    os.utime(file, (0, 0))
+    assert identity() == before
+    file.write_bytes(b"others")
+    assert {key for key, value in identity().items() if value != before[key]} == {"data in all"}
 
 
 def test_a_tuning_that_goes_on_takes_over_searches_that_are_done(
