@@ -76,12 +76,17 @@ class Control:
         if root_certificates is not None and not root_certificates.is_file():
             raise ConfigurationError(f"there is no file of root certificates at {root_certificates}")
         try:
+            httpx.URL(f"https://{address}")
             self._client = ControlHttpClient.from_server_address(
                 address,
                 insecure=root_certificates is None,
                 root_certificates=None if root_certificates is None else read_limited(root_certificates),
                 interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
             )
+        except httpx.InvalidURL:
+            raise ConfigurationError(
+                f"there is no SuperLink at {address!r:.200}: give HOST:PORT, an IPv6 address as [::1]:8000"
+            ) from None
         except (Unreadable, OSError, ValueError) as error:
             raise ConfigurationError(f"{root_certificates} does not hold certificates in PEM form: {error}") from None
 

@@ -13,6 +13,7 @@ from feddac.deployment.log_lines import LogLines, unseen
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
 RESUMPTIONS = 5
+PENDING_SECONDS = 20.0
 _SAY_AFTER_SECONDS = 10.0
 _LAST_LINES_SECONDS = 10.0
 _HAND_OVER_SECONDS = 15.0
@@ -61,13 +62,14 @@ def follow(
     """Show the run's log line by line until the run is finished, and return how it ended.
 
     `check` is called about once per second and may raise. A SuperLink that cannot be reached for PATIENCE_SECONDS is an
-    error (FederationError).
+    error (FederationError). A run that nobody has begun with PENDING_SECONDS later is told of once.
     """
     over = threading.Event()
     view = LogLines(show)
     log = threading.Thread(target=_show_log, args=(address, root_certificates, run_id, view, over), daemon=True)
     log.start()
-    last_contact, told = time.monotonic(), False
+    began = last_contact = time.monotonic()
+    told = told_pending = False
     try:
         with Control(address, root_certificates) as control:
             while True:
@@ -78,6 +80,13 @@ def follow(
                     if status.finished:
                         log.join(_LAST_LINES_SECONDS)
                         return status
+                    if status.stage == "pending" and not told_pending and last_contact - began > PENDING_SECONDS:
+                        told_pending = True
+                        show(
+                            f"warning: run {run_id} still waits: no process runs server apps. Is flower-superexec "
+                            f"started, with the same secret? (flwr stop {run_id} deployment ends the run, see "
+                            "docs/deployment.md)"
+                        )
                 except FederationError:
                     silent = time.monotonic() - last_contact
                     if silent > PATIENCE_SECONDS:

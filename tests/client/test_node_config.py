@@ -12,7 +12,7 @@ from PIL import Image
 
 from client.data import device_data
 from client.identity import Identity, identify, own_model
-from client.node_config import NODE_KEYS
+from client.node_config import NODE_KEYS, check_node_config
 from client.privacy import local_dp
 from common.bounds import BOUND_KEYS
 from common.config import Config
@@ -105,3 +105,16 @@ def test_every_key_is_explained_where_the_refusal_of_others_sends_its_reader() -
     named = {key for line in table.splitlines() for key in re.findall("`([a-z-]+)`", line.split(" | ")[0])}
     assert named == set(NODE_KEYS) - NOT_READ
     assert all(f"`{key}`" in table for key in NOT_READ)
+
+
+@pytest.mark.parametrize("key", ["local-dp-epsilon", "local-dp-delta"])
+@pytest.mark.parametrize("norm", [{}, {"local-dp-clipping-norm": 0}, {"local-dp-clipping-norm": 0.0}])
+def test_noise_that_is_not_switched_on_is_refused(key: str, norm: dict[str, float]) -> None:
+    own = {"partition-id": 0, key: 0.1}
+    check_node_config({**own, "local-dp-clipping-norm": 1.5})
+    with pytest.raises(ConfigurationError, match=rf"{key} .* without local-dp-clipping-norm above 0"):
+        identify({**own, **norm}, FleetSettings())
+
+
+def test_a_device_may_decline_the_noise_of_the_run() -> None:
+    check_node_config({"partition-id": 0, "local-dp-clipping-norm": 0})

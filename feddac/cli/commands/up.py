@@ -56,8 +56,7 @@ def up(
         whole, folder = prepare(settings, config, resume, progress)
     folder.close()  # the server process writes there
     absolute = replace(whole, run=replace(whole.run, out=str(folder.path.resolve())))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_in_order_when_asked()
     devices = virtual_fleet(whole.fleet, whole.federation.local_training)
     with run_ends_well(folder.path, "up"), LocalFederation(folder.path / "deployment", devices, tls, say) as federation:
         federation.wait_until_connected()
@@ -70,6 +69,13 @@ def up(
     console.print(
         f"Run folder: {folder.path}\nReport:     {folder.report_path}", soft_wrap=True, markup=False, highlight=False
     )
+
+
+def end_in_order_when_asked() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, unless it was started to ignore them (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

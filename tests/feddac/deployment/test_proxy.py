@@ -6,9 +6,11 @@ What the proxy refuses it answers itself, so besides the answers the SuperLink's
 import re
 import socket
 import ssl
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -263,3 +265,56 @@ def test_a_request_larger_than_any_piece_of_a_model_is_cut_off(door: Door) -> No
             for size in (8 * 2**20, 20 * 10**6)
         )
     assert (small, large) == (400, 413)  # read and found to be no message; not read
+
+
+class _Reader(BaseHTTPRequestHandler):
+    """Stands for a SuperLink: reads whatever it is sent, and answers 200."""
+
+    most = 0
+    """Bytes of the largest request."""
+
+    def do_POST(self) -> None:
+        left, read = int(self.headers["Content-Length"]), 0
+        while left and (piece := self.rfile.read(min(left, 2**16))):
+            left, read = left - len(piece), read + len(piece)
+        _Reader.most = max(_Reader.most, read)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def reader() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Reader)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_without_tls_every_request_is_cut_off_there(reader: str, tmp_path: Path) -> None:
+    proxy, address = start_proxy(tmp_path, reader, None)
+    try:
+        for name in sorted(OF_A_DEVICE | {"register-node", "unregister-node"}):
+            with httpx.Client(base_url=f"http://{address}") as client:
+                small, large = (
+                    client.post(f"/v1/fleet/{name}", content=bytes(size)).status_code for size in (10, 20 * 10**6)
+                )
+            assert small == 200, name
+            assert large in (413, 502), name  # the limit, or that the SuperLink got less than was announced
+        assert _Reader.most <= 16 * 10**6
+    finally:
+        stop([proxy])
+
+
+def test_the_keys_may_lie_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    keys = tmp_path / "my keys"
+    write_certificates(keys, [], [])
+    proxy, address = start_proxy(tmp_path, "127.0.0.1:9", keys)
+    try:
+        context = ssl.create_default_context(cafile=str(keys / "ca.crt"))
+        assert httpx.get(f"https://{address}/health", verify=context).status_code == 200
+    finally:
+        stop([proxy])
