@@ -1,9 +1,11 @@
-"""Flower's SuperNode with a warm process for its messages (feddac.deployment.warm); `feddac up` starts devices so."""
+"""`feddac supernode`: Flower's SuperNode with a warm process for its messages, under a supervisor of both.
+
+`feddac up` starts devices so too. What takes memory, to read the arguments, is gone when the supervisor begins.
+"""
 
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,11 +25,11 @@ OWN_RUNTIME = ("--isolation", "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certf
 
 
 def become_supernode(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by `flower-supernode` with these arguments, and start the warm process as its child.
+    """Replace this process by the supervisor of `flower-supernode` with these arguments, and of a warm process.
 
-    Where a process cannot be copied (on other systems than Linux), where an argument decides who runs client apps, or
-    nothing is to be run (--help), it is Flower's SuperNode and nothing else. Raises ConfigurationError for a
-    `--node-config` that cannot be read, or has a key that no device knows.
+    Where a process cannot be copied (on other systems than Linux) or an argument decides who runs client apps, there is
+    no warm process. Where nothing is to be run (--help), and on Windows, it is Flower's SuperNode and nothing else.
+    Raises ConfigurationError for a `--node-config` that cannot be read, or has a key that no device knows.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--host", default=UVICORN_DEFAULT_HOST)
@@ -35,14 +37,16 @@ def become_supernode(arguments: Sequence[str]) -> NoReturn:
     parser.add_argument("--node-config", default="")
     known, _ = parser.parse_known_args(arguments)
     check_node_config(_read(known.node_config))
-    command = [program("flower-supernode"), *arguments]
     given = {argument.partition("=")[0] for argument in arguments}
-    if sys.platform.startswith("linux") and not given & {*OWN_RUNTIME, "--help", "-h", "--version", "-V"}:
-        host = f"[{known.host}]" if ":" in known.host else known.host
-        own = str(os.getpid())  # which will be that of flower-supernode
-        warm = [sys.executable, "-P", "-m", "feddac.deployment.warm", f"{host}:{known.port}", own]
-        subprocess.Popen(warm, env=_environment())
-        command += ["--isolation", ISOLATION_MODE_PROCESS]
+    if os.name != "posix" or given & {"--help", "-h", "--version", "-V"}:
+        command = [program("flower-supernode"), *arguments]
+    else:
+        command = [sys.executable, "-P", "-m", "feddac.deployment.supervisor"]
+        if sys.platform.startswith("linux") and not given & {*OWN_RUNTIME}:
+            host = f"[{known.host}]" if ":" in known.host else known.host
+            command += [f"{host}:{known.port}", *arguments, "--isolation", ISOLATION_MODE_PROCESS]
+        else:
+            command += ["", *arguments]
     os.execve(command[0], command, _environment())
 
 
@@ -65,7 +69,7 @@ def _read(text: str) -> UserConfig:
 
 
 def _environment() -> dict[str, str]:
-    """No telemetry and tuned memory, where the user has not decided otherwise; one FLWR_HOME for both processes."""
+    """No telemetry and tuned memory, where the user has not decided otherwise."""
     return flower_environment(os.environ.get("FLWR_HOME"))
 
 

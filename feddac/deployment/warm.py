@@ -7,16 +7,18 @@ The code of the run is not imported beforehand: it comes with the run, and may b
 
     python -m feddac.deployment.warm HOST:PORT PARENT
 
-It ends with its SuperNode, the process PARENT, also with one that has ended before this line was read. What takes
+It ends with its supervisor, the process PARENT, also with one that has ended before this line was read. What takes
 seconds to import is therefore imported within functions, when the parent is watched already.
 """
 
 import importlib
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
+from multiprocessing.context import ForkProcess
 from typing import NoReturn
 
 from common.process import end_with
@@ -40,17 +42,33 @@ def serve(address: str) -> NoReturn:
         root_certificates=None,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
     )
-    copies = multiprocessing.get_context("fork")
+    fork = multiprocessing.get_context("fork")
+    copies: list[ForkProcess] = []
     request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
     while True:
-        multiprocessing.active_children()  # collects those that have ended
+        copies = _still_running(copies)
         with suppress(httpx.HTTPError):  # it does not listen yet, or is about to end
             answer = client.AcquireTask(request)
             if answer.HasField("task") and answer.token:
                 token, own = answer.token, os.getpid()
                 given = {"runtime_api_address": address, "token": token, "insecure": True, "parent_pid": own}
-                copies.Process(target=run_clientapp, kwargs=given).start()
+                copies.append(fork.Process(target=run_clientapp, kwargs=given))
+                copies[-1].start()
         time.sleep(POLL_SECONDS)
+
+
+def _still_running(copies: list[ForkProcess]) -> list[ForkProcess]:
+    """Those of them; where one has failed and none is left, what was unpacked for them is removed.
+
+    It may have failed in unpacking, for want of room or memory, and Flower would take what is there for the whole app.
+    """
+    from flwr.common.constant import APP_DIR
+    from flwr.supercore.utils import get_flwr_home
+
+    running = [copy for copy in copies if copy.exitcode is None]
+    if not running and any(copy.exitcode for copy in copies):
+        shutil.rmtree(get_flwr_home() / APP_DIR, ignore_errors=True)
+    return running
 
 
 def warm_up() -> None:
@@ -66,5 +84,6 @@ def warm_up() -> None:
 
 if __name__ == "__main__":
     end_with(int(sys.argv[2]))
-    warm_up()
-    serve(sys.argv[1])
+    with suppress(KeyboardInterrupt):  # which a terminal sends to every process; the supervisor ends this one
+        warm_up()
+        serve(sys.argv[1])

@@ -1,7 +1,7 @@
 """`feddac supernode` refuses what a device would not read, before anything is started."""
 
 import os
-import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from feddac.deployment.supernode import become_supernode
 from tests.e2e.conftest import ROOT
 from tests.feddac.cli.errors import assert_one_clear_line
 from tests.forked import feddac_forked
+
+LINUX = sys.platform.startswith("linux")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a supervisor needs POSIX")
 
 
 class _Become(Exception):
@@ -24,7 +27,6 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise _Become(*command)
 
     monkeypatch.setattr(os, "execve", become)
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,36 @@ def test_a_node_configuration_that_says_nothing_is_refused(given: str, said: str
 def test_any_other_is_passed_on(given: str) -> None:
     with pytest.raises(_Become) as become:
         become_supernode(["--insecure", "--node-config", given])
-    assert become.value.args[1:4] == ("--insecure", "--node-config", given)
+    *_, supervisor, runtime = become.value.args[:5]
+    assert (supervisor, runtime) == ("feddac.deployment.supervisor", "127.0.0.1:9094" if LINUX else "")
+    assert become.value.args[5:8] == ("--insecure", "--node-config", given)
+
+
+@pytest.mark.parametrize(
+    ("more", "runtime"),
+    [
+        (["--port", "9095"], "127.0.0.1:9095"),
+        (["--host=::1"], "[::1]:9094"),
+        (["--isolation", "subprocess"], ""),
+        (["--superexec-auth-secret-file=secret"], ""),
+    ],
+)
+def test_a_warm_process_is_told_where_to_serve_and_there_is_none_where_the_user_decides(
+    more: list[str], runtime: str
+) -> None:
+    with pytest.raises(_Become) as become:
+        become_supernode(["--insecure", *more])
+    _, _, _, supervisor, address, *arguments = become.value.args
+    assert (supervisor, address) == ("feddac.deployment.supervisor", runtime if LINUX else "")
+    assert arguments[: 1 + len(more)] == ["--insecure", *more]
+    assert arguments[1 + len(more) :] == (["--isolation", "process"] if address else [])
+
+
+def test_what_only_asks_is_flowers_own_program() -> None:
+    with pytest.raises(_Become) as become:
+        become_supernode(["--help"])
+    assert become.value.args[0].endswith("flower-supernode")
+    assert become.value.args[1:] == ("--help",)
 
 
 def test_a_file_of_toml_is_read(tmp_path: Path) -> None:
