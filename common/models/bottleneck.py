@@ -5,8 +5,13 @@ stages of n blocks make 9n + 2 layers. A whole network is a stem and what follow
 two parts. FedGKT (He et al. 2020, arXiv:2007.14513) has a device train `resnet8_bottleneck`, the stem and two blocks of
 the first stage with a classifier of their own, and a server a network that is whole but for its stem, for which images
 are the stem's output. Tensors that two of these networks share have one name in both.
+
+`resnet11_bottleneck_clip_4.0` is the whole network whose stem's output is cut at 4: a pair whose halves were trained
+apart with features cut where they travel. The limit is part of the name, so that whoever builds the network that a
+file names has the one that was scored.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.errors import ArchitectureError
 from common.models.description import BaseNetwork
 from common.models.resnet import Residual, channels
 
@@ -21,6 +27,7 @@ EXPANSION = 4
 DEPTHS = {"resnet11": 1, "resnet29": 3, "resnet56": 6, "resnet110": 12}  # blocks in each stage
 WHOLE = "_bottleneck"
 STEMLESS = "_bottleneck_stemless"
+CLIP = "_clip_"
 STEM = "stem_"  # what the names of the stem's tensors begin with
 DEVICE_NETWORK = "resnet8" + WHOLE
 
@@ -49,11 +56,14 @@ class Bottleneck(Residual):
 class BottleneckResNet(nn.Module):
     """Logits (N, classes) from images, or without a stem from features, of the base's shape (N, C, H, W).
 
-    `depths` has the number of blocks of each stage.
+    `depths` has the number of blocks of each stage; features above `largest` are cut, if it is given.
     """
 
-    def __init__(self, depths: tuple[int, ...], has_stem: bool, base: BaseNetwork) -> None:
+    def __init__(
+        self, depths: tuple[int, ...], has_stem: bool, base: BaseNetwork, *, largest: float | None = None
+    ) -> None:
         super().__init__()
+        self.largest = largest
         stages = channels(base)
         source = base.input_shape[0]
         self.classes = base.classes
@@ -82,7 +92,8 @@ class BottleneckResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, classes)."""
-        return self.classify(self.features(x) if self.has_stem else x)
+        features = self.features(x) if self.has_stem else x
+        return self.classify(features if self.largest is None else features.clamp(max=self.largest))
 
 
 def feature_shape(base: BaseNetwork) -> tuple[int, int, int]:
@@ -95,3 +106,27 @@ FACTORIES: dict[str, Callable[[BaseNetwork], nn.Module]] = {
     **{name + WHOLE: partial(BottleneckResNet, (depth,) * 3, True) for name, depth in DEPTHS.items()},
     **{name + STEMLESS: partial(BottleneckResNet, (depth,) * 3, False) for name, depth in DEPTHS.items()},
 }
+
+
+def clipped(model: str, largest: float) -> str:
+    """The name of the whole network `model` whose features are cut at `largest`.
+
+    >>> clipped("resnet11_bottleneck", 4)
+    'resnet11_bottleneck_clip_4.0'
+    """
+    return f"{model}{CLIP}{float(largest)!r}"
+
+
+def clipped_factory(model: str) -> Callable[[BaseNetwork], nn.Module] | None:
+    """What builds the network of a name that `clipped` made; None for one that is of another kind.
+
+    Raises ArchitectureError for a limit that `clipped` would not have written, so that a network has one name.
+    """
+    whole, clip, limit = model.partition(CLIP)
+    if not clip or not whole.endswith(WHOLE) or whole.removesuffix(WHOLE) not in DEPTHS:
+        return None
+    number = re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?(e[+-][0-9]{1,3})?", limit)
+    largest = float(limit) if number else 0.0
+    if not 0 < largest < float("inf") or clipped(whole, largest) != model:
+        raise ArchitectureError(f"{model!r:.80} is cut at no limit; {clipped(whole, 4)} is one that is cut at 4")
+    return partial(BottleneckResNet, (DEPTHS[whole.removesuffix(WHOLE)],) * 3, True, largest=largest)

@@ -37,6 +37,10 @@ class Factory:
     foreign: bool = False
 
 
+def _residual(factory: Callable[[BaseNetwork], nn.Module]) -> Factory:
+    return Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
+
+
 OWN = {
     "mobilenet_v2": Factory(
         mobilenet_v2.MobileNetV2,
@@ -45,10 +49,7 @@ OWN = {
     "cnn": Factory(cnn.ConvNet),
     "mlp": Factory(mlp.Perceptron),
     "two_cnn": Factory(two_cnn.TwoCNN),
-    **{
-        name: Factory(factory, lambda base: (base.input_shape, base.classes, resnet.channels(base)))
-        for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()
-    },
+    **{name: _residual(factory) for name, factory in {**resnet.FACTORIES, **bottleneck.FACTORIES}.items()},
 }
 _OFFERED = [name for name in OWN if name not in bottleneck.FACTORIES]  # FedGKT's halves serve nobody else
 _allowed: set[str] = set()
@@ -73,6 +74,9 @@ def factory_of(base: BaseNetwork) -> Factory:
         darts.Design.of(base.model)
         _require_no_shape(base)
         return Factory(darts.build_darts)
+    cut = bottleneck.clipped_factory(base.model)
+    if cut is not None:
+        return _residual(cut)
     if base.model not in _allowed:
         raise ArchitectureError(
             f"unknown base network {base.model!r:.60}; known are {', '.join(_OFFERED)}, and a torchvision:NAME or "

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from common.architecture import Architecture
 from common.arrays import Array, Vector
 from common.budget import DeviceBudget
 from common.config import Config
@@ -40,7 +39,7 @@ from common.methods.fedgkt import (
     row_specs,
 )
 from common.methods.training import PASSES, weights_spec
-from common.models.bottleneck import DEVICE_NETWORK, STEM, STEMLESS, WHOLE, feature_shape
+from common.models.bottleneck import STEM
 from common.models.description import BaseNetwork
 from common.optimizers import make_optimizer, optimizer_arrays, restore_optimizer
 from common.seeds import derive_seed, torch_generator
@@ -51,7 +50,8 @@ from server.devices import Device
 from server.evaluation import is_due
 from server.feature_bank import FeatureBank
 from server.methods.architecture_files import record_architecture
-from server.methods.knowledge import CutPair, answers_to, train_on
+from server.methods.halves import Halves
+from server.methods.knowledge import answers_to, train_on
 from server.methods.method import Model, Snapshot
 from server.methods.pretraining import pretraining_epochs, starting_state
 from server.methods.refusals import keep_able
@@ -72,12 +72,8 @@ class FedGKTServer:
         self.run = run
         self.cohorts: list[Cohort] = []
         self.settings = run.config.of(FedGKTSettings)
-        base = run.reference.base
-        shape, classes = base.input_shape, base.classes
-        self._small = Architecture.full(BaseNetwork(DEVICE_NETWORK, shape, classes))
-        self._whole = Architecture.full(BaseNetwork(self.settings.fedgkt_server + WHOLE, shape, classes))
-        self._features = feature_shape(base)
-        large = Architecture.full(BaseNetwork(self.settings.fedgkt_server + STEMLESS, self._features, classes))
+        self._halves = Halves.of(self.settings, run.reference.base)
+        self._small, large = self._halves.small, self._halves.large
         self._layout = large.layout
         self._server = place(large.build(derive_seed(run.seed, "server-weights")), run.accelerator)
         self._optimizer = self._fresh_optimizer()
@@ -103,7 +99,7 @@ class FedGKTServer:
         """
         able = keep_able(devices, self._require_fit, self.run)
         if pretraining_epochs(self.run.config):
-            self._begin_with(starting_state(self._whole, self.run))
+            self._begin_with(starting_state(self._halves.whole, self.run))
         for device in able:
             self._add(device.name).devices.append(device.name)
         first = evaluate(self.module(self.cohorts[0]), self.run.reference.validation, self.run.accelerator)
@@ -122,7 +118,7 @@ class FedGKTServer:
     def steps(self, number: int) -> Sequence[Step]:
         """Every device trains and sends; answers are folded as they come, so that one at a time is in memory."""
         self._bank.clear()
-        rows = row_specs(self._features, self._small.classes, self.settings)
+        rows = row_specs(self._halves.large.input_shape, self._small.classes, self.settings)
         layout, steps = self._small.layout, []
         for cohort in self.cohorts:
             reply = {WEIGHTS: weights_spec(layout, cohort.weights, limits=self.contract.weight_limits), **rows}
@@ -159,18 +155,16 @@ class FedGKTServer:
     def _scores_pair(self) -> bool:
         return self.settings.fedgkt_score == "pair"
 
-    def _pair(self, cohort: Cohort) -> CutPair:
+    def _pair(self, cohort: Cohort) -> nn.Module:
         """The device's stem and the server's network, one whole ResNet."""
-        module = self._whole.build(0)
-        stem = {name: values for name, values in self._unflat(cohort.weights).items() if name.startswith(STEM)}
-        load_weights(module, {**self._server.state_dict(), **stem})
-        return CutPair(place(module, self.run.accelerator), self.settings.largest_feature)
+        server = self._layout.unflatten(self._layout.flatten(self._server.state_dict()))
+        return self._halves.paired(self._unflat(cohort.weights), server, self.run.accelerator)
 
     def models(self, cohort: Cohort) -> Sequence[Model]:
         """The pair, and as NAME-device the small network that the device takes home."""
         small = cohort.module(self.run.accelerator)
         return [
-            Model(cohort.name, self._whole, self._pair(cohort).pair),
+            Model(cohort.name, self._halves.pair, self._pair(cohort)),
             Model(cohort.name + DEVICE_MODEL, self._small, small),
         ]
 

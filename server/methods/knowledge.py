@@ -12,7 +12,6 @@ from common.data.batches import batches
 from common.errors import FederationError
 from common.knowledge import taught
 from common.methods.fedgkt import FEATURES, LABELS, LOGITS, FedGKTSettings
-from common.models.bottleneck import BottleneckResNet
 from server.feature_bank import Rows
 
 
@@ -90,19 +89,3 @@ def _lesson(rows: Rows, batch: Array, accelerator: torch.device) -> Lesson:
 def _tensor(features: Array, accelerator: torch.device) -> torch.Tensor:
     values = torch.from_numpy(features.astype(np.float32))
     return values.to(accelerator, memory_format=torch.channels_last)
-
-
-class CutPair(nn.Module):
-    """A device's stem and the server's network, between which features are cut as they are where they travel.
-
-    (N, C, H, W) -> (N, classes).
-    """
-
-    def __init__(self, pair: nn.Module, largest: float) -> None:
-        super().__init__()
-        assert isinstance(pair, BottleneckResNet)
-        self.pair, self.largest = pair, largest
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        return self.pair.classify(self.pair.features(images).clamp(max=self.largest))

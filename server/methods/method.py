@@ -78,9 +78,10 @@ class Method(Protocol):
         """What evaluation scores, on the run's accelerator."""
 
     def models(self, cohort: Cohort) -> Sequence[Model]:
-        """What the run folder keeps of the cohort at the end; the first, under the cohort's name, is what is scored.
+        """What the run folder keeps of the cohort at the end, under its name and names that begin with it.
 
-        Their networks must be Architectures: what is saved can be rebuilt from its file alone.
+        What is scored is among them: `server.run_models` says which. Their networks must be Architectures, so that what
+        is saved can be rebuilt from its file alone.
         """
 
     def notes(self, cohort: Cohort) -> Mapping[str, Any]:

@@ -4,8 +4,18 @@ import pytest
 import torch
 
 from common.architecture import Architecture
+from common.errors import ArchitectureError
 from common.layout import load_weights
-from common.models.bottleneck import DEVICE_NETWORK, STEM, STEMLESS, WHOLE, Bottleneck, BottleneckResNet, feature_shape
+from common.models.bottleneck import (
+    DEVICE_NETWORK,
+    STEM,
+    STEMLESS,
+    WHOLE,
+    Bottleneck,
+    BottleneckResNet,
+    clipped,
+    feature_shape,
+)
 from common.models.description import BaseNetwork
 
 IMAGE, FEATURES = (3, 32, 32), (16, 32, 32)
@@ -69,3 +79,31 @@ def test_the_first_blocks_of_the_device_network_are_those_of_a_whole_one_by_name
     small = Architecture.full(SMALL).build(0).state_dict()
     fitting = [name for name in small if name in whole and whole[name].shape == small[name].shape]
     assert set(small) - set(fitting) == {"classifier.weight"}
+
+
+@pytest.mark.parametrize("largest", [4, 0.1, 1e-7, 6e4])
+def test_a_name_says_where_features_are_cut(largest: float) -> None:
+    plain = Architecture.full(BaseNetwork("resnet11" + WHOLE, (3, 8, 8), 10))
+    cut = Architecture.full(BaseNetwork(clipped("resnet11" + WHOLE, largest), (3, 8, 8), 10))
+    assert Architecture.from_json(cut.to_json()) == cut
+    assert (cut.layout, cut.costs.macs, cut.costs.params) == (plain.layout, plain.costs.macs, plain.costs.params)
+    state = plain.build(0).state_dict()
+    module, rest = cut.build_from(state).eval(), plain.build_from(state).eval()
+    assert isinstance(rest, BottleneckResNet)
+    images = 10 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(module(images), rest.classify(rest.features(images).clamp(max=largest)))
+
+
+@pytest.mark.parametrize(
+    "limit", ["", "0.0", "4", "04.0", "-1.0", "nan", "inf", "1e999", "4.0_clip_4.0", "4.0\n", "1" * 99]
+)
+def test_other_limits_name_no_network(limit: str) -> None:
+    with pytest.raises(ArchitectureError, match="is cut at no limit"):
+        Architecture.full(BaseNetwork(f"resnet11{WHOLE}_clip_{limit}", (3, 8, 8), 10))
+
+
+@pytest.mark.parametrize("name", ["resnet8" + WHOLE, "resnet11" + STEMLESS, "resnet8", "mlp"])
+def test_other_networks_are_not_cut(name: str) -> None:
+    with pytest.raises(ArchitectureError, match="unknown base network"):
+        Architecture.full(BaseNetwork(clipped(name, 4), (3, 8, 8), 10))

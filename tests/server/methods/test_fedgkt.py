@@ -14,7 +14,7 @@ from common.arrays import Arrays
 from common.config import Config
 from common.errors import BudgetError, ConfigurationError
 from common.knowledge import taught
-from common.learning import evaluate
+from common.learning import evaluate, place
 from common.messages import WEIGHTS, Result
 from common.methods.fedgkt import FEATURES, IDS, LABELS, LOGITS, TransferOrder, epochs_in
 from common.models.bottleneck import BottleneckResNet
@@ -24,7 +24,6 @@ from server.cohorts import Cohort, FederationState
 from server.devices import Device
 from server.federation import save_models
 from server.methods.fedgkt import FedGKTServer
-from server.methods.knowledge import CutPair
 from server.methods.method import Snapshot
 from server.run import Run
 from server.strategy import MethodStrategy
@@ -57,10 +56,10 @@ def start(make_run: Callable[..., Run], small_config: Callable[..., Config], mak
 
 
 def pair_of(method: FedGKTServer, cohort: Cohort) -> BottleneckResNet:
-    """What is scored, but for the cut between its halves."""
+    """What is scored."""
     scored = method.module(cohort)
-    assert isinstance(scored, CutPair)
-    return scored.pair
+    assert isinstance(scored, BottleneckResNet)
+    return scored
 
 
 def told(method: FedGKTServer, number: int, rows: int = ROWS, ids: list[int] | None = None) -> dict[str, Any]:
@@ -295,6 +294,19 @@ def test_the_run_folder_keeps_the_pair_and_what_a_device_takes_home(start: Start
     assert found["cohort-1-device"].architecture.costs.params == 10_298
 
 
+def test_a_pair_is_kept_with_the_cut_that_it_was_scored_with(start: Start) -> None:
+    method = start(fedgkt_feature_clip=0.25)
+    save_models(method, method.run)
+    kept = read_model(method.run.folder.model_path("cohort-0"))
+    assert kept.architecture.base.model == "resnet11_bottleneck_clip_0.25"
+    module = place(kept.architecture.build_from(kept.state), CPU).eval()
+    scored = pair_of(method, method.cohorts[0]).eval()
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert float(scored.features(images).max()) > 0.25
+        assert torch.equal(module(images), scored(images))
+
+
 def test_the_accuracy_of_the_small_network_is_told_in_rounds_that_are_evaluated(
     start: Start, devices: list[Device]
 ) -> None:
@@ -372,6 +384,8 @@ def test_a_restored_server_goes_on_bit_for_bit(kind: str, start: Start, devices:
     round_of(method, devices, 2)
     round_of(again, devices, 2)
     assert server_weights(again) == server_weights(method)
+    kept = [pair_of(one, one.cohorts[0]).state_dict() for one in (method, again)]
+    assert all(torch.equal(values, kept[1][name]) for name, values in kept[0].items())  # its counters too
 
 
 def test_pretraining_gives_both_sides_their_part_of_one_network(start: Start) -> None:
