@@ -21,7 +21,8 @@ class StoredModel:
     """Where a model is and whom it is for.
 
     `name` is that of the cohort, of the budget that a search served, or of the file. `devices` and `profiles` are
-    those of the cohort. `reported_accuracy` is the test accuracy (0 to 1) that the folder's summary gives.
+    those of the cohort. `reported_accuracy` is the test accuracy (0 to 1) that the folder's summary gives, if it is of
+    this model.
     """
 
     name: str
@@ -79,7 +80,9 @@ def choose_models(models: Sequence[StoredModel], wanted: str, kind: str = "") ->
 
 def _federated(folder: RunFolder, summary: Mapping[str, Any]) -> list[StoredModel]:
     entries = folder.read_budgets()
-    reported = {entry.get("cohort"): entry.get("test_accuracy") for entry in summary.get("cohorts", [])}
+    # Of the two networks of a cohort of fedgkt this setting says which was scored.
+    scored = DEVICE_MODEL if folder.read_config().get("fedgkt-score") == "device" else ""
+    reported = {f"{entry.get('cohort')}{scored}": entry.get("test_accuracy") for entry in summary.get("cohorts", [])}
     models = []
     found = {path.stem: path for path in folder.models_folder.glob("*.safetensors")}
     for name in sorted(found, key=_natural_order):
