@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from common.arrays import Array, Vector
+from common.arrays import Array
 from common.budget import DeviceBudget
 from common.config import Config
 from common.errors import BudgetError
@@ -103,17 +103,20 @@ class FedGKTServer:
         for device in able:
             self._add(device.name).devices.append(device.name)
         first = evaluate(self.module(self.cohorts[0]), self.run.reference.validation, self.run.accelerator)
-        state = state_of(self.cohorts[0].module(self.run.accelerator))
         for cohort in self.cohorts:
             cohort.search_accuracy = first.accuracy
-            record_architecture(self.run, cohort, Member(self._small, DeviceBudget(), state, first.accuracy))
+            self._record(cohort, 0)
 
     def place(self, device: Device) -> Cohort | None:
         """The device's own cohort, a new one if it never had any; None if its budget is too small."""
         if not device.budget.admits(self._small.costs):
             return None
         own = self._owners.get(device.name)
-        return next((one for one in self.cohorts if one.name == own), None) or self._add(device.name)
+        cohort = next((one for one in self.cohorts if one.name == own), None)
+        if cohort is None:
+            cohort = self._add(device.name)
+            self._record(cohort, self._finished + 1)
+        return cohort
 
     def steps(self, number: int) -> Sequence[Step]:
         """Every device trains and sends; answers are folded as they come, so that one at a time is in memory."""
@@ -157,8 +160,8 @@ class FedGKTServer:
 
     def _pair(self, cohort: Cohort) -> nn.Module:
         """The device's stem and the server's network, one whole ResNet."""
-        server = self._layout.unflatten(self._layout.flatten(self._server.state_dict()))
-        return self._halves.paired(self._unflat(cohort.weights), server, self.run.accelerator)
+        server = self._layout.flatten(self._server.state_dict())
+        return self._halves.paired(cohort.weights, server, self.run.accelerator)
 
     def models(self, cohort: Cohort) -> Sequence[Model]:
         """The pair, and as NAME-device the small network that the device takes home."""
@@ -187,13 +190,13 @@ class FedGKTServer:
         arrays |= {OPTIMIZER + name: values for name, values in optimizer_arrays(self._optimizer).items()}
         for cohort, (ids, logits) in self._answers.items():
             arrays |= {f"{IDS}/{cohort}": ids, f"{LOGITS}/{cohort}": logits}
-        return Snapshot({"owners": self._owners}, arrays)
+        return Snapshot({"owners": self._owners, "finished": self._finished}, arrays)
 
     def restore(self, cohorts: list[Cohort], saved: Snapshot) -> None:
         """Go on with them; what a round that was cut short had gathered is asked for again."""
         self.cohorts, arrays = cohorts, saved.arrays
         self._owners = {str(device): str(cohort) for device, cohort in saved.facts["owners"].items()}
-        self._start = arrays[START]
+        self._start, self._finished = arrays[START], int(saved.facts.get("finished", 0))
         load_weights(self._server, self._layout.unflatten(arrays[SERVER]))
         own = {name.removeprefix(OPTIMIZER): a for name, a in arrays.items() if name.startswith(OPTIMIZER)}
         self._optimizer = self._fresh_optimizer()
@@ -223,17 +226,18 @@ class FedGKTServer:
     def _begin_with(self, whole: State) -> None:
         """Start from a trained whole network; small and large have what each shares with it, by name."""
         load_weights(self._server, {name: values for name, values in whole.items() if not name.startswith(STEM)})
-        own = self._unflat(self._start)
-        shared = {name: whole[name] for name in own if name in whole and whole[name].shape == own[name].shape}
-        self._start = self._small.layout.flatten({**own, **shared})
-
-    def _unflat(self, weights: Vector) -> State:
-        return self._small.layout.unflatten(weights)
+        self._start = self._halves.begun_with(self._start, whole)
 
     def _require_fit(self, budget: DeviceBudget) -> None:
         if not budget.admits(self._small.costs):
             needs = f"a budget {budget} cannot hold fedgkt's small network, which needs {self._small.costs}"
             raise BudgetError(f"{needs}; raise it, or --max-latency-ms")
+
+    def _record(self, cohort: Cohort, number: int) -> None:
+        """Write down what a new cohort begins with, and in which round it first counts."""
+        state = state_of(cohort.module(self.run.accelerator))
+        member = Member(self._small, DeviceBudget(), state, cohort.search_accuracy)
+        record_architecture(self.run, cohort, member, number=number)
 
     def _add(self, device: str) -> Cohort:
         """A cohort for a device that never had one; who it is, `owners` remembers, and not yet that it takes part."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common.architecture import Architecture
+from common.arrays import Vector
 from common.layout import State, load_weights
 from common.learning import place
 from common.methods.fedgkt import FedGKTSettings
@@ -39,12 +40,18 @@ class Halves:
             Architecture.full(BaseNetwork(clipped(server + WHOLE, clip) if clip else server + WHOLE, shape, classes)),
         )
 
-    def paired(self, device: State, server: State, accelerator: torch.device) -> nn.Module:
-        """The pair with the stem of a device's weights and all of the server's, as layouts give both.
+    def begun_with(self, small: Vector, whole: State) -> Vector:
+        """The weights `small` of a device's network, with those it shares with a whole one by name and shape."""
+        own = self.small.layout.unflatten(small)
+        shared = {name: whole[name] for name in own if name in whole and whole[name].shape == own[name].shape}
+        return self.small.layout.flatten({**own, **shared})
+
+    def paired(self, small: Vector, large: Vector, accelerator: torch.device) -> nn.Module:
+        """The pair of a device's stem and all of the server's weights, from the flat vectors of both networks.
 
         So it has no counter of a batch norm, which a checkpoint does not hold: it is the same after a resume.
         """
+        stem = {name: values for name, values in self.small.layout.unflatten(small).items() if name.startswith(STEM)}
         module = self.pair.build(0)
-        stem = {name: values for name, values in device.items() if name.startswith(STEM)}
-        load_weights(module, {**server, **stem})
+        load_weights(module, {**self.large.layout.unflatten(large), **stem})
         return place(module, accelerator)

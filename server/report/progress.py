@@ -29,21 +29,27 @@ class Point:
 
 
 def progress_of(steps: Iterable[Event], evaluations: Iterable[Event], devices: Mapping[str, int]) -> tuple[Point, ...]:
-    """One point for each round after which every cohort was evaluated; `devices` are how many each cohort has.
+    """One point for each round after which every cohort that there was then was evaluated; the mean is over these.
 
-    `steps` and `evaluations` are events of these names.
+    `devices` are how many each cohort has; one that has come late is expected since its first step or evaluation, and
+    one without any always. `steps` and `evaluations` are events of these names.
     """
-    spent = _spent(steps)
+    steps, evaluations = list(steps), list(evaluations)
+    spent, since = _spent(steps), dict.fromkeys(devices, math.inf)
+    for event in (*steps, *evaluations):
+        if event.get("cohort") in devices:
+            since[str(event["cohort"])] = min(since[str(event["cohort"])], int(event["round"]))
     found: dict[int, dict[str, float]] = {}
     for event in evaluations:
         accuracy = number_of(event.get("test_accuracy"))
         if event.get("cohort") in devices and math.isfinite(accuracy):
             found.setdefault(int(event["round"]), {})[str(event["cohort"])] = accuracy
-    total = sum(devices.values())
     points = []
     for number, by_cohort in sorted(found.items()):
-        if len(by_cohort) == len(devices) and total:
-            mean = sum(by_cohort[cohort] * count for cohort, count in devices.items()) / total
+        there = {name for name, first in since.items() if first <= number or math.isinf(first)}
+        total = sum(devices[cohort] for cohort in there)
+        if there == by_cohort.keys() and total:
+            mean = sum(by_cohort[cohort] * count for cohort, count in devices.items() if cohort in there) / total
             until = [cost for earlier, cost in spent.items() if earlier <= number]
             points.append(Point(number, mean, *(sum(one[place] for one in until) for place in range(3))))
     return tuple(points)

@@ -19,6 +19,7 @@ from common.messages import WEIGHTS, Result
 from common.methods.fedgkt import FEATURES, IDS, LABELS, LOGITS, TransferOrder, epochs_in
 from common.models.bottleneck import BottleneckResNet
 from common.optimizers import make_optimizer
+from dac.files import load_member
 from dac.model_file import read_model
 from server.cohorts import Cohort, FederationState
 from server.devices import Device
@@ -137,6 +138,27 @@ def test_every_device_has_weights_of_its_own_and_comes_back_to_them(start: Start
     again = FedGKTServer(method.run)
     again.restore(method.cohorts, method.snapshot())
     assert again.place(make_device("late", 2, ROWS)) is late
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["same server", "resumed"])
+def test_the_architecture_of_a_device_that_comes_late_is_recorded_for_its_first_round(
+    resumed: bool, start: Start, devices: list[Device], make_device: Any
+) -> None:
+    method = start()
+    round_of(method, devices)
+    if resumed:
+        saved, cohorts, method = method.snapshot(), method.cohorts, FedGKTServer(method.run)
+        method.restore(cohorts, saved)
+    for _ in range(2):
+        method.place(make_device("late", 2, ROWS))
+    events = method.run.folder.events("architecture")
+    assert [(one["cohort"], one["round"]) for one in events] == [("cohort-0", 0), ("cohort-1", 0), ("cohort-2", 2)]
+    assert {key: events[-1][key] for key in events[0] if key not in ("cohort", "round")} == {
+        key: events[0][key] for key in events[0] if key not in ("cohort", "round")
+    }
+    first, late = (load_member(method.run.folder.architecture_path(name)) for name in ("cohort-0", "cohort-2"))
+    assert late.architecture == first.architecture
+    assert all(torch.equal(values, first.state[name]) for name, values in late.state.items())
 
 
 @pytest.mark.parametrize("ids", [None, [7, 3, 11, 0, 1, 2, 4, 5, 6, 8, 9, 10]])

@@ -43,6 +43,23 @@ def test_what_was_not_recorded_is_not_invented() -> None:
     assert progress_of(STEPS, EVALUATIONS, {}) == ()
 
 
+def test_a_cohort_that_comes_late_takes_no_earlier_point_away() -> None:
+    """Before it came the mean is over the others; b and c are there from round 2 on, and c was never evaluated."""
+    steps = [step(1, "a", 1.0), *(step(2, name, 1.0) for name in "abc"), *(step(3, name, 1.0) for name in "abc")]
+    evaluations = [evaluation(0, "a", 0.1), evaluation(1, "a", 0.3), evaluation(3, "a", 0.5), evaluation(3, "b", 0.9)]
+    points = progress_of(steps, evaluations, {"a": 1, "b": 3})
+    assert [(one.round, one.accuracy) for one in points] == [(0, 0.1), (1, 0.3), (3, pytest.approx(0.8))]
+    assert [one.round for one in progress_of(steps, evaluations, {"a": 1, "b": 3, "c": 1})] == [0, 1]
+
+
+def test_a_round_is_no_point_while_a_cohort_that_was_there_is_not_evaluated() -> None:
+    """A run that is cut short between the evaluations of two cohorts, before its first round or after it came."""
+    assert progress_of([], [evaluation(0, "a", 0.1)], {"a": 1, "b": 3}) == ()
+    steps = [step(1, "a", 1.0), step(2, "a", 1.0), step(2, "b", 1.0)]
+    evaluations = [evaluation(1, "a", 0.3), evaluation(2, "a", 0.4), evaluation(3, "b", 0.5)]
+    assert [one.round for one in progress_of(steps, evaluations, {"a": 1, "b": 3})] == [1]
+
+
 def test_milestones_are_every_ten_per_cent_that_the_run_learned() -> None:
     points = [Point(n, accuracy, 10.0 * n, 5 * n, n) for n, accuracy in enumerate((0.2, 0.34, 0.31, 0.55))]
     assert reached(points, 0.33) == points[1]
