@@ -93,9 +93,17 @@ def sort_devices(method: Method, devices: Iterable[Device]) -> None:
 
 
 def write_budgets(folder: RunFolder, method: Method, devices: Iterable[Device]) -> None:
-    """Write budgets.json: what each device can afford and which cohort it is in, "" for one that was refused."""
+    """Write budgets.json: what each device can afford and which cohort it is in, "" for one that was refused.
+
+    `devices` are those that reported to this process; of one that is in a cohort and has not, since the server was
+    restarted without it, the file keeps what it said before.
+    """
+    known = {device.name: device for device in devices}
+    awaited = {name for cohort in method.cohorts for name in cohort.devices} - known.keys()
+    if awaited:
+        known |= {entry.name: Device.of(entry) for entry in folder.read_budgets() if entry.name in awaited}
     entries = []
-    for device in sorted(devices, key=lambda device: device.order):
+    for device in sorted(known.values(), key=lambda device: device.order):
         cohort = cohort_of(method.cohorts, device.name)
         entries.append(device.entry(cohort.name, cohort.network.costs) if cohort else device.entry())
     folder.write_budgets(entries)

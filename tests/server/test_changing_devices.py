@@ -211,6 +211,26 @@ def test_a_device_restarted_with_another_budget_while_the_server_was_down_moves(
     assert [event["round"] for event in folder.events("assignment")] == [2]
 
 
+@pytest.mark.parametrize("rounds", [1, 2], ids=["at once", "after a round"])
+def test_a_device_that_is_not_back_yet_after_a_resume_keeps_its_line_in_the_budgets(
+    rounds: int, changed: Callable[..., Config], run_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    """large comes back with a smaller budget, which its line says, and with middle there is nothing to report."""
+    run_federation(changed(rounds=1, handshake_every=1), tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    before = {entry.name: entry for entry in folder.read_budgets()}
+    reports = Reports({("large", 1): DeviceBudget(params=9500)})
+    config = changed(rounds=rounds, handshake_timeout=0.5, handshake_every=1)
+    summary = run_federation(config, tmp_path / "run", resume=True, grid_class=without(1), client_app=reports.app)
+    after = {entry.name: entry for entry in folder.read_budgets()}
+    assert list(after) == ["large", "middle", "small"]
+    assert after["middle"] == before["middle"]
+    assert (after["large"].budget, after["large"].cohort) == (DeviceBudget(params=9500), "cohort-1")
+    assert {name: one["profile"] for name, one in summary["devices"].items()} == {
+        name: entry.profile for name, entry in after.items()
+    }
+
+
 class CutShort(Silent):
     """Progress that ends the process, so to speak, in a search or pretraining of which there is a checkpoint."""
 
@@ -264,7 +284,9 @@ def test_a_search_that_was_cut_short_ends_for_its_own_devices_and_serves_those_t
     for event in ("search", "pretraining"):
         assert folder.events(event) == RunFolder(whole).events(event)
     assert where(folder) == [{"large": cohort, "small": cohort}] * 2
-    assert [(entry.name, entry.cohort) for entry in folder.read_budgets()] == [("large", cohort), ("small", cohort)]
+    assert [(entry.name, entry.cohort) for entry in folder.read_budgets()] == [
+        *(("large", cohort), ("middle", cohort), ("small", cohort))  # middle is in a cohort, and may come back
+    ]
 
 
 def test_an_unfinished_search_is_not_resumed_with_other_settings(
