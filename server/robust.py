@@ -3,13 +3,15 @@
 Median and trimmed mean are those of Yin et al. 2018 (definitions 1 and 2), over the devices of one cohort. They do not
 weigh by sample counts, about which a device may lie. Clipping limits how far one device moves the model (Sun et al.
 2019); its limit is a multiple of the cohort's median update norm and not a fixed norm, because update norms differ
-between architectures and shrink as training converges, and nobody knows them beforehand.
+between architectures and shrink as training converges, and nobody knows them beforehand. Running statistics of batch
+norms are clipped apart from the weights.
 """
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.arrays import Vector
 from common.groups import FederationSettings
@@ -25,11 +27,12 @@ class RobustMean:
     """A cohort's models combined under the robust settings; the same calls as `CohortMean`.
 
     Unlike that one it has to hold all models of the cohort. `protected` tells, after `result`, whether there were
-    enough models for the protection to mean anything; None where there was no model.
+    enough models for the protection to mean anything; None where there was no model. `statistics` are those of
+    `clip_updates`.
     """
 
-    def __init__(self, sent: Vector, settings: FederationSettings) -> None:
-        self._sent = sent
+    def __init__(self, sent: Vector, settings: FederationSettings, statistics: NDArray[np.bool_] | None = None) -> None:
+        self._sent, self._statistics = sent, statistics
         self._settings = settings
         self._models: list[tuple[Vector, int]] = []
         self.protected: bool | None = None
@@ -45,7 +48,7 @@ class RobustMean:
         settings, vectors = self._settings, [weights for weights, _ in self._models]
         self.protected = len(vectors) >= LEAST_DEVICES
         if self.protected and settings.clip_norm > 0:
-            vectors = clip_updates(vectors, self._sent, settings.clip_norm)
+            vectors = clip_updates(vectors, self._sent, settings.clip_norm, self._statistics)
         if self.protected and settings.robust_aggregation != "none":
             samples = sum(samples for _, samples in self._models)
             return Total(trimmed_mean(vectors, _trimmed(settings, len(vectors))).astype(np.float64) * samples, samples)
@@ -75,13 +78,32 @@ def trimmed_mean(vectors: Sequence[Vector], trimmed: int) -> Vector:
     return result
 
 
-def clip_updates(vectors: Sequence[Vector], sent: Vector, multiple: float) -> list[Vector]:
+def clip_updates(
+    vectors: Sequence[Vector], sent: Vector, multiple: float, statistics: NDArray[np.bool_] | None = None
+) -> list[Vector]:
     """Each model, moved back towards the `sent` one so that its update's L2 norm is at most the limit.
 
     The limit is `multiple` times the median of the update norms, of an even number the smaller middle one: so it is the
     norm of an honest update, or below one, while more than half of the devices are honest. A model within the limit
     comes back as it is.
+
+    With `statistics`, shape (size,), which says what are running statistics and no weights that are trained, these are
+    clipped apart, with a limit of their own: how far they move depends on when they were last measured anew, and would
+    be half of a common norm.
     """
+    if statistics is None or not statistics.any():
+        return _clipped(vectors, sent, multiple)
+    whole = list(vectors)
+    for part in (~statistics, statistics):
+        before = [vector[part] for vector in whole]
+        for place, (old, new) in enumerate(zip(before, _clipped(before, sent[part], multiple), strict=True)):
+            if new is not old:
+                whole[place] = whole[place].copy()
+                whole[place][part] = new
+    return whole
+
+
+def _clipped(vectors: Sequence[Vector], sent: Vector, multiple: float) -> list[Vector]:
     base = sent.astype(np.float64)
     norms = [float(np.linalg.norm(vector - base)) for vector in vectors]
     limit = multiple * sorted(norms)[(len(norms) - 1) // 2]

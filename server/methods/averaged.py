@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
+from common.architecture import Architecture
 from common.arrays import Arrays
 from common.budget import DeviceBudget
 from common.config import Config
@@ -23,6 +26,7 @@ from server.assignment import best_fitting
 from server.cohorts import Cohort
 from server.devices import Device
 from server.evaluation import is_due
+from server.methods.guidance import is_trainable
 from server.methods.method import Model, Snapshot
 from server.methods.reference_training import distil, recalibrate_cohorts
 from server.overlap import average_across
@@ -53,7 +57,9 @@ class Averaged(ABC):
         self._unprotected: set[str] = set()
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise ConfigurationError for an impossible range of epochs.
 
         Devices that can hold no model are named when they have reported.
@@ -84,7 +90,9 @@ class Averaged(ABC):
         settings = self.run.config.federation
         self._registered = {}
         self._means = {
-            cohort.name: RobustMean(cohort.weights, settings) if is_robust(settings) else CohortMean()
+            cohort.name: RobustMean(cohort.weights, settings, _statistics(cohort))
+            if is_robust(settings)
+            else CohortMean()
             for cohort in self.cohorts
         }
         return [self._step(cohort, number) for cohort in self.cohorts]
@@ -171,3 +179,8 @@ class Averaged(ABC):
                 f"round {number}: {cohort.name} is averaged without protection: robust aggregation needs the models "
                 f"of {LEAST_DEVICES} devices; a smaller max-cohorts puts more devices into each cohort"
             )
+
+
+def _statistics(cohort: Cohort) -> NDArray[np.bool_] | None:
+    """Which of the cohort's weights are not trained, such as running statistics; None where the network cannot say."""
+    return ~is_trainable(cohort.network) if isinstance(cohort.network, Architecture) else None

@@ -63,6 +63,19 @@ def test_a_run_leaves_everything_in_its_folder(config: Config, run: Callable[...
     assert summary["test_accuracy"] == pytest.approx((accuracies[0] + 2 * accuracies[1]) / 3)
 
 
+def test_a_run_that_goes_on_for_more_rounds_is_the_one_that_had_them_from_the_start(
+    small_config: Callable[..., Config], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its third round was its last and so evaluated, for which batch norms were measured anew; clipping sees none."""
+    changes: dict[str, Any] = {"clip_norm": 0.5, "batch_norm": "recalibrate", "evaluate_every": 2}
+    changes |= {"method": "fedavg", "model": "resnet8", "width": 0.25, "fleet": "workstation", "max_params": ""}
+    changes |= {"pretraining_epochs": 1, "train_images": 120, "test_images": 20}
+    run(small_config(rounds=5, **changes), tmp_path / "whole")
+    run(small_config(rounds=3, **changes), tmp_path / "cut")
+    run(small_config(rounds=5, **changes), tmp_path / "cut", resume=True)
+    assert models(tmp_path / "cut") == models(tmp_path / "whole")
+
+
 def test_own_accuracy_stands_beside_test_accuracy(config: Config, run: Callable[..., Any], tmp_path: Path) -> None:
     """Of devices, cohorts and the run; devices are asked after the last round, all of them, whoever trained."""
     summary = run(config, tmp_path / "run")

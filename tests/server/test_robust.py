@@ -83,6 +83,17 @@ def test_clipping_by_hand() -> None:
     assert clip_updates(models, vector(1, 1), 2.0)[2] is models[2]
 
 
+def test_running_statistics_are_clipped_apart_by_hand() -> None:
+    """Norms of the weights: 5, 1 and 10, of the statistics 8, 2 and 4; neither has a say in the other's limit."""
+    models = [vector(3, 4, 8), vector(1, 0, 2), vector(6, 8, 4)]
+    clipped = clip_updates(models, vector(0, 0, 0), 1.0, np.array([False, False, True]))
+    assert [one.tolist() for one in clipped] == [[3.0, 4.0, 4.0], [1.0, 0.0, 2.0], [3.0, 4.0, 4.0]]
+    assert clipped[1] is models[1]
+    assert [one.tolist() for one in models] == [[3.0, 4.0, 8.0], [1.0, 0.0, 2.0], [6.0, 8.0, 4.0]]
+    without = clip_updates(models, vector(0, 0, 0), 1.0, np.zeros(3, np.bool_))
+    assert [one.tolist() for one in without] == [one.tolist() for one in clip_updates(models, vector(0, 0, 0), 1.0)]
+
+
 def test_of_two_middle_norms_the_smaller_one_limits() -> None:
     clipped = clip_updates([vector(1), vector(2), vector(300), vector(500)], vector(0), 1.0)
     assert [one.tolist() for one in clipped] == [[1.0], [2.0], [2.0], [2.0]]
