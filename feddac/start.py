@@ -28,6 +28,7 @@ def prepare(
     """
     from common.data.cache import announcing
     from common.learning import pick_accelerator
+    from server.checkpoint import is_checkpointed
     from server.run_folder import RunFolder
     from simulation.preflight import check
 
@@ -53,7 +54,7 @@ def prepare(
         progress.advance("data", 0, f"reading {whole.data.data}, which is then kept for other runs")
 
     with announcing(tell):
-        whole, partition = check(whole)
+        whole, partition = check(whole, begun=earlier is not None and is_checkpointed(earlier.checkpoint_folder))
     if told:
         progress.finish("data", f"{len(partition.class_names)} classes")
     if earlier is not None:

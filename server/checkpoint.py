@@ -72,16 +72,20 @@ def save_federation(run: Run, method: Method, state: FederationState) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def is_checkpointed(folder: Path) -> bool:
+    """Whether `load_federation` would go on from something in `folder`."""
+    return (folder / "latest").exists()
+
+
 def load_federation(folder: Path, config: Config) -> Saved | None:
     """What was saved after the last checkpointed round; None if the run was cut short before its search was over.
 
     Raises CheckpointError if the checkpoint is damaged, of another version, or of a run with other settings.
     """
-    latest = folder / "latest"
-    if not latest.exists():
+    if not is_checkpointed(folder):
         return None
     try:
-        pointer = parse_json(_read(latest, MAX_POINTER_BYTES))
+        pointer = parse_json(_read(folder / "latest", MAX_POINTER_BYTES))
         place = folder / Path(pointer["folder"]).name
         document = json.loads(_verified(place / "state.json", pointer["sha256"], MAX_STATE_BYTES))
         if document["format"] != FORMAT or document["version"] != VERSION:

@@ -67,7 +67,7 @@ def _federate(grid: Grid, config: Config, folder: RunFolder, progress: Progress,
     run = Run(config, folder, load_reference(config), accelerator, progress)
     record_facts(run)
     half = server_half(config)
-    half.check(config, run.reference.base, {})
+    half.check(config, run.reference.base, {}, begun=saved is not None)
     fleet = Path(config.fleet.fleet)
     if is_fleet_file(config.fleet.fleet) and fleet.is_file() and not folder.fleet_path.exists():
         folder.keep_fleet_file(fleet)

@@ -71,9 +71,11 @@ class AutoFLIPServer(FedAvgServer):
         self._round = 0
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise ConfigurationError where the only round would be spent on exploration."""
-        super().check(config, base, budgets)
+        super().check(config, base, budgets, begun=begun)
         if config.federation.rounds == 1 and config.of(AutoFLIPSettings).autoflip_guidance == "exploration":
             raise ConfigurationError("the first round of autoflip explores: with rounds = 1 nothing would be trained")
 

@@ -34,12 +34,15 @@ class DACServer(Averaged):
         self.aggregation = run.config.of(DACSettings).aggregation
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise BudgetError for a device that no architecture of the search fits, and for files that do not fit."""
-        super().check(config, base, budgets)
+        super().check(config, base, budgets, begun=begun)
         settings = config.of(DACSettings)
         if settings.architectures:
-            read_members(Path(settings.architectures), base, settings.aggregation != "cohort")
+            if not begun:
+                read_members(Path(settings.architectures), base, settings.aggregation != "cohort")
             return
         for device, budget in budgets.items():
             try:

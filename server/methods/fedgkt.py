@@ -86,7 +86,9 @@ class FedGKTServer:
         self._owners: dict[str, str] = {}  # cohort by device, also of devices that are in none now
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise ConfigurationError for an impossible schedule; devices are refused by name when they have reported."""
         epoch_range(config.federation.local_epochs)
         epochs_in(config.of(FedGKTSettings).fedgkt_server_epochs, 1)

@@ -54,30 +54,33 @@ class FedNASServer(Averaged):
         self.settings = run.config.of(FedNASSettings)
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise ConfigurationError for stages or rates that cannot be, and for networks and files that do not fit.
 
         Devices that cannot hold the supernet are named when they have reported.
         """
-        super().check(config, base, budgets)
+        super().check(config, base, budgets, begun=begun)
         settings, rounds = config.of(FedNASSettings), config.federation.rounds
         if settings.fednas_lowest_learning_rate > config.federation.learning_rate:
             raise ConfigurationError(
                 f"fednas-lowest-learning-rate = {settings.fednas_lowest_learning_rate:g} is above learning-rate = "
                 f"{config.federation.learning_rate:g}: lower it, for the rate falls to it"
             )
-        given = given_genotype(settings)
-        if given is None and rounds <= settings.fednas_search_rounds:
+        searches = not settings.fednas_genotype
+        if searches and rounds <= settings.fednas_search_rounds:
             raise ConfigurationError(
                 f"of {rounds} rounds {settings.fednas_search_rounds} are for the search, which leaves none to train "
                 "what it finds: raise --rounds or lower --fednas-search-rounds"
             )
-        if given is None and settings.fednas_warmup_rounds >= settings.fednas_search_rounds:
+        if searches and settings.fednas_warmup_rounds >= settings.fednas_search_rounds:
             raise ConfigurationError(
                 f"of {settings.fednas_search_rounds} rounds of the search fednas-warmup-rounds = "
                 f"{settings.fednas_warmup_rounds} leaves none that moves the architecture: lower it, or raise "
                 "--fednas-search-rounds"
             )
+        given = None if begun else given_genotype(settings)
         network_of(settings, base, given or HEAVIEST)
 
     def find_cohorts(self, devices: Sequence[Device]) -> list[Cohort]:

@@ -49,10 +49,13 @@ class Method(Protocol):
     def __init__(self, run: Run) -> None: ...
 
     @classmethod
-    def check(cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget]) -> None:
+    def check(
+        cls, config: Config, base: BaseNetwork, budgets: Mapping[str, DeviceBudget], *, begun: bool = False
+    ) -> None:
         """Raise, before any work, what the user must mend: settings that cannot work, or a budget of `budgets`.
 
-        These are by a name for each device; there are none where the devices are not known yet.
+        These are by a name for each device; there are none where the devices are not known yet. A run that has `begun`
+        goes on from a checkpoint, which has what was read of files before the first round: these may be gone.
         """
 
     def prepare(self, devices: Sequence[Device]) -> None:

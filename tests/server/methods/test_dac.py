@@ -21,6 +21,7 @@ from server.devices import Device
 from server.methods.pretraining import random_state
 from server.report.build import build_report
 from server.run_folder import RunFolder
+from simulation import preflight
 from tests.server.helpers import TWO_BUDGETS, architecture_of, find_cohorts
 
 BASE = BaseNetwork("mlp", (1, 8, 8), 10)
@@ -210,6 +211,10 @@ def test_a_run_with_given_architectures_and_its_resumption(
     assert "cohort-1" in build_report(tmp_path / "whole").read_text()
     shorter = Config.from_mapping({**config.to_mapping(), "rounds": 1})
     run_federation(shorter, tmp_path / "cut")
+    found.rename(tmp_path / "moved")  # the checkpoint has all that was read of it
+    with pytest.raises(ConfigurationError, match="there is no file or folder"):
+        preflight.check(config)
+    preflight.check(config, begun=True)
     run_federation(config, tmp_path / "cut", resume=True)
     for name in ("models/cohort-0.safetensors", "models/cohort-1.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

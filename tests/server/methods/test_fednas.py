@@ -246,6 +246,15 @@ def test_what_cannot_work_is_said_before_any_work(
         FedNASServer.check(make_config(**changes), BASE, {})
 
 
+def test_a_run_that_has_begun_does_not_look_for_its_genotype_again(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = make_config(fednas_genotype=str(tmp_path / "gone.json"), rounds=1)
+    with pytest.raises(ConfigurationError, match="neither a file nor one of"):
+        FedNASServer.check(config, BASE, {})
+    FedNASServer.check(config, BASE, {}, begun=True)
+
+
 @pytest.mark.parametrize("key", ["model", "width", "patience", "initial_weights", "pretraining_epochs"])
 def test_settings_without_effect_are_refused(key: str, make_config: Callable[..., Config]) -> None:
     value = {"model": "cnn", "width": 0.5, "patience": 3, "initial_weights": "random", "pretraining_epochs": 3}[key]
