@@ -1,9 +1,12 @@
-"""What one process uses of the machine, and its end together with its parent."""
+"""What one process uses of the machine, what asks it to end, and its end together with its parent."""
 
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
+from types import FrameType
 
 
 def peak_rss_bytes() -> int:
@@ -14,6 +17,13 @@ def peak_rss_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def on_signals(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> None:
+    """Have `handler` called for each of these signals that this process was not started to ignore, as nohup does."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def end_with(parent: int) -> None:

@@ -99,10 +99,8 @@ def train(
     """
     given = _alone(settings, out)
     network = str(given.get("model", ""))
-    named = {"model"} if ":" in network else set()  # a network that is not ours must be named
-    of_network = sorted(set(given) & set(ModelSettings.keys()) - named)
-    if architecture is not None and of_network:
-        raise ConfigurationError(f"the architecture says which network it is of: leave out {name_of(of_network[0])}")
+    if architecture is not None:
+        training.require_no_network(given, "the architecture", name_of)
     if resume is not None:
         _require_none(resume, architecture=architecture, teacher=teacher, out=out)
         given = {**RunFolder.open(resume).read_config(), **given}

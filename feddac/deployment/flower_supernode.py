@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from common.process import end_with
+from common.process import end_with, on_signals
 
 STOP_SECONDS = 4.0
 """For an end in order, which tells the SuperLink: Flower's own force, after five, ends with exit code 0."""
@@ -38,9 +38,7 @@ class Watched:
 
     def run(self) -> None:
         """Until the end of the process."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, self._ask)
+        on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP), self._ask)
         threading.excepthook = self._thread_failed
         code: object = 1
         try:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from common.process import on_signals
 from feddac.deployment.own_home import OwnHome
 
 SETTLE_SECONDS = 0.5
@@ -48,9 +49,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Exit code: the SuperNode's if a signal asked for the end, or if it failed by itself; else 1."""
-        for number in ASKING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, self._ask)
+        on_signals(ASKING, self._ask)
         signal.signal(signal.SIGALRM, self._press)
         for name, command in self._commands.items():
             self._running[os.posix_spawn(command[0], list(command), self._environment)] = name

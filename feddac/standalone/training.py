@@ -19,7 +19,7 @@ from common.learning import evaluate, pick_accelerator, place
 from common.models import allow_network
 from common.progress import Progress
 from common.seeds import derive_seed
-from common.settings import Scalar
+from common.settings import Scalar, keys_of
 from dac.files import Member, load_member, save_member
 from dac.train import train_architecture
 from feddac.resolve import with_absolute_paths
@@ -56,10 +56,21 @@ def from_scratch(
     return Member(architecture, DeviceBudget(), state, 0.0)
 
 
+def require_no_network(settings: Mapping[str, Any], name: str, written: Callable[[str], str]) -> None:
+    """Raise ConfigurationError if kebab-case `settings` say what the architecture called `name` says: its network.
+
+    Only one that is not ours has to be named beside its file, which `require_of` then compares; it has a ':'. `written`
+    tells how the user writes a setting.
+    """
+    named = {"model"} if ":" in str(settings.get("model", "")) else set()
+    for key in sorted(keys_of(ModelSettings).intersection(settings) - named):
+        raise ConfigurationError(f"{name} says which network it is of: leave out {written(key)}")
+
+
 def require_of(network: str, architecture: Architecture, name: str, setting: str) -> None:
     """Raise ConfigurationError if `setting` names another network than that of the architecture called `name`.
 
-    Only a network that is not ours has to be named beside its file, and has a ':' in `network`.
+    An empty `network`, or one of ours, names none.
     """
     model = architecture.base.model
     if ":" in network and network != model:

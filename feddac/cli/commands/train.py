@@ -77,12 +77,10 @@ def train(
         raise ConfigurationError("--resume continues a training in its own folder: leave out file, --config and --out")
     file = config if resume is None else RunFolder.open(resume).config_path
     given = merge(file, settings, checker(TRAIN))
-    # a run's own file has all settings, so only flags count
-    of_network = {key: value for key, value in settings.items() if key in ModelSettings.keys()}  # noqa: SIM118
     choice = (name, max_macs, max_params)
 
     def choose(model: ModelSettings, material: Material, seed: int) -> "Member":
-        return _start(architecture, choice, inherit, of_network, model, material.data, seed)
+        return _start(architecture, choice, inherit, settings, model, material.data, seed)
 
     with show_progress(Console(stderr=True)) as progress:
         job = prepare_training(given, choose, teacher, progress, resume, str(architecture or resume))
@@ -101,7 +99,7 @@ def _start(
     file: Path | None,
     choice: tuple[str | None, str | None, str | None],
     inherit: bool | None,
-    of_network: Mapping[str, Any],
+    flags: Mapping[str, Any],
     model: ModelSettings,
     data: "DataSet",
     seed: int,
@@ -110,7 +108,7 @@ def _start(
     from common.bounds import parse_count
     from dac.files import load_architecture, load_member
     from dac.published import by_key, first_within, is_published, read_published
-    from feddac.standalone.training import from_scratch, require_of
+    from feddac.standalone.training import from_scratch, require_no_network, require_of
     from server.reference import base_network
 
     name, max_macs, max_params = choice
@@ -121,13 +119,11 @@ def _start(
     if inherit and (file is None or published):
         raise ConfigurationError("--inherit needs an architecture file of a search, which has weights beside it")
     if file is not None and not published:
-        network = str(of_network.get("model", ""))
-        named = {"model"} if ":" in network else set()  # one that is not ours must be named
-        for key in sorted(set(of_network) - named):
-            raise ConfigurationError(f"{file} says which network it is of: leave out --{key}")
+        # a run's own file has all settings, so only flags count
+        require_no_network(flags, str(file), lambda key: f"--{key}")
         member = load_member(file) if inherit is not False else None
         architecture = member.architecture if member else load_architecture(file)
-        require_of(network, architecture, str(file), "--model")
+        require_of(str(flags.get("model", "")), architecture, str(file), "--model")
         if member is not None:
             return member
     elif file is not None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from common.errors import ConfigurationError, FederationError
+from common.process import on_signals
 from feddac.cli.failures import run_ends_well, say
 from feddac.cli.options import config_option, resume_option
 from feddac.start import prepare
@@ -73,9 +74,7 @@ def up(
 
 def end_in_order_when_asked() -> None:
     """Let SIGTERM and SIGHUP end this process as Ctrl-C does, unless it was started to ignore them (nohup)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    on_signals((signal.SIGTERM, signal.SIGHUP), _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
